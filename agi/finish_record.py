@@ -1,0 +1,10 @@
+#!python
+"""MixMonitor's end command, written by start_record.py: says how a recording leg ended."""
+
+import signal
+
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+from noojee_agi import script  # noqa: E402
+
+script.run_finish()

@@ -1,0 +1,1 @@
+"""Records Asterisk calls from the dialplan: call record, tag, legs and owners in a database."""

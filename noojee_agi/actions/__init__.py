@@ -1,0 +1,1 @@
+"""What the programs do: one module and one function each, named as in the dialplan."""

@@ -1,0 +1,236 @@
+"""start_record: this call is being recorded when it returns with status 200."""
+
+import errno
+import os
+import time
+from typing import Protocol
+
+from noojee_agi import access, arguments, extensions, recording, spool, variables
+from noojee_agi.answer import Answer
+from noojee_agi.arguments import Request
+from noojee_agi.config import Config
+from noojee_agi.errors import BadArgument, CallGone, NoojeeError, NoSuchCall, NotStarted, TooLittleSpace
+from noojee_agi.recording import Ending, Leg
+from noojee_agi.snapshot import Knowledge
+
+FILE_SEEN_WITHIN_SECONDS = 1.0
+
+
+class Channel(Protocol):
+    """What this action needs of noojee_agi.channel.Channel."""
+
+    name: str
+    uniqueid: str
+    extension: str
+    did: str
+    caller: str
+
+    def get(self, name: str) -> str: ...
+    def mixmonitor_id(self) -> str: ...
+    def mixmonitor(self, file: str, options: str, end_command: str) -> None: ...
+    def stop_mixmonitor(self, mixmonitor_id: str) -> None: ...
+
+
+def start_record(
+    request: Request, channel: Channel, config: Config, programs: str, knowledge: Knowledge
+) -> Answer:
+    """Check, spool, start, see the file. programs: the folder in which finish_record.py lies.
+
+    Raises the errors whose status the dialplan gets, and CallGone.
+    """
+    access.require_key(channel.get(variables.API_KEY), knowledge)
+    asked, on_call = _this_call(request.exten_or_uniqueid, channel)
+    agent_known = _check_agent(request.agent_login_name, config, knowledge)
+    _check_free_space(config)
+    leg = _new_leg(request, channel, config, asked, on_call, agent_known)
+    _write_ahead(leg, config)
+
+    replaced = channel.mixmonitor_id()
+    try:
+        channel.mixmonitor(_asterisk_name(leg, config), _options(config), _end_command(leg, config, programs))
+        _see(leg.file)
+    except CallGone:
+        _close_unless_recording(leg, config)
+        raise
+    except NoojeeError as exc:
+        _undo(leg, channel, config, replaced)
+        return Answer(exc.status, str(exc), leg.id)
+    _end_replaced(channel, replaced)
+    return Answer(200, _remark(request, agent_known), leg.id, leg.file)
+
+
+def _this_call(asked: str, channel: Channel) -> tuple[str, tuple[str, ...]]:
+    """The extension that was asked for, if one was, and all that are on this call, that one first."""
+    on_call = _extensions_on_call(channel)
+    if asked in ("", channel.uniqueid) or asked.casefold() == channel.name.casefold():
+        return "", on_call
+    named = extensions.find(asked, on_call)
+    if not named:
+        raise NoSuchCall(
+            f"{arguments.plain(asked)} is not on this call, and another live call cannot be recorded yet:"
+            " pass an extension of this call, its uniqueid, or nothing"
+        )
+    return named, extensions.distinct([named, *on_call])
+
+
+def _extensions_on_call(channel: Channel) -> tuple[str, ...]:
+    return extensions.distinct(
+        [
+            extensions.of_interface(channel.get(variables.MEMBERINTERFACE)),
+            extensions.of_channel(channel.name),
+            *map(extensions.of_channel, channel.get(variables.BRIDGEPEER).split(",")),
+            extensions.of_channel(channel.get(variables.DIALEDPEERNAME)),
+            channel.extension,
+            channel.did,
+        ]
+    )
+
+
+def _check_agent(login: str, config: Config, knowledge: Knowledge) -> bool | None:
+    """Whether the login is an enabled account; None when nobody is named."""
+    if not login:
+        return None
+    snapshot = knowledge.current()
+    if snapshot is not None and login.strip() in snapshot.logins:
+        return True
+    if config.recordings_unknown_agent == "record":
+        return False
+    snapshot = knowledge.renewed()
+    if snapshot is not None and login.strip() in snapshot.logins:
+        return True
+    raise BadArgument(f"no enabled account {arguments.plain(login)}: run noojee-agi account add, or list")
+
+
+def _check_free_space(config: Config) -> None:
+    directory = config.recordings_directory
+    try:
+        disk = os.statvfs(directory)
+    except OSError as exc:
+        raise _unusable(directory, exc) from exc
+    percent = 100 * disk.f_bavail / max(disk.f_blocks, 1)
+    if percent < config.recordings_min_free_percent:
+        raise TooLittleSpace(
+            f"the disk of {directory} has {percent:.1f} % free, below min_free_percent"
+            f" = {config.recordings_min_free_percent:g}: free some space"
+        )
+
+
+def _new_leg(
+    request: Request,
+    channel: Channel,
+    config: Config,
+    asked: str,
+    on_call: tuple[str, ...],
+    agent_known: bool | None,
+) -> Leg:
+    leg_id, started_at = recording.new_id(), recording.now()
+    return Leg(
+        id=leg_id,
+        server=config.server_name,
+        call_uniqueid=channel.get(variables.LINKEDID) or channel.uniqueid,
+        uniqueid=channel.uniqueid,
+        channel=channel.name,
+        extension=asked,
+        extensions=on_call,
+        agent_login_name=request.agent_login_name,
+        agent_known=agent_known,
+        tag=request.tag,
+        source=channel.caller,
+        destination=channel.extension,
+        did=channel.did,
+        file=recording.file_path(
+            config.recordings_directory, channel.uniqueid, leg_id, config.recordings_format, started_at
+        ),
+        started_at=started_at,
+    )
+
+
+def _write_ahead(leg: Leg, config: Config) -> None:
+    """Make the leg's folder and spool its start: from here on it cannot be forgotten."""
+    try:
+        folder = config.recordings_directory
+        for name in os.path.dirname(leg.file)[len(folder) :].strip("/").split("/"):
+            folder = os.path.join(folder, name)
+            spool.make_folder(folder)
+    except OSError as exc:
+        raise _unusable(config.recordings_directory, exc) from exc
+    _spool(leg, config)
+
+
+def _spool(event: recording.Event, config: Config) -> None:
+    try:
+        spool.put(config.spool_directory, event)
+    except OSError as exc:
+        raise _unusable(config.spool_directory, exc) from exc
+
+
+def _unusable(directory: str, exc: OSError) -> NoojeeError:
+    if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+        return TooLittleSpace(f"the disk of {directory} is full: free some space")
+    return NotStarted(
+        f"nothing can be written in {directory} ({exc.strerror}):"
+        " it must be there and belong to Asterisk's user; run noojee-agi check"
+    )
+
+
+def _asterisk_name(leg: Leg, config: Config) -> str:
+    """The file as MixMonitor must be told it: the format is the suffix."""
+    return f"{os.path.splitext(leg.file)[0]}.{config.recordings_format}"
+
+
+def _options(config: Config) -> str:
+    return f"{config.recordings_mixmonitor_options}i({variables.MIXMONITOR_ID})"
+
+
+def _end_command(leg: Leg, config: Config, programs: str) -> str:
+    """Runs without AGI's environment, so the configuration's path goes with it; '-' is none."""
+    return f"{programs}/finish_record.py {config.path or '-'} {leg.id} {leg.file}"
+
+
+def _see(file: str) -> None:
+    """Wait for the file, MixMonitor's only proof. It opens it at once, in a thread of its own."""
+    if not _appears(file):
+        raise NotStarted(
+            f"Asterisk did not create {file} within {FILE_SEEN_WITHIN_SECONDS:g} s:"
+            " look for app_mixmonitor and file.c in its log; [recordings] format must be one it knows"
+        )
+
+
+def _appears(file: str) -> bool:
+    deadline = time.monotonic() + FILE_SEEN_WITHIN_SECONDS
+    pause = 0.0005
+    while not os.path.exists(file):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(pause)
+        pause = min(pause * 2, 0.02)
+    return True
+
+
+def _undo(leg: Leg, channel: Channel, config: Config, replaced: str) -> None:
+    """Nothing was seen: make sure that nothing records, and close the leg."""
+    started = channel.mixmonitor_id()
+    if started and started != replaced:
+        channel.stop_mixmonitor(started)
+    _spool(Ending(leg.id, "failed", recording.now()), config)
+
+
+def _close_unless_recording(leg: Leg, config: Config) -> None:
+    """The caller hung up: when there is a file, finish_record.py will close the leg, else we do."""
+    if not _appears(leg.file):
+        _spool(Ending(leg.id, "failed", recording.now()), config)
+
+
+def _end_replaced(channel: Channel, replaced: str) -> None:
+    """End the former leg, now that the new one records. The same id again means that it had ended."""
+    if replaced and channel.mixmonitor_id() != replaced:
+        channel.stop_mixmonitor(replaced)
+
+
+def _remark(request: Request, agent_known: bool | None) -> str:
+    if agent_known is False:
+        return (
+            f"OK, but there is no enabled account {arguments.plain(request.agent_login_name)}:"
+            " only the group Recording Manager may hear it; run noojee-agi account list"
+        )
+    return "OK"

@@ -1,0 +1,74 @@
+"""What the dialplan wrote after the program's name -> one frozen Request."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from noojee_agi.errors import BadArgument
+
+# In positional order, as in the manual page of the API; the number is the limit in characters.
+# 149: Asterisk's longest uniqueid (include/asterisk/channel.h, AST_MAX_UNIQUEID).
+LIMITS = {"extenOrUniqueId": 149, "tag": 255, "agentLoginName": 100}
+
+_CONTROL_TO_BLANK = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)], " ")
+_UNSAFE_IN_A_MESSAGE = re.compile(r"[^\w .@/+-]")
+
+
+@dataclass(frozen=True)
+class Request:
+    """One start_record as the dialplan asked for it; empty means not given."""
+
+    exten_or_uniqueid: str = ""
+    tag: str = ""
+    agent_login_name: str = ""
+
+
+def parse(words: Sequence[str]) -> Request:
+    """Read positional and named arguments, in any mixture.
+
+    Raises BadArgument: unknown, repeated, too many or too long, or an apiKey among them.
+    """
+    given: dict[str, str] = {}
+    positions = iter(LIMITS)
+    for word in words:
+        name, value = _named(word)
+        if not name:
+            name, value = next(positions, ""), word
+            if name in given and not value:
+                continue
+        if not name and not value:
+            continue  # a comma too many at the end
+        if not name:
+            raise BadArgument(f"more than {len(LIMITS)} arguments: put a tag with a comma in double quotes")
+        if name in given:
+            raise BadArgument(f"{name} is given twice: pass it once")
+        given[name] = _clean(name, value)
+    return Request(
+        given.get("extenOrUniqueId", "").strip(), given.get("tag", ""), given.get("agentLoginName", "")
+    )
+
+
+def plain(text: str) -> str:
+    """User's text for a message or a log line: what a shell or a dialplan might act on becomes '?'."""
+    return _UNSAFE_IN_A_MESSAGE.sub("?", text)[:60]
+
+
+def _named(word: str) -> tuple[str, str]:
+    """Split 'tag=x' into the tag's proper name and x; any other '=' belongs to the value."""
+    name, equals, value = word.partition("=")
+    name = name.strip().lower()
+    if equals and name == "apikey":
+        raise BadArgument(
+            "apiKey must not be an argument, since arguments are seen in ps and in the log:"
+            " set the channel variable or the global apiKey"
+        )
+    for proper_name in LIMITS:
+        if equals and name == proper_name.lower():
+            return proper_name, value
+    return "", word
+
+
+def _clean(name: str, value: str) -> str:
+    if len(value) > LIMITS[name]:
+        raise BadArgument(f"{name} has {len(value)} characters: {LIMITS[name]} are allowed")
+    return value.translate(_CONTROL_TO_BLANK)

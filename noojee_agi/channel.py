@@ -1,0 +1,142 @@
+"""The channel that runs us, over AGI: the only importer of pyst2.
+
+pyst2 writes every line to stderr, quotes nothing, takes SIGHUP's handler for itself and loops or fails
+at the end of its input; the subclass below replaces exactly those parts.
+"""
+
+import re
+from typing import Any, TextIO
+
+from asterisk import agi  # type: ignore[attr-defined]
+
+from noojee_agi import variables
+from noojee_agi.errors import CallGone, NoojeeError, NotStarted
+
+_REPLY = re.compile(r"(\d{3})([ -]|$)(.*)")
+_RESULT = re.compile(r"result=(-?\d+)(?: \((.*))?")
+_MAX_ENVIRONMENT_LINES = 500
+_MAX_SKIPPED_LINES = 500
+_MAX_FIELD = 255  # a column's width: an absurdly long caller number must not cost the call record
+_MAX_REPLY = 65536
+_MAX_COMMAND_BYTES = 2047  # res_agi.c AGI_BUF_LEN before 20.16 and 22.6: the rest runs as a second command
+_DEAD_CHANNEL = 511
+_NO_SUCH_APPLICATION = "-2"
+
+
+class Channel:
+    """The channel of this AGI session. Every method raises CallGone once nobody answers any more."""
+
+    def __init__(self, reader: TextIO, writer: TextIO) -> None:
+        self._agi = _Agi(reader, writer)
+        environment = self._agi.env
+        self.name = environment.get("agi_channel", "")
+        self.uniqueid = environment.get("agi_uniqueid", "")
+        self.extension = _known(environment.get("agi_extension", ""))
+        self.did = _known(environment.get("agi_dnid", ""))
+        self.caller = _known(environment.get("agi_callerid", ""))
+
+    def get(self, name: str) -> str:
+        """The variable's value; empty when it is unset. name is one of ours, never input."""
+        return self._agi.command("GET VARIABLE", name)[1]
+
+    def set(self, name: str, value: str) -> None:
+        """Set a variable; control characters in value become blanks."""
+        self._agi.command("SET VARIABLE", name, value)
+
+    def verbose(self, message: str) -> None:
+        """A line for Asterisk's console and log, at verbose level 1."""
+        self._agi.command("VERBOSE", message, "1")
+
+    def mixmonitor(self, file: str, options: str, end_command: str) -> None:
+        """Start MixMonitor; Asterisk answers the same whether it records or not (app_mixmonitor.c:1503).
+
+        None of the three may hold a character that Asterisk or a shell acts on: Config sees to that.
+        Raises NotStarted when Asterisk has no MixMonitor.
+        """
+        result, _ = self._agi.command("EXEC", "MixMonitor", f"{file},{options},{end_command}")
+        if result == _NO_SUCH_APPLICATION:
+            raise NotStarted("this Asterisk has no MixMonitor: load app_mixmonitor.so in modules.conf")
+
+    def stop_mixmonitor(self, mixmonitor_id: str) -> None:
+        """End this one MixMonitor."""
+        self._agi.command("EXEC", "StopMixMonitor", mixmonitor_id)
+
+    def mixmonitor_id(self) -> str:
+        """The MixMonitor that records this channel for us; empty when none was started."""
+        found = self.get(variables.MIXMONITOR_ID)
+        return found if re.fullmatch(r"0x[0-9a-f]+", found) else ""
+
+
+def _known(value: str) -> str:
+    return "" if value == "unknown" else value  # res_agi.c setup_env writes this for "not there"
+
+
+class _Silence:
+    """A stderr for pyst2 that keeps every line, the apiKey among them, to itself."""
+
+    def write(self, text: str) -> None:
+        pass
+
+
+class _Agi(agi.AGI):  # type: ignore[misc]
+    """pyst2's AGI with safe quoting, strict replies, and no hand on signals or stderr."""
+
+    def __init__(self, reader: TextIO, writer: TextIO) -> None:
+        self.stdin = reader
+        self.stdout = writer
+        self.stderr = _Silence()
+        self._got_sighup = False
+        self.env: dict[str, str] = {}
+        self._get_agi_env()
+
+    def command(self, verb: str, *words: str) -> tuple[str, str]:
+        """Run one AGI command, every word quoted; its reply's result and the data in brackets."""
+        quoted = [self._quote(word) for word in words]
+        if len(" ".join([verb, *quoted]).encode()) > _MAX_COMMAND_BYTES:
+            raise NoojeeError(
+                f"{verb} exceeds Asterisk's limit of {_MAX_COMMAND_BYTES} bytes: use shorter paths"
+            )
+        try:
+            reply: tuple[str, str] = self.execute(verb, *quoted)["result"]
+        except (OSError, ValueError, agi.AGIHangup) as exc:
+            raise CallGone("the call has ended") from exc
+        return reply
+
+    def _get_agi_env(self) -> None:
+        for _ in range(_MAX_ENVIRONMENT_LINES):
+            line = self._line()
+            if not line:
+                return
+            name, colon, value = line.partition(":")
+            if colon:
+                self.env.setdefault(name.strip(), value.strip()[:_MAX_FIELD])
+        raise CallGone("Asterisk sent an environment without an end")
+
+    def _line(self) -> str:
+        try:
+            line = self.stdin.readline(_MAX_REPLY)
+        except (OSError, ValueError) as exc:
+            raise CallGone("Asterisk closed the AGI connection") from exc
+        if not line:
+            raise CallGone("Asterisk closed the AGI connection")
+        return str(line).rstrip("\r\n")
+
+    def _quote(self, string: str) -> str:
+        escaped = re.sub(r'(["\\])', r"\\\1", str(string))
+        return '"' + re.sub(r"[\x00-\x1f\x7f]", " ", escaped) + '"'
+
+    def get_result(self, stdin: Any = None) -> dict[str, tuple[str, str]]:
+        """The next reply. Lines that are none (HANGUP, a value's second line, usage text) are passed over."""
+        for _ in range(_MAX_SKIPPED_LINES):
+            reply = _REPLY.match(self._line())
+            if reply and reply[2] != "-":
+                return self._parsed(int(reply[1]), reply[3])
+        raise CallGone("Asterisk answered with no reply")
+
+    def _parsed(self, code: int, text: str) -> dict[str, tuple[str, str]]:
+        if code == _DEAD_CHANNEL:
+            raise agi.AGIHangup("the channel is dead")
+        result = _RESULT.match(text)
+        if code != 200 or not result:
+            return {"result": ("-1", "")}
+        return {"result": (result[1], (result[2] or "").removesuffix(")"))}

@@ -1,0 +1,109 @@
+"""`noojee-agi check`: every stage between the dialplan and the database, with ok or what to do."""
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from noojee_agi import spool
+from noojee_agi.config import Config
+from noojee_agi.database import settings
+from noojee_agi.database.schema import open_store
+from noojee_agi.database.store import Store
+from noojee_agi.errors import NoojeeError
+
+
+@dataclass(frozen=True)
+class Stage:
+    name: str
+    is_ok: bool
+    text: str
+
+
+class _Problem(Exception):
+    """What is wrong and what to do."""
+
+
+def stages(config: Config, programs: str) -> Iterator[Stage]:
+    """Run every stage, also after a failed one. programs: the folder of our own programs."""
+    yield _stage("configuration", lambda: _configuration(config))
+    yield _stage("recordings", lambda: _writable(config.recordings_directory, "[recordings] directory"))
+    yield _stage("state", lambda: _writable(config.state_directory, "[state] directory"))
+    yield _stage("free space", lambda: _free_space(config))
+    yield _stage("programs", lambda: _programs(programs))
+    yield _stage("database", lambda: open_store(config.database_url).name)
+    yield _stage("apiKey", lambda: _key(config))
+    yield _stage("spool", lambda: _spool(config))
+    yield _stage("rejected", lambda: _rejected(config))
+
+
+def _stage(name: str, work: Callable[[], str]) -> Stage:
+    try:
+        return Stage(name, True, work())
+    except (_Problem, NoojeeError, OSError) as exc:
+        return Stage(name, False, str(exc))
+
+
+def _configuration(config: Config) -> str:
+    if not config.path:
+        return "no file, every option has its default"
+    if not os.access(config.path, os.R_OK):
+        raise _Problem(f"{config.path} cannot be read by user {_user()}: chgrp it to Asterisk's group")
+    holds_secret = config.manager_secret or Store(config.database_url).url.password
+    if holds_secret and os.stat(config.path).st_mode & stat.S_IROTH:
+        raise _Problem(f"{config.path} holds a password and everybody can read it: chmod o-r {config.path}")
+    return config.path
+
+
+def _writable(directory: str, option: str) -> str:
+    if not os.path.isdir(directory):
+        raise _Problem(
+            f"{option} = {directory} is not there: install -d -o asterisk -g asterisk -m 0750 {directory}"
+        )
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise _Problem(f"{directory} cannot be written by user {_user()}: chown asterisk: {directory}")
+    if os.stat(directory).st_mode & stat.S_IRWXO:
+        raise _Problem(f"{directory} is open to every user of this machine: chmod 0750 {directory}")
+    return f"{directory}, written as user {_user()}"
+
+
+def _user() -> int:
+    return os.geteuid()
+
+
+def _free_space(config: Config) -> str:
+    disk = os.statvfs(config.recordings_directory)
+    percent = 100 * disk.f_bavail / max(disk.f_blocks, 1)
+    if percent < config.recordings_min_free_percent:
+        raise _Problem(
+            f"{percent:.1f} % free, and below {config.recordings_min_free_percent:g} % no call is recorded"
+        )
+    return f"{percent:.1f} % free, {disk.f_bavail * disk.f_frsize // 2**20} MiB"
+
+
+def _programs(programs: str) -> str:
+    for name in ("start_record.py", "finish_record.py"):
+        path = os.path.join(programs, name)
+        if not os.access(path, os.X_OK):
+            raise _Problem(f"{path} cannot be run by user {_user()}: install into a folder that it can enter")
+    return programs
+
+
+def _key(config: Config) -> str:
+    with open_store(config.database_url).transaction() as connection:
+        if not settings.key_digest(connection):
+            raise _Problem("none is set, so no call is recorded: noojee-agi apikey new")
+    if not os.path.exists(config.snapshot_file):
+        return "set; Asterisk's first call writes the snapshot"
+    return "set"
+
+
+def _spool(config: Config) -> str:
+    return f"{len(spool.waiting(config.spool_directory))} events wait for the database"
+
+
+def _rejected(config: Config) -> str:
+    aside = spool.rejected(config.spool_directory)
+    if aside:
+        raise _Problem(f"{len(aside)} events were refused by the database: read {aside[0]}.reason")
+    return "none"

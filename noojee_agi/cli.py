@@ -1,0 +1,284 @@
+"""The command line: noojee-agi."""
+
+import contextlib
+import json
+import os
+import secrets
+import sys
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+import click
+
+from noojee_agi import access, check, config, drain, install, spool
+from noojee_agi.config import Config
+from noojee_agi.database import queries, schema, settings
+from noojee_agi.database.store import Store
+from noojee_agi.errors import ConfigurationError, NoojeeError
+
+JSON_FIELDS = (
+    *("id", "call_record_id", "leg", "uniqueid", "call_uniqueid", "channel", "extension"),
+    *("source", "destination", "did", "external_reference", "tag", "owner", "agent_login_name"),
+    *("file", "status", "started_at", "ended_at", "duration_seconds", "bytes"),
+)
+_COLUMNS = (
+    *("started_at", "call_uniqueid", "leg", "extension", "owner", "tag"),
+    *("status", "duration_seconds", "file"),
+)
+_SHORT_KEY = 16
+
+
+class _Commands(click.Group):
+    """Errors are one line with the next step; --debug shows where they come from."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except (NoojeeError, OSError) as exc:
+            if context.params["debug"]:
+                raise
+            raise click.ClickException(str(exc)) from exc
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--debug", is_flag=True, help="Show where an error comes from.")
+@click.version_option(package_name="noojee-agi")
+@click.pass_context
+def cli(context: click.Context, debug: bool) -> None:
+    """Records Asterisk calls from the dialplan and loses none of them."""
+    if context.invoked_subcommand == "install-agi":
+        return
+    os.umask(0o027)
+    context.obj = config.load(config.find(os.environ))
+    act_as_owner(context.obj.recordings_directory, may_be_missing=context.invoked_subcommand == "check")
+
+
+def act_as_owner(directory: str, may_be_missing: bool) -> None:
+    """As root, become the owner of the recordings: no file may be left that Asterisk's user cannot write.
+
+    Raises ConfigurationError when the directory is not there to tell.
+    """
+    if os.geteuid() != 0:
+        return
+    try:
+        owner = os.stat(directory)
+    except OSError as exc:
+        if may_be_missing:
+            return
+        raise ConfigurationError(
+            f"[recordings] directory = {directory}: {exc.strerror}:"
+            f" install -d -o asterisk -g asterisk -m 0750 {directory}"
+        ) from exc
+    if owner.st_uid != 0:
+        os.setgroups([])
+        os.setgid(owner.st_gid)
+        os.setuid(owner.st_uid)
+
+
+@cli.command("check")
+@click.pass_obj
+def check_command(known: Config) -> None:
+    """Check every stage, from the configuration to the database."""
+    failed = 0
+    for stage in check.stages(known, install.programs_folder()):
+        click.echo(f"{'ok  ' if stage.is_ok else 'FAIL'}  {stage.name:<14} {stage.text}")
+        failed += not stage.is_ok
+    if failed:
+        sys.exit(1)
+
+
+@cli.group()
+def db() -> None:
+    """The database."""
+
+
+@db.command("upgrade")
+@click.pass_obj
+def db_upgrade(known: Config) -> None:
+    """Make or upgrade the tables."""
+    store = Store(known.database_url)
+    schema.upgrade(store)
+    drain.renew_snapshot(store, known.snapshot_file)
+    click.echo(f"{store.name} has schema {store.revision()}")
+
+
+@cli.group()
+def apikey() -> None:
+    """The key that a call must have in its channel variable (or the dialplan's global) apiKey."""
+
+
+@apikey.command("new")
+@click.pass_obj
+def apikey_new(known: Config) -> None:
+    """Make a new key and print it, this once. The old key ends at once."""
+    key = secrets.token_hex(20)
+    _set_key(known, key)
+    click.echo(key)
+
+
+@apikey.command("set")
+@click.pass_obj
+def apikey_set(known: Config) -> None:
+    """Set the key that is read from standard input. The old key ends at once."""
+    if sys.stdin.isatty():
+        key = click.prompt("apiKey", hide_input=True)
+    else:
+        key = sys.stdin.readline().rstrip("\r\n")
+    if not key or key != key.strip() or not key.isprintable():
+        raise click.ClickException("an apiKey is one line of printable characters, no blanks at its ends")
+    if len(key) < _SHORT_KEY:
+        click.echo(f"warning: under {_SHORT_KEY} characters, it can be guessed from its digest", err=True)
+    _set_key(known, key)
+
+
+def _set_key(known: Config, key: str) -> None:
+    with _changing(known) as connection:
+        settings.set_key_digest(connection, access.digest(key))
+
+
+@contextlib.contextmanager
+def _changing(known: Config) -> Iterator[Any]:
+    """A transaction; then the snapshot, so that the next call knows."""
+    store = schema.open_store(known.database_url)
+    with store.transaction() as connection:
+        yield connection
+    drain.renew_snapshot(store, known.snapshot_file)
+
+
+@cli.group()
+def account() -> None:
+    """The accounts that own recordings."""
+
+
+@account.command("add")
+@click.argument("login")
+@click.option("--name", default="", help="The person's name; the login when not given.")
+@click.option("--group", "groups", multiple=True, help="Administrator, Recording Manager, … (repeatable).")
+@click.pass_obj
+def account_add(known: Config, login: str, name: str, groups: tuple[str, ...]) -> None:
+    """Add an enabled account."""
+    _require_name(login, "LOGIN", 100)
+    with _changing(known) as connection:
+        settings.add_account(connection, login, name or login, groups)
+
+
+@account.command("list")
+@click.option("--json", "as_json", is_flag=True)
+@click.pass_obj
+def account_list(known: Config, as_json: bool) -> None:
+    """List all accounts with their groups and the extensions they are attached to."""
+    with schema.open_store(known.database_url).transaction() as connection:
+        rows = settings.accounts(connection)
+    if as_json:
+        click.echo(json.dumps(rows, indent=1, ensure_ascii=False))
+        return
+    head = ("login", "name", "enabled", "groups", "extensions")
+    _table(head, [[_cell(row[name]) for name in head] for row in rows])
+
+
+@cli.command()
+@click.argument("login")
+@click.argument("extension")
+@click.pass_obj
+def attach(known: Config, login: str, extension: str) -> None:
+    """Let recordings of EXTENSION belong to LOGIN from now on; who had it until now is detached."""
+    _require_name(extension, "EXTENSION", 149)
+    with _changing(known) as connection:
+        settings.attach(connection, login, extension)
+
+
+@cli.command()
+@click.argument("extension")
+@click.pass_obj
+def detach(known: Config, extension: str) -> None:
+    """Let recordings of EXTENSION belong to nobody from now on."""
+    with _changing(known) as connection:
+        settings.detach(connection, extension)
+
+
+def _require_name(value: str, what: str, limit: int) -> None:
+    if not value or len(value) > limit or value != value.strip() or not value.isprintable():
+        raise click.ClickException(
+            f"{what} must have 1 to {limit} printable characters, without blanks at its ends"
+        )
+
+
+@cli.command()
+@click.option("--tag", help="Of the leg, or External Reference of the call.")
+@click.option("--uniqueid", help="Of the channel or of the call.")
+@click.option("--owner", help="A login.")
+@click.option("--status", type=click.Choice(["recording", "completed", "empty", "failed", "interrupted"]))
+@click.option("--from", "started_from", type=click.DateTime(), help="Started then or later, local time.")
+@click.option("--to", "started_to", type=click.DateTime(), help="Started before, local time.")
+@click.option("--as", "heard_by", metavar="LOGIN", help="Only what this account may hear.")
+@click.option("--json", "as_json", is_flag=True, help="A list with one object per leg.")
+@click.pass_obj
+def recordings(
+    known: Config,
+    /,
+    as_json: bool,
+    started_from: datetime | None,
+    started_to: datetime | None,
+    **wanted: str | None,
+) -> None:
+    """List recording legs, oldest first."""
+    wanted_legs = queries.Filter(
+        started_from=started_from.astimezone() if started_from else None,
+        started_to=started_to.astimezone() if started_to else None,
+        **wanted,
+    )
+    with schema.open_store(known.database_url).transaction() as connection:
+        rows = list(queries.legs(connection, wanted_legs))
+    if as_json:
+        legs = [{name: row[name] for name in JSON_FIELDS} for row in rows]
+        click.echo(json.dumps(legs, indent=1, ensure_ascii=False, default=lambda value: value.isoformat()))
+        return
+    _table(_COLUMNS, [[_cell(row[name]) for name in _COLUMNS] for row in rows])
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, datetime):
+        return value.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(value)
+    return "-" if value in (None, "") else str(value)
+
+
+def _table(head: Any, rows: list[Any]) -> None:
+    lines = [[str(cell) for cell in line] for line in (head, *rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+@cli.command()
+@click.pass_obj
+def sync(known: Config) -> None:
+    """Bring what waits in the spool into the database. Safe to repeat, and beside live calls."""
+    store = schema.open_store(known.database_url)
+    drain.renew_snapshot(store, known.snapshot_file)
+    waiting = len(spool.waiting(known.spool_directory))
+    with click.progressbar(
+        length=waiting, label="storing", hidden=not sys.stderr.isatty(), file=sys.stderr
+    ) as bar:
+        result = drain.run(store, known.spool_directory, bar.update)
+    click.echo(f"{result.stored} events stored, {result.rejected} set aside, {len(result.left)} for later")
+    if result.busy:
+        click.echo("another drain is at work and takes the rest")
+    for path in spool.rejected(known.spool_directory):
+        click.echo(f"refused by the database: {path}; the reason is in {path}.reason")
+
+
+@cli.command("install-agi")
+@click.argument("folder", required=False)
+def install_agi(folder: str | None) -> None:
+    """Put links to the AGI programs where Asterisk looks: FOLDER, or its astagidir."""
+    for link in install.link_programs(folder or install.agi_folder(os.environ)):
+        click.echo(link)
+
+
+def main() -> None:
+    cli(prog_name="noojee-agi")

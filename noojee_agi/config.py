@@ -1,0 +1,143 @@
+"""noojee_agi.conf -> one frozen Config. Every option has a default; an unknown one is an error."""
+
+import configparser
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+
+from noojee_agi.errors import ConfigurationError
+
+FILE_NAME = "noojee_agi.conf"
+
+# Asterisk parses these twice and hands one of them to a shell: nothing in them may need quoting.
+_SAFE_PATH = re.compile(r"/[A-Za-z0-9._/-]*")
+_SAFE_FORMAT = re.compile(r"[A-Za-z0-9]{1,12}")
+# Those of MixMonitor's options that name no file, variable or mailbox and delete nothing.
+_SAFE_OPTIONS = re.compile(r"(?:[bpPScn]|B\(\d{1,4}\)|s\(\d{1,5}\)|[vVW]\(-?[0-4]\))*")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Field name = section, then option: recordings_format is `format` in [recordings].
+
+    path: the file that was read, empty when there was none.
+    """
+
+    path: str = ""
+    database_url: str = field(default="sqlite:////var/lib/noojee-agi/noojee.db", repr=False)
+    recordings_directory: str = "/var/spool/asterisk/noojee"
+    recordings_format: str = "wav"
+    recordings_mixmonitor_options: str = ""
+    recordings_min_free_percent: float = 2.0
+    recordings_unknown_agent: str = "record"
+    state_directory: str = "/var/lib/noojee-agi"
+    server_name: str = field(default_factory=lambda: os.uname().nodename)
+    server_socket: str = ""
+    server_listen: str = "127.0.0.1:4573"
+    server_threads: int = 32
+    manager_host: str = "127.0.0.1"
+    manager_port: int = 5038
+    manager_username: str = ""
+    manager_secret: str = field(default="", repr=False)
+    log_level: str = "info"
+
+    @property
+    def spool_directory(self) -> str:
+        return os.path.join(self.recordings_directory, ".spool")
+
+    @property
+    def snapshot_file(self) -> str:
+        return os.path.join(self.state_directory, "snapshot.json")
+
+    @property
+    def log_file(self) -> str:
+        return os.path.join(self.state_directory, "noojee-agi.log")
+
+
+def find(environment: Mapping[str, str]) -> str:
+    """The configuration file by the documented order; empty when there is none.
+
+    A file that NOOJEE_AGI_CONF names is meant, so it is returned although it may not exist.
+    """
+    named = environment.get("NOOJEE_AGI_CONF")
+    if named:
+        return named
+    directories = [environment.get("AST_CONFIG_DIR"), "/etc/asterisk"]
+    candidates = [os.path.join(directory, FILE_NAME) for directory in directories if directory]
+    return next((candidate for candidate in candidates if os.path.exists(candidate)), "")
+
+
+def load(path: str) -> Config:
+    """Read the file at path; empty means the defaults.
+
+    Raises ConfigurationError, naming file, section and option.
+    """
+    if not path:
+        return Config()
+    if not _SAFE_PATH.fullmatch(path):
+        raise ConfigurationError(
+            f"{path}: the configuration file's path must be absolute, of letters, digits and . _ - only"
+        )
+    parser = configparser.ConfigParser(
+        interpolation=None, inline_comment_prefixes=(";",), default_section="no such section"
+    )
+    try:
+        with open(path, encoding="utf-8") as file:
+            parser.read_file(file)
+    except OSError as exc:
+        raise ConfigurationError(f"{path}: cannot be read: {exc.strerror}") from exc
+    except (configparser.Error, UnicodeDecodeError) as exc:
+        first_line = str(exc).splitlines()[0] if isinstance(exc, configparser.Error) else "it is not UTF-8"
+        raise ConfigurationError(f"{path}: not an INI file: {first_line}") from exc
+    given = {
+        f"{section}_{option}": (f"{path}: [{section}] {option}", text)
+        for section in parser.sections()
+        for option, text in parser.items(section)
+    }
+    return _checked(path, set(parser.sections()), given)
+
+
+def _checked(path: str, sections: set[str], given: Mapping[str, tuple[str, str]]) -> Config:
+    known = {field.name: field for field in fields(Config) if field.name != "path"}
+    values: dict[str, object] = {}
+    for section in sections - {name.partition("_")[0] for name in known}:
+        raise ConfigurationError(f"{path}: [{section}]: there is no such section; the README lists all")
+    for name, (where, text) in given.items():
+        if name not in known:
+            raise ConfigurationError(f"{where}: there is no such option; the README lists all")
+        values[name] = _value(where, known[name].type, text.strip())
+    config = Config(path=path, **values)  # type: ignore[arg-type]
+    for name, pattern, rule in _RULES:
+        text = getattr(config, name)
+        if not re.fullmatch(pattern, text):
+            where = given.get(name, (f"{path}: {name}", ""))[0]
+            raise ConfigurationError(f"{where}: {rule}")
+    return config
+
+
+def _value(where: str, kind: object, text: str) -> object:
+    try:
+        if kind is int:
+            return int(text)
+        if kind is float:
+            return float(text)
+    except ValueError as exc:
+        raise ConfigurationError(f"{where}: must be a number") from exc
+    return text
+
+
+_ABSOLUTE = "must be an absolute path of letters, digits and . _ - only: Asterisk hands it to a shell"
+_RULES = [
+    ("recordings_directory", _SAFE_PATH, _ABSOLUTE),
+    ("state_directory", _SAFE_PATH, _ABSOLUTE),
+    ("recordings_format", _SAFE_FORMAT, "must be a file format of Asterisk such as wav (letters and digits)"),
+    (
+        "recordings_mixmonitor_options",
+        _SAFE_OPTIONS,
+        "allowed are b, B(n), p, P, c, n, S, s(n), v(x), V(x), W(x), written without commas",
+    ),
+    ("recordings_unknown_agent", re.compile("record|refuse"), "must be record or refuse"),
+    ("server_name", re.compile(r"[^\x00-\x1f]{1,255}"), "must be 1 to 255 characters"),
+    ("log_level", re.compile("debug|info|warning|error"), "must be debug, info, warning or error"),
+]

@@ -1,0 +1,112 @@
+"""Legs as people and programs see them: for the command line and the side-cars."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Select, exists, or_, select
+
+from noojee_agi.database.tables import account, account_group, call_record, recording_leg, team_member
+
+_HEARS_ALL = ("Administrator", "Recording Manager")
+
+
+@dataclass(frozen=True)
+class Filter:
+    """What to look for; None means any. started: a leg's, from (inclusive) and to (exclusive)."""
+
+    tag: str | None = None
+    uniqueid: str | None = None
+    owner: str | None = None
+    status: str | None = None
+    started_from: datetime | None = None
+    started_to: datetime | None = None
+    heard_by: str | None = None
+
+
+def legs(connection: Connection, wanted: Filter) -> Iterator[dict[str, Any]]:
+    """Legs with their call, oldest first; the tag is the leg's or the call's External Reference."""
+    statement = _legs().order_by(recording_leg.c.started_at, recording_leg.c.id)
+    for condition in _conditions(wanted):
+        statement = statement.where(condition)
+    for row in connection.execute(statement):
+        yield dict(row._mapping)
+
+
+def legs_of_the_calls_of(connection: Connection, leg_ids: Iterable[str]) -> list[dict[str, Any]]:
+    """These legs, and the others of their calls, whose External Reference may have changed with them."""
+    calls = select(recording_leg.c.call_record_id).where(recording_leg.c.id.in_(list(leg_ids)))
+    statement = _legs().where(recording_leg.c.call_record_id.in_(calls))
+    return [dict(row._mapping) for row in connection.execute(statement)]
+
+
+def _legs() -> Select[Any]:
+    leg, call = recording_leg.c, call_record.c
+    return (
+        select(
+            leg.id,
+            leg.call_record_id,
+            leg.leg,
+            leg.uniqueid,
+            call.uniqueid.label("call_uniqueid"),
+            call.server,
+            leg.channel,
+            leg.extension,
+            call.source,
+            call.destination,
+            call.did,
+            call.external_reference,
+            call.started_at.label("call_started_at"),
+            leg.tag,
+            account.c.login.label("owner"),
+            leg.agent_login_name,
+            leg.file,
+            leg.status,
+            leg.started_at,
+            leg.ended_at,
+            leg.duration_seconds,
+            leg.bytes,
+        )
+        .join(call_record, call.id == leg.call_record_id)
+        .outerjoin(account, account.c.id == leg.owner_id)
+    )
+
+
+def _conditions(wanted: Filter) -> Iterator[ColumnElement[bool]]:
+    leg, call = recording_leg.c, call_record.c
+    if wanted.tag is not None:
+        yield or_(leg.tag == wanted.tag, call.external_reference == wanted.tag)
+    if wanted.uniqueid is not None:
+        yield or_(leg.uniqueid == wanted.uniqueid, call.uniqueid == wanted.uniqueid)
+    if wanted.owner is not None:
+        yield account.c.login == wanted.owner
+    if wanted.status is not None:
+        yield leg.status == wanted.status
+    if wanted.started_from is not None:
+        yield leg.started_at >= wanted.started_from
+    if wanted.started_to is not None:
+        yield leg.started_at < wanted.started_to
+    if wanted.heard_by is not None:
+        yield may_hear(wanted.heard_by)
+
+
+def may_hear(login: str) -> ColumnElement[bool]:
+    """Whether this enabled account may hear a leg: all, its team's while it leads it, or its own."""
+    listener = account.alias("listener")
+    leading, member = team_member.alias("leading"), team_member.alias("member")
+    started = recording_leg.c.started_at
+    hears_all = exists().where(
+        account_group.c.account_id == listener.c.id, account_group.c.group_name.in_(_HEARS_ALL)
+    )
+    leads_owner = exists().where(
+        leading.c.account_id == listener.c.id,
+        leading.c.is_leader,
+        leading.c.left_at.is_(None),
+        member.c.team_id == leading.c.team_id,
+        member.c.account_id == recording_leg.c.owner_id,
+        member.c.joined_at <= started,
+        or_(member.c.left_at.is_(None), member.c.left_at > started),
+    )
+    own = recording_leg.c.owner_id == listener.c.id
+    return exists().where(listener.c.login == login, listener.c.enabled, or_(hears_all, leads_owner, own))

@@ -1,0 +1,39 @@
+"""Making and upgrading the tables, by Alembic."""
+
+from alembic import command
+from alembic.config import Config as AlembicConfig
+from alembic.util import CommandError
+
+from noojee_agi.database.store import REVISION, Store
+from noojee_agi.errors import StoreUnavailable
+
+
+def open_store(url: str) -> Store:
+    """The database, ready for use; a SQLite file is made. Raises StoreUnavailable or ConfigurationError."""
+    store = Store(url)
+    revision = store.revision()
+    if revision == REVISION:
+        return store
+    if revision > REVISION:
+        raise StoreUnavailable(newer(store))
+    if revision or store.url.get_backend_name() != "sqlite":
+        raise StoreUnavailable(f"{store.name} has no tables of schema {REVISION}: run noojee-agi db upgrade")
+    upgrade(store)
+    return store
+
+
+def upgrade(store: Store) -> None:
+    """Bring the database to REVISION; nothing happens when it is there. Raises StoreUnavailable."""
+    settings = AlembicConfig()
+    settings.set_main_option("script_location", "noojee_agi.database:migrations")
+    with store.transaction() as connection:
+        settings.attributes["connection"] = connection
+        try:
+            command.upgrade(settings, "head")
+        except CommandError as error:
+            raise StoreUnavailable(newer(store)) from error
+
+
+def newer(store: Store) -> str:
+    """What to say of a database that a newer program has upgraded."""
+    return f"{store.name} has a newer schema than this program ({REVISION}): install the newer noojee-agi"

@@ -1,0 +1,100 @@
+"""What a sysadmin sets: the apiKey, accounts and their groups, and who is attached to which extension."""
+
+import uuid
+from typing import Any
+
+from sqlalchemy import Connection, delete, select, true, update
+
+from noojee_agi import recording
+from noojee_agi.database.tables import account, account_group, extension_attachment, system_variable
+from noojee_agi.errors import BadArgument
+
+_API_KEY = "apiKey"
+_ACCOUNTS = uuid.UUID("c0a6e9b4-5f0d-4d3e-8f0a-9f3b6d1f2a77")
+
+
+def account_id(login: str) -> str:
+    """The same login always gets the same id, so that a leg's owner can be made again from a side-car."""
+    return str(uuid.uuid5(_ACCOUNTS, login))
+
+
+def key_digest(connection: Connection) -> str:
+    """The stored digest of the apiKey; empty when none is set."""
+    found = select(system_variable.c.value).where(system_variable.c.name == _API_KEY)
+    return connection.scalar(found) or ""
+
+
+def set_key_digest(connection: Connection, digest: str) -> None:
+    """Replace the apiKey."""
+    connection.execute(delete(system_variable).where(system_variable.c.name == _API_KEY))
+    connection.execute(
+        system_variable.insert().values(name=_API_KEY, value=digest, updated_at=recording.now())
+    )
+
+
+def enabled_logins(connection: Connection) -> frozenset[str]:
+    return frozenset(connection.scalars(select(account.c.login).where(account.c.enabled)))
+
+
+def add_account(connection: Connection, login: str, name: str, groups: tuple[str, ...]) -> None:
+    """Raises BadArgument when there is one of that login."""
+    if connection.scalar(select(account.c.id).where(account.c.login == login)):
+        raise BadArgument(f"there is an account {login} already: see noojee-agi account list")
+    new_id = account_id(login)
+    connection.execute(account.insert().values(id=new_id, login=login, name=name, enabled=True))
+    for group in dict.fromkeys(groups):
+        connection.execute(account_group.insert().values(account_id=new_id, group_name=group))
+
+
+def accounts(connection: Connection) -> list[dict[str, Any]]:
+    """Every account with its groups and the extensions it is attached to now."""
+    groups = _lists(connection, account_group.c.account_id, account_group.c.group_name, true())
+    is_open = extension_attachment.c.detached_at.is_(None)
+    attached = _lists(
+        connection, extension_attachment.c.account_id, extension_attachment.c.extension, is_open
+    )
+    return [
+        {
+            "login": row.login,
+            "name": row.name,
+            "enabled": row.enabled,
+            "groups": groups.get(row.id, []),
+            "extensions": attached.get(row.id, []),
+        }
+        for row in connection.execute(select(account).order_by(account.c.login))
+    ]
+
+
+def attach(connection: Connection, login: str, extension: str) -> None:
+    """Attach the account from now on; who was attached until now is detached. Raises BadArgument."""
+    found = connection.scalar(select(account.c.id).where(account.c.login == login, account.c.enabled))
+    if not found:
+        raise BadArgument(f"there is no enabled account {login}: run noojee-agi account add {login}")
+    now = recording.now()
+    _close(connection, extension, now)
+    connection.execute(
+        extension_attachment.insert().values(extension=extension, account_id=found, attached_at=now)
+    )
+
+
+def detach(connection: Connection, extension: str) -> None:
+    """Raises BadArgument when nobody is attached."""
+    if not _close(connection, extension, recording.now()):
+        raise BadArgument(f"nobody is attached to {extension}: see noojee-agi account list")
+
+
+def _close(connection: Connection, extension: str, now: Any) -> int:
+    attachment = extension_attachment.c
+    closed = connection.execute(
+        update(extension_attachment)
+        .where(attachment.extension == extension, attachment.detached_at.is_(None))
+        .values(detached_at=now)
+    )
+    return closed.rowcount
+
+
+def _lists(connection: Connection, key: Any, value: Any, condition: Any) -> dict[str, list[str]]:
+    lists: dict[str, list[str]] = {}
+    for row in connection.execute(select(key, value).where(condition).order_by(value)):
+        lists.setdefault(row[0], []).append(row[1])
+    return lists

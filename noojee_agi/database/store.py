@@ -1,0 +1,94 @@
+"""Connections and transactions; here the driver's errors become our own."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, exc, inspect, make_url, text
+from sqlalchemy.pool import NullPool
+
+from noojee_agi.errors import ConfigurationError, StoreRejected, StoreUnavailable
+
+REVISION = "0001"  # the newest migration
+
+_CONNECT_SECONDS = 5
+_LOCK_SECONDS = 5
+_STATEMENT_SECONDS = 60
+# What a retry cannot mend: the value itself is wrong.
+_REJECTED = (exc.IntegrityError, exc.DataError, ValueError, TypeError, OverflowError)
+
+
+class Store:
+    """One database. Every method raises StoreUnavailable, or StoreRejected for values it will never take."""
+
+    def __init__(self, url: str) -> None:
+        """Raises ConfigurationError when the url is none. Connects only when used."""
+        try:
+            self.url = make_url(url)
+            self.engine = _engine(url)
+        except (exc.ArgumentError, exc.NoSuchModuleError, ValueError) as error:
+            raise ConfigurationError(
+                "[database] url is not a database address such as sqlite:////var/lib/noojee-agi/noojee.db"
+                " or postgresql+psycopg2://user:password@host/name"
+            ) from error
+        if self.url.get_backend_name() not in ("sqlite", "postgresql"):
+            raise ConfigurationError("[database] url: only sqlite and postgresql are supported")
+
+    @property
+    def name(self) -> str:
+        """The address without its password."""
+        return self.url.render_as_string(hide_password=True)
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """A connection whose work is committed at the end, or undone."""
+        with self._own_errors(), self.engine.begin() as connection:
+            yield connection
+
+    def revision(self) -> str:
+        """The newest migration that the database has; empty when it has no tables yet."""
+        with self.transaction() as connection:
+            if not inspect(connection).has_table("alembic_version"):
+                return ""
+            return str(connection.scalar(text("SELECT version_num FROM alembic_version")) or "")
+
+    @contextlib.contextmanager
+    def _own_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except _REJECTED as error:
+            raise StoreRejected(f"{self.name} refuses this: {_first_line(error)}") from error
+        except exc.SQLAlchemyError as error:
+            if isinstance(error, exc.StatementError) and not isinstance(error, exc.DBAPIError):
+                raise StoreRejected(f"{self.name} refuses this: {_first_line(error)}") from error
+            raise StoreUnavailable(f"{self.name} cannot be used: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    cause = getattr(error, "orig", None) or error
+    return (str(cause).strip() or type(cause).__name__).splitlines()[0]
+
+
+def _engine(url: str) -> Engine:
+    if make_url(url).get_backend_name() == "sqlite":
+        engine = create_engine(url, poolclass=NullPool, connect_args={"timeout": _LOCK_SECONDS})
+        event.listen(engine, "connect", _on_sqlite_connect)
+        event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+        return engine
+    engine = create_engine(url, poolclass=NullPool, connect_args={"connect_timeout": _CONNECT_SECONDS})
+    event.listen(engine, "begin", _on_postgresql_begin)
+    return engine
+
+
+def _on_sqlite_connect(connection: Any, _: object) -> None:
+    """The driver must not begin transactions by itself: it would leave DDL outside of them."""
+    connection.isolation_level = None
+    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _on_postgresql_begin(connection: Connection) -> None:
+    """Per transaction, not per connection: so it works through pgbouncer too."""
+    connection.exec_driver_sql(
+        f"SET LOCAL lock_timeout = '{_LOCK_SECONDS}s'; SET LOCAL statement_timeout = '{_STATEMENT_SECONDS}s'"
+    )

@@ -1,0 +1,162 @@
+"""The tables, as the migrations make them (a test compares the two)."""
+
+from datetime import datetime, timezone
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Dialect,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+    Uuid,
+    text,
+)
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware datetime in UTC. SQLite, which has no such type, keeps ISO 8601 text with its +00:00."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> Any:
+        sqlite = dialect.name == "sqlite"
+        return dialect.type_descriptor(String(32) if sqlite else DateTime(timezone=True))
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
+        if value is None:
+            return None
+        value = value.astimezone(timezone.utc)
+        return value.isoformat(timespec="microseconds") if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return (datetime.fromisoformat(value) if isinstance(value, str) else value).astimezone(timezone.utc)
+
+
+# Text with hyphens on SQLite too, so that an id reads the same in database, file name and log.
+Id = Uuid(as_uuid=False).with_variant(String(36), "sqlite")
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+    }
+)
+
+system_variable = Table(
+    "system_variable",
+    metadata,
+    Column("name", String(100), primary_key=True),
+    Column("value", Text, nullable=False),
+    Column("updated_at", UtcDateTime, nullable=False),
+)
+
+account = Table(
+    "account",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("login", String(100), nullable=False, unique=True),
+    Column("name", String(255), nullable=False),
+    Column("enabled", Boolean, nullable=False),
+)
+
+account_group = Table(
+    "account_group",
+    metadata,
+    Column("account_id", Id, ForeignKey("account.id"), primary_key=True),
+    Column("group_name", String(100), primary_key=True),
+)
+
+team = Table(
+    "team",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("name", String(255), nullable=False, unique=True),
+)
+
+team_member = Table(
+    "team_member",
+    metadata,
+    Column("team_id", Id, ForeignKey("team.id"), primary_key=True),
+    Column("account_id", Id, ForeignKey("account.id"), primary_key=True),
+    Column("joined_at", UtcDateTime, primary_key=True),
+    Column("left_at", UtcDateTime),
+    Column("is_leader", Boolean, nullable=False),
+    Index("ix_team_member_account_id", "account_id"),
+)
+
+extension_attachment = Table(
+    "extension_attachment",
+    metadata,
+    Column("extension", String(149), primary_key=True),
+    Column("attached_at", UtcDateTime, primary_key=True),
+    Column("account_id", Id, ForeignKey("account.id"), nullable=False),
+    Column("detached_at", UtcDateTime),
+    Index(
+        "uq_extension_attachment_open",
+        "extension",
+        unique=True,
+        sqlite_where=text("detached_at IS NULL"),
+        postgresql_where=text("detached_at IS NULL"),
+    ),
+)
+
+call_record = Table(
+    "call_record",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("server", String(255), nullable=False),
+    Column("uniqueid", String(255), nullable=False),
+    Column("source", String(255), nullable=False),
+    Column("destination", String(255), nullable=False),
+    Column("did", String(255), nullable=False),
+    Column("external_reference", String(255), nullable=False),
+    Column("started_at", UtcDateTime, nullable=False),
+    Column("ended_at", UtcDateTime),
+    UniqueConstraint("server", "uniqueid"),
+    Index("ix_call_record_uniqueid", "uniqueid"),
+    Index("ix_call_record_external_reference", "external_reference"),
+)
+
+recording_leg = Table(
+    "recording_leg",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("call_record_id", Id, ForeignKey("call_record.id"), nullable=False),
+    Column("leg", Integer, nullable=False),
+    Column("uniqueid", String(255), nullable=False),
+    Column("channel", String(255), nullable=False),
+    Column("extension", String(255), nullable=False),
+    Column("owner_id", Id, ForeignKey("account.id")),
+    Column("agent_login_name", String(100), nullable=False),
+    Column("tag", String(255), nullable=False),
+    Column("file", Text, nullable=False),
+    Column("status", String(20), nullable=False),
+    Column("started_at", UtcDateTime, nullable=False),
+    Column("ended_at", UtcDateTime),
+    Column("duration_seconds", Float),
+    Column("bytes", BigInteger),
+    UniqueConstraint("call_record_id", "leg"),
+    CheckConstraint("status IN ('recording', 'completed', 'empty', 'failed', 'interrupted')", name="status"),
+    Index("ix_recording_leg_uniqueid", "uniqueid"),
+    Index("ix_recording_leg_tag", "tag"),
+    Index("ix_recording_leg_owner_id", "owner_id", "started_at"),
+    Index("ix_recording_leg_started_at", "started_at"),
+)

@@ -1,0 +1,43 @@
+"""Our log file: one line a call, one line a failure."""
+
+import contextlib
+import logging
+import os
+
+from noojee_agi import arguments
+from noojee_agi.config import Config
+from noojee_agi.session import Report
+
+logger = logging.getLogger("noojee_agi")
+
+
+def to_file(config: Config) -> None:
+    """Send the log to <state directory>/noojee-agi.log, readable by owner and group.
+
+    When that cannot be written (`noojee-agi check` names it) it goes to standard error.
+    """
+    handler = logging.StreamHandler()
+    with contextlib.suppress(OSError):
+        descriptor = os.open(config.log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        handler.setStream(open(descriptor, "a", encoding="utf-8", errors="replace"))  # noqa: SIM115
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(process)d %(message)s"))
+    logging.basicConfig(level=config.log_level.upper(), handlers=[handler])
+
+
+def session(report: Report) -> None:
+    """The one line of an AGI session; a traceback only for what nobody foresaw."""
+    answer = report.answer
+    level = logging.INFO if answer.status in (200, 401) else logging.WARNING
+    logger.log(
+        level,
+        "%s %d %s: leg %s, uniqueid %s, file %s, %.0f ms",
+        report.program,
+        answer.status,
+        answer.message,
+        answer.leg_id or "-",
+        arguments.plain(report.uniqueid),
+        answer.file or "-",
+        report.milliseconds,
+    )
+    if report.trace:
+        logger.error("unexpected failure in %s\n%s", report.program, report.trace)

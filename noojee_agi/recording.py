@@ -1,0 +1,114 @@
+"""One recording leg: its file, and the events of its life that go through the spool."""
+
+import os
+import re
+import uuid
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from typing import Any
+
+STARTED, FINISHED = "started", "finished"  # the kinds of event, also in the names of their files
+EMPTY_FILE_BYTES = 44  # a bare WAV header: Asterisk opened the file and wrote no audio
+_STORED_AS = {"wav49": "WAV"}  # app_mixmonitor.c mixmonitor_save_prep
+_HEADER_BYTES = 44
+
+
+@dataclass(frozen=True)
+class Leg:
+    """A recording leg as the call path knows it; owner and number are settled when it is stored.
+
+    extension: the one that was asked for, if any. extensions: all on this call, that one first.
+    agent_known: whether an enabled account of agent_login_name was known when the call came; None when
+    nobody was named.
+    """
+
+    id: str
+    server: str
+    call_uniqueid: str
+    uniqueid: str
+    channel: str
+    extension: str
+    extensions: tuple[str, ...]
+    agent_login_name: str
+    agent_known: bool | None
+    tag: str
+    source: str
+    destination: str
+    did: str
+    file: str
+    started_at: datetime
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a leg ended: status completed, empty or failed; duration in seconds."""
+
+    leg_id: str
+    status: str
+    ended_at: datetime
+    bytes: int | None = None
+    duration_seconds: float | None = None
+
+
+Event = Leg | Ending
+
+
+def now() -> datetime:
+    return datetime.now(timezone.utc)
+
+
+def new_id() -> str:
+    return str(uuid.uuid4())
+
+
+def file_path(directory: str, uniqueid: str, leg_id: str, file_format: str, started_at: datetime) -> str:
+    """Where the leg's audio lies: only what we made and a filtered uniqueid enter the name."""
+    safe_uniqueid = re.sub(r"[^A-Za-z0-9._-]", "_", uniqueid)[:64].lstrip(".") or "call"
+    suffix = _STORED_AS.get(file_format, file_format)
+    return os.path.join(directory, started_at.strftime("%Y/%m/%d"), f"{safe_uniqueid}-{leg_id[:8]}.{suffix}")
+
+
+def ending(leg_id: str, file: str, ended_at: datetime) -> Ending:
+    """What the closed file says of the leg; duration None when it has no RIFF header to tell."""
+    try:
+        size = os.path.getsize(file)
+        with open(file, "rb") as audio:
+            header = audio.read(_HEADER_BYTES)
+    except FileNotFoundError:
+        return Ending(leg_id, "failed", ended_at)
+    if size <= EMPTY_FILE_BYTES:
+        return Ending(leg_id, "empty", ended_at, size, 0.0)
+    return Ending(leg_id, "completed", ended_at, size, _duration(header, size))
+
+
+def _duration(header: bytes, size: int) -> float | None:
+    """Seconds of audio by the header's bytes per second (RIFF fmt chunk, offset 28)."""
+    bytes_per_second = int.from_bytes(header[28:32], "little")
+    if header[:4] != b"RIFF" or not bytes_per_second:
+        return None
+    return round((size - _HEADER_BYTES) / bytes_per_second, 3)
+
+
+def to_json(event: Event) -> dict[str, Any]:
+    """The event as its spool file says it."""
+    kind = STARTED if isinstance(event, Leg) else FINISHED
+    content = asdict(event)
+    for name, value in content.items():
+        if isinstance(value, datetime):
+            content[name] = value.isoformat(timespec="microseconds")
+    return {"event": kind, **content}
+
+
+def from_json(content: dict[str, Any]) -> Event:
+    """The event in a spool file. Raises ValueError, KeyError or TypeError when it is not one of ours."""
+    fields = dict(content)
+    kind = fields.pop("event")
+    for name in ("started_at", "ended_at"):
+        if name in fields:
+            fields[name] = datetime.fromisoformat(fields[name])
+    if kind == STARTED:
+        fields["extensions"] = tuple(fields["extensions"])
+        return Leg(**fields)
+    if kind == FINISHED:
+        return Ending(**fields)
+    raise ValueError(f"unknown event {kind!r}")

@@ -1,0 +1,69 @@
+"""One AGI session: channel in, action run, and whatever happens the dialplan gets an answer."""
+
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TextIO
+
+from noojee_agi import arguments, variables
+from noojee_agi.actions.start_record import start_record
+from noojee_agi.answer import Answer
+from noojee_agi.channel import Channel
+from noojee_agi.config import Config
+from noojee_agi.errors import CallGone, NoojeeError
+from noojee_agi.snapshot import Knowledge
+
+ACTIONS = {"start_record": start_record}
+
+
+@dataclass(frozen=True)
+class Report:
+    """One session for our log. trace: of an unexpected exception, else empty."""
+
+    program: str
+    uniqueid: str
+    answer: Answer
+    milliseconds: float
+    config: Config | None = None
+    trace: str = ""
+
+
+def run(
+    program: str,
+    words: Sequence[str],
+    streams: tuple[TextIO, TextIO],
+    programs: str,
+    load_config: Callable[[], Config],
+    read_database: Callable[[Config], None],
+) -> Report:
+    """Run one program for one call. Raises nothing: no failure of ours may end or disturb the call."""
+    begun = time.monotonic()
+    channel, config, trace = None, None, ""
+    try:
+        channel = Channel(*streams)
+        config = known = load_config()
+        request = arguments.parse(words)
+        knowledge = Knowledge(config.snapshot_file, lambda: read_database(known))
+        answer = ACTIONS[program](request, channel, config, programs, knowledge)
+    except NoojeeError as exc:
+        answer = Answer(exc.status, str(exc))
+    except Exception:  # noqa: BLE001 - the only one: a call is never disturbed
+        trace = traceback.format_exc()
+        answer = Answer(500, "unexpected failure: see noojee-agi.log in the state directory")
+    if channel is not None:
+        _tell(channel, answer)
+    uniqueid = channel.uniqueid if channel is not None else ""
+    return Report(program, uniqueid, answer, (time.monotonic() - begun) * 1000, config, trace)
+
+
+def _tell(channel: Channel, answer: Answer) -> None:
+    try:
+        channel.set(variables.STATUS, str(answer.status))
+        channel.set(variables.MESSAGE, answer.message)
+        channel.set(variables.LEG_ID, answer.leg_id)
+        channel.set(variables.FILE, answer.file)
+        if answer.message != "OK":
+            channel.verbose(f"noojee-agi: {answer.status} {answer.message}")
+    except CallGone:
+        pass  # nobody is left to be told; our log has it

@@ -1,0 +1,65 @@
+"""The little that the call path must know of the database, in one local file."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import datetime
+
+from noojee_agi import recording, spool
+
+FRESH_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """key_digest: of the system variable apiKey, empty when none is set. logins: of enabled accounts."""
+
+    key_digest: str
+    logins: frozenset[str]
+    read_at: datetime
+
+    def is_fresh(self, now: datetime) -> bool:
+        """Whether the database was read only seconds ago."""
+        return abs((now - self.read_at).total_seconds()) < FRESH_SECONDS
+
+
+def load(path: str) -> Snapshot | None:
+    """The snapshot at path; None when there is none that can be read."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            content = json.load(file)
+        read_at = datetime.fromisoformat(content["read_at"])
+        return Snapshot(content["key_digest"], frozenset(content["logins"]), read_at)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def save(path: str, key_digest: str, logins: frozenset[str]) -> None:
+    """Write what was read of the database just now. Raises OSError."""
+    content = asdict(Snapshot(key_digest, logins, recording.now()))
+    content["logins"] = sorted(logins)
+    content["read_at"] = content["read_at"].isoformat()
+    spool.write(path, json.dumps(content, indent=1, ensure_ascii=False))
+
+
+class Knowledge:
+    """The snapshot of one AGI session, and the way to have it renewed once.
+
+    read_database: has the database read and the file written anew; returns within a second, done or not.
+    """
+
+    def __init__(self, path: str, read_database: Callable[[], None]) -> None:
+        self._path = path
+        self._read_database = read_database
+        self._snapshot = load(path)
+
+    def current(self) -> Snapshot | None:
+        """What is known without asking anybody; None when there is no snapshot yet."""
+        return self._snapshot
+
+    def renewed(self) -> Snapshot | None:
+        """What the database says, or, when it does not answer, still what is known."""
+        if self._snapshot is None or not self._snapshot.is_fresh(recording.now()):
+            self._read_database()
+            self._snapshot = load(self._path) or self._snapshot
+        return self._snapshot

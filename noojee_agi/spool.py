@@ -1,0 +1,115 @@
+"""The events that wait for the database: one JSON file each, on the audio's own disk.
+
+A file is there whole or not at all (temporary name, then rename). It is written before MixMonitor
+starts, so a kill at any instruction leaves either no recording or an event that tells of it.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+
+from noojee_agi import recording
+
+REJECTED = "rejected"
+_SUFFIX = ".json"
+_LOCK = ".lock"
+
+
+def put(directory: str, event: recording.Event) -> str:
+    """Write the event and return its file. It is not forced to the disk: see settle().
+
+    Raises OSError.
+    """
+    make_folder(directory)
+    content = recording.to_json(event)
+    leg_id = event.id if isinstance(event, recording.Leg) else event.leg_id
+    name = f"{time.time_ns():020d}-{content['event']}-{leg_id}{_SUFFIX}"
+    path = os.path.join(directory, name)
+    write(path, json.dumps(content, indent=1, ensure_ascii=False))
+    return path
+
+
+def write(path: str, text: str) -> None:
+    """Put text at path in one step, readable by owner and group; a crash leaves the old file or the new.
+
+    Raises OSError.
+    """
+    temporary = f"{path}.{os.getpid()}.tmp"
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
+    try:
+        with open(descriptor, "w", encoding="utf-8", errors="replace") as file:
+            file.write(text)
+        os.rename(temporary, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def make_folder(path: str) -> None:
+    """Make this one folder, 0750, unless it is there; its parent must be, or a lost mount would be filled.
+
+    Raises OSError.
+    """
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path, 0o750)
+
+
+def settle(path: str) -> None:
+    """Force file and folder to the disk, so that they outlive a power cut. Raises OSError."""
+    for item in (path, os.path.dirname(path)):
+        with contextlib.suppress(FileNotFoundError):  # a drain was quicker
+            descriptor = os.open(item, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+
+def waiting(directory: str) -> list[str]:
+    """The events' files, oldest first by the clock of their day. Raises OSError."""
+    try:
+        names = os.listdir(directory)
+    except FileNotFoundError:
+        return []
+    return [os.path.join(directory, name) for name in sorted(names) if name.endswith(_SUFFIX)]
+
+
+def rejected(directory: str) -> list[str]:
+    """The events that the database will never take. Raises OSError."""
+    return waiting(os.path.join(directory, REJECTED))
+
+
+def read(path: str) -> recording.Event:
+    """The event in this file. Raises OSError; ValueError, KeyError or TypeError when it is damaged."""
+    with open(path, encoding="utf-8") as file:
+        content = json.load(file)
+    return recording.from_json(content)
+
+
+def reject(path: str, reason: str) -> None:
+    """Set the event aside, with the reason beside it. Raises OSError."""
+    aside = os.path.join(os.path.dirname(path), REJECTED)
+    make_folder(aside)
+    target = os.path.join(aside, os.path.basename(path))
+    write(f"{target}.reason", reason + "\n")
+    os.rename(path, target)
+
+
+@contextlib.contextmanager
+def lock(directory: str) -> Iterator[bool]:
+    """Whether this process is now the only drain; the lock dies with its holder (flock). Raises OSError."""
+    make_folder(directory)
+    descriptor = os.open(os.path.join(directory, _LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,19 @@
+"""The name of every channel variable that is read or set."""
+
+API_KEY = "apiKey"  # set by the dialplan, on the channel or as a global
+
+# Set by Asterisk.
+LINKEDID = "CHANNEL(linkedid)"
+MEMBERINTERFACE = "MEMBERINTERFACE"  # by Queue() with setinterfacevar=yes
+BRIDGEPEER = "BRIDGEPEER"
+DIALEDPEERNAME = "DIALEDPEERNAME"
+MIXMONITOR_FILENAME = "MIXMONITOR_FILENAME"
+
+# Our answer to the dialplan.
+STATUS = "RECORDING_STATUS"
+MESSAGE = "RECORDING_MESSAGE"
+LEG_ID = "RECORDING_ID"
+FILE = "RECORDING_FILE"
+
+# Ours alone: the MixMonitor that records this channel for us; empty when none does.
+MIXMONITOR_ID = "NOOJEE_MIXMONITOR_ID"

@@ -1,0 +1,299 @@
+"""A private Asterisk: own folder, own configuration, no open port, gone when the test ends."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from lab import debian, processes
+from lab.unavailable import LabUnavailable
+from lab.waiting import wait_until
+
+START_SECONDS = 30.0
+STOP_SECONDS = 5.0
+SOCKET_PATH_BYTES = 100  # sun_path holds 108, its final zero included
+
+DEBIAN_SUITES = {16: ("bullseye",), 22: ("forky", "sid")}
+
+# They open ports, want a configuration or a server, or take time to start. `modules` asks for some of them.
+NOT_LOADED = (
+    "app_adsiprog", "app_agent_pool", "app_alarmreceiver", "app_amd", "app_festival", "app_followme",
+    "app_getcpeid", "app_ices", "app_image", "app_jack", "app_minivm", "app_nbscat", "app_stasis*",
+    "app_url", "app_voicemail*", "cdr_*", "cel_*", "chan_*", "func_odbc", "func_pjsip_*", "pbx_ael",
+    "pbx_dundi", "pbx_lua", "res_adsi", "res_aeap", "res_ael_share", "res_ari*", "res_calendar*",
+    "res_config_*", "res_fax*", "res_geolocation", "res_hep*", "res_http_*", "res_odbc*", "res_parking",
+    "res_phoneprov", "res_pjproject", "res_pjsip*", "res_prometheus", "res_resolver_unbound", "res_rtp_*",
+    "res_smdi", "res_snmp", "res_speech_aeap", "res_srtp", "res_stasis*", "res_statsd", "res_stir_shaken",
+    "res_stun_monitor", "res_websocket_client", "res_xmpp",
+)  # fmt: skip
+
+# Modules that refuse to load without their file are content with an empty one.
+EMPTY_FILES = (
+    "acl", "ccss", "cdr", "cel", "cli_aliases", "confbridge", "extensions", "features", "indications",
+    "musiconhold", "queues", "udptl",
+)  # fmt: skip
+
+LOGGER_CONF = """\
+[general]
+dateformat = %F %T.%3q
+[logfiles]
+full => notice,warning,error,verbose(3)
+console => warning,error
+"""
+
+
+class AsteriskFailed(Exception):
+    """Asterisk did not start, or did not answer a command."""
+
+
+@dataclass(frozen=True)
+class Installation:
+    """The program of one Asterisk: the words that run it, its modules, its data and what it calls itself."""
+
+    command: tuple[str, ...]
+    modules: Path
+    data: Path
+    version: str
+
+
+def find(version: int | None) -> Installation:
+    """Return an Asterisk of that major version from Debian; None is the machine's own one, or else 22.
+
+    Raises LabUnavailable.
+    """
+    program = shutil.which("asterisk")
+    if version is None and program is not None:
+        return _installation((program,), Path("/"))
+    major = version or 22
+    suites = DEBIAN_SUITES.get(major)
+    if suites is None:
+        raise LabUnavailable(f"the lab has no Asterisk {major}, only {sorted(DEBIAN_SUITES)}")
+    root = _unpack_first(suites)
+    found = _installation((*debian.loader_command(root), str(root / "usr/sbin/asterisk")), root)
+    if not found.version.startswith(f"{major}."):
+        raise LabUnavailable(f"wanted Asterisk {major}, Debian has {found.version} now")
+    return found
+
+
+def _unpack_first(suites: Sequence[str]) -> Path:
+    reasons = []
+    for suite in suites:
+        try:
+            return debian.unpack("asterisk", suite)
+        except LabUnavailable as reason:
+            reasons.append(str(reason))
+    raise LabUnavailable("; ".join(reasons))
+
+
+def _installation(command: tuple[str, ...], root: Path) -> Installation:
+    mixmonitors = [*root.glob("usr/lib*/asterisk/modules/app_mixmonitor.so")]
+    mixmonitors += root.glob("usr/lib/*/asterisk/modules/app_mixmonitor.so")
+    data = [root / base for base in ("usr/share/asterisk", "var/lib/asterisk")]
+    data = [folder for folder in data if (folder / "documentation").is_dir()]
+    if not mixmonitors or not data:
+        raise LabUnavailable(f"{command[-1]} is there, but not its modules or its documentation folder")
+    answer = subprocess.run([*command, "-V"], capture_output=True, text=True, check=False)
+    version = re.search(r"Asterisk (\S+)", answer.stdout)
+    if version is None:
+        raise LabUnavailable(f"{command[-1]} -V does not run: {answer.stderr.strip()[-300:]}")
+    return Installation(command, mixmonitors[0].parent, data[0], version[1])
+
+
+class PrivateAsterisk:
+    """One Asterisk that lives in `folder`; a context manager.
+
+    `extensions` is the text of extensions.conf; `files` adds or replaces other files of the configuration by
+    their name. AMI is off until `files` has a manager.conf. `modules` names what shall be loaded although
+    NOT_LOADED has it, with wildcards. Recordings without a path of their own are in folder/spool/monitor.
+    """
+
+    def __init__(
+        self,
+        installation: Installation,
+        folder: Path,
+        extensions: str,
+        files: Mapping[str, str] | None = None,
+        environment: Mapping[str, str] | None = None,
+        agi_dir: Path | None = None,
+        system_name: str = "",
+        modules: Sequence[str] = (),
+    ) -> None:
+        self.installation = installation
+        self.folder = folder.absolute()
+        self._files = {"extensions.conf": extensions, **(files or {})}
+        self._environment = dict(environment or {})
+        self._agi_dir = (agi_dir or self.folder / "agi-bin").absolute()
+        self._system_name = system_name
+        self._modules = modules
+        self._run_dir = self.folder / "run"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._sessions: list[int] = []
+
+    def __enter__(self) -> PrivateAsterisk:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def pid(self) -> int:
+        """The process id of the running Asterisk, which is also its session's."""
+        if self._process is None:
+            raise AsteriskFailed("this Asterisk is not started")
+        return self._process.pid
+
+    def start(self) -> None:
+        """Write the configuration, start, and return when all modules are loaded.
+
+        May be called again after kill() or stop(): folder, database and recordings are as they were left.
+        """
+        if self._process is not None:
+            raise AsteriskFailed("this Asterisk is started already")
+        self._write_folder()
+        command = [*processes.dies_with_us(), *self._command(), "-f"]
+        with (self.folder / "log/console").open("ab") as console:
+            self._process = subprocess.Popen(
+                command,
+                cwd=self.folder,
+                env=self._clean_environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=console,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self._sessions.append(self._process.pid)
+        try:
+            wait_until(self._is_up, START_SECONDS, "Asterisk's start")
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """End Asterisk and all that it started: with SIGTERM first, what is left after that with SIGKILL."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.terminate()
+            try:
+                process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        while self._sessions:
+            processes.end_session(self._sessions.pop())
+        if self._run_dir != self.folder / "run":
+            shutil.rmtree(self._run_dir, ignore_errors=True)
+            self._run_dir = self.folder / "run"
+
+    def kill(self) -> None:
+        """Crash: SIGKILL for Asterisk alone; the scripts it started are left to notice, until stop()."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+
+    def rx(self, command: str, timeout: float = 10.0) -> str:
+        """Return what Asterisk's command line answers to a command."""
+        try:
+            words = [*self._command(), "-rx", command]
+            done = subprocess.run(words, capture_output=True, text=True, timeout=timeout, check=False)
+        except subprocess.TimeoutExpired as expired:
+            raise AsteriskFailed(f"{command}: no answer in {timeout:g} seconds") from expired
+        if done.returncode != 0:
+            raise AsteriskFailed(f"{command}: {done.stdout.strip()} {done.stderr.strip()}")
+        return done.stdout
+
+    def originate(self, channel_exten: str, extension: str) -> None:
+        """Start a call between two places of the dialplan, both written `exten@context`.
+
+        When both ends of one Local channel play a tone, they do not hear each other (unreal_queue_frame drops
+        the frames of two generators): let one of them reach its partner by Dial() or Queue().
+        """
+        self.rx(f"channel originate Local/{channel_exten} extension {extension}")
+
+    def wait_quiet(self, limit: float = 20.0) -> None:
+        """Wait until no channel is up; MixMonitor may still close its file, and a script may still run."""
+        wait_until(self._is_quiet, limit, "the end of all calls")
+
+    def log(self) -> str:
+        """Return the full log so far; it has the lines `Executing [...]` of the dialplan."""
+        return _read(self.folder / "log/full")
+
+    def console(self) -> str:
+        """Return what Asterisk and its scripts wrote to stdout and stderr so far."""
+        return _read(self.folder / "log/console")
+
+    def _is_up(self) -> bool:
+        if self._process is None or self._process.poll() is not None:
+            raise AsteriskFailed(f"Asterisk ended while it started:\n{self.console()[-2000:]}")
+        if not (self._run_dir / "asterisk.ctl").exists():
+            return False
+        try:
+            return "fully booted" in self.rx("core waitfullybooted", START_SECONDS)
+        except AsteriskFailed:
+            return False  # the socket is there, nobody listens yet
+
+    def _is_quiet(self) -> bool:
+        return self.rx("core show channels count").startswith("0 active channels")
+
+    def _command(self) -> list[str]:
+        return [*self.installation.command, "-C", str(self.folder / "etc/asterisk.conf")]
+
+    def _clean_environment(self) -> dict[str, str]:
+        ours = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+        return {**ours, **self._environment}
+
+    def _write_folder(self) -> None:
+        for name in ("etc", "db", "log", "run", "spool/monitor", "var/keys", "agi-bin"):
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+        if len(os.fsencode(self._run_dir / "asterisk.ctl")) > SOCKET_PATH_BYTES:
+            self._run_dir = Path(tempfile.mkdtemp(prefix="lab-asterisk-", dir="/tmp"))
+        files = {f"{name}.conf": "" for name in EMPTY_FILES}
+        files["asterisk.conf"] = self._asterisk_conf()
+        files["modules.conf"] = self._modules_conf()
+        files["logger.conf"] = LOGGER_CONF
+        for name, text in {**files, **self._files}.items():
+            (self.folder / "etc" / name).write_text(text)
+
+    def _asterisk_conf(self) -> str:
+        folders = {
+            "astetcdir": self.folder / "etc",
+            "astmoddir": self.installation.modules,
+            "astdatadir": self.installation.data,
+            "astagidir": self._agi_dir,
+            "astdbdir": self.folder / "db",
+            "astkeydir": self.folder / "var",
+            "astvarlibdir": self.folder / "var",
+            "astcachedir": self.folder / "var",
+            "astspooldir": self.folder / "spool",
+            "astlogdir": self.folder / "log",
+            "astrundir": self._run_dir,
+        }
+        options = {"verbose": "3", "nocolor": "yes", "hideconnect": "yes", "systemname": self._system_name}
+        lines = ["[directories]", *(f"{name} => {path}" for name, path in folders.items())]
+        lines += ["[options]", *(f"{name} = {value}" for name, value in options.items() if value)]
+        return "\n".join(lines) + "\n"
+
+    def _modules_conf(self) -> str:
+        names = sorted(path.stem for path in self.installation.modules.glob("*.so"))
+        unloaded = [name for name in names if _fits(name, NOT_LOADED) and not _fits(name, self._modules)]
+        lines = ["[modules]", "autoload = yes", *(f"noload = {name}.so" for name in unloaded)]
+        return "\n".join(lines) + "\n"
+
+
+def _fits(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _read(path: Path) -> str:
+    return path.read_text(errors="replace") if path.exists() else ""

@@ -1,0 +1,239 @@
+"""A private PostgreSQL: own cluster, loopback only, gone when the test ends."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from lab import debian, processes
+from lab.unavailable import LabUnavailable
+from lab.waiting import wait_until
+
+START_SECONDS = 30.0
+STOP_SECONDS = 10.0
+STOP_SIGNALS = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
+NO_SYNC = ("fsync", "synchronous_commit", "full_page_writes")
+
+
+class PostgreSQLFailed(Exception):
+    """PostgreSQL did not start, or refused a statement of the lab."""
+
+
+@dataclass(frozen=True)
+class Installation:
+    """The folder of PostgreSQL's programs and, if they are not installed, the root folder they came with."""
+
+    programs: Path
+    root: Path | None = None
+
+
+def find() -> Installation:
+    """Return the machine's own PostgreSQL, or else that of its Debian suite. Raises LabUnavailable."""
+    initdb = shutil.which("initdb")
+    if initdb is not None:
+        return Installation(Path(initdb).resolve().parent)
+    installed = _programs(Path("/"))
+    if installed is not None:
+        return Installation(installed)
+    return _unpacked(debian.unpack("postgresql", debian.own_suite()))
+
+
+def _unpacked(root: Path) -> Installation:
+    programs = _programs(root)
+    if programs is None:
+        raise LabUnavailable(f"no initdb in {root}: delete that folder, it is made again")
+    return Installation(programs, root)
+
+
+def _programs(root: Path) -> Path | None:
+    found = [path.parent for path in root.glob("usr/lib/postgresql/*/bin/initdb")]
+    return max(found, key=lambda path: float(path.parent.name), default=None)
+
+
+class PrivatePostgreSQL:
+    """One cluster with its log in `folder`; a context manager.
+
+    Root may not run PostgreSQL, so for root it runs as `postgres` or `nobody`, and the data lies in a folder
+    under /tmp, since a checkout may be closed for that user. The superuser `postgres` needs no password.
+    Without `fsync` a crash of the machine may lose data, a crash of PostgreSQL does not.
+    """
+
+    def __init__(self, folder: Path, fsync: bool = False) -> None:
+        self.folder = folder.absolute()
+        self.port = 0
+        self._fsync = fsync
+        self._installation = find()
+        self._home = self.folder
+        self._numbers = itertools.count(1)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> PrivatePostgreSQL:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self._make_home()
+            self._make_cluster()
+            self.start()
+        except BaseException:
+            self._remove_home()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop("immediate")
+        self._remove_home()
+
+    @property
+    def pid(self) -> int:
+        """The process id of the running server (of the postmaster; each connection has a child of it)."""
+        if self._process is None:
+            raise PostgreSQLFailed("this PostgreSQL is not started")
+        return self._process.pid
+
+    def url(self, database: str) -> str:
+        """Return the address of a database as SQLAlchemy wants it."""
+        return f"postgresql+psycopg2://postgres@127.0.0.1:{self.port}/{database}"
+
+    def start(self) -> None:
+        """Start the server, on the same port as before, and return when it takes connections."""
+        if self._process is not None:
+            raise PostgreSQLFailed("this PostgreSQL is started already")
+        command = [*self._as_user(pdeathsig=True), *self._server_command()]
+        with self._log().open("ab") as log:
+            self._process = subprocess.Popen(
+                command,
+                cwd=self._home,
+                env=self._environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        try:
+            wait_until(self._is_ready, START_SECONDS, "PostgreSQL's start")
+        except BaseException:
+            self.stop("immediate")
+            raise
+
+    def stop(self, mode: str = "fast") -> None:
+        """Stop the server: smart waits for the connections, fast ends them, immediate is a crash.
+
+        A server that was frozen with SIGSTOP is woken first; one that does not end in time is killed.
+        """
+        process, self._process = self._process, None
+        if process is None:
+            return
+        backends = processes.children(process.pid)
+        processes.send(signal.SIGCONT, [process.pid, *backends])
+        process.send_signal(STOP_SIGNALS[mode])
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            backends = processes.children(process.pid)
+            processes.send(signal.SIGKILL, [process.pid, *backends])
+            process.wait()
+
+    def restart(self, mode: str = "fast") -> None:
+        """Stop and start again."""
+        self.stop(mode)
+        self.start()
+
+    def create_database(self, template: str | None = None) -> str:
+        """Create a database and return its name; it copies `template`, which nobody may be connected to."""
+        name = f"lab_{next(self._numbers)}"
+        self._execute(f'CREATE DATABASE "{name}" TEMPLATE "{template or "template0"}"')
+        return name
+
+    def drop_database(self, name: str) -> None:
+        """Drop a database and the connections to it."""
+        self._execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+    def _execute(self, statement: str) -> None:
+        address = ["-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres", "-d", "postgres"]
+        self._run([str(self._installation.programs / "psql"), "-X", "-q", *address, "-c", statement])
+
+    def _make_home(self) -> None:
+        if os.geteuid() != 0:
+            return
+        self._home = Path(tempfile.mkdtemp(prefix="lab-postgresql-", dir="/tmp"))
+        user = _server_user()
+        os.chown(self._home, user.pw_uid, user.pw_gid)
+        if self._installation.root is not None:
+            # The cache lies in root's home, which that user may not enter.
+            copy = shutil.copytree(self._installation.root, self._home / "debian", symlinks=True)
+            self._installation = _unpacked(copy)
+
+    def _remove_home(self) -> None:
+        if self._home != self.folder:
+            shutil.rmtree(self._home)
+
+    def _make_cluster(self) -> None:
+        initdb = str(self._installation.programs / "initdb")
+        options = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"]
+        self._run([*self._as_user(), initdb, *options, "-D", str(self._home / "data")])
+        self.port = _free_port()
+
+    def _server_command(self) -> list[str]:
+        settings = ["listen_addresses=127.0.0.1", f"port={self.port}", "unix_socket_directories="]
+        if not self._fsync:
+            settings += [f"{name}=off" for name in NO_SYNC]
+        words = [word for setting in settings for word in ("-c", setting)]
+        return [str(self._installation.programs / "postgres"), "-D", str(self._home / "data"), *words]
+
+    def _is_ready(self) -> bool:
+        """Read the server's own word in the last line of postmaster.pid, as pg_ctl does."""
+        if self._process is None or self._process.poll() is not None:
+            raise PostgreSQLFailed(f"PostgreSQL ended while it started:\n{self._log().read_text()[-2000:]}")
+        file = self._home / "data/postmaster.pid"
+        lines = file.read_text().splitlines() if file.exists() else []
+        return len(lines) >= 8 and lines[0] == str(self._process.pid) and lines[7].strip() == "ready"
+
+    def _as_user(self, pdeathsig: bool = False) -> list[str]:
+        """Return the words that run a server program as a user who may run it, and let it end with us."""
+        words = processes.dies_with_us() if pdeathsig else []
+        if os.geteuid() != 0:
+            return words
+        user = _server_user()
+        return [*(words or ["setpriv"]), f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
+
+    def _run(self, command: Sequence[str]) -> None:
+        done = subprocess.run(
+            command, cwd=self._home, env=self._environment(), capture_output=True, text=True, check=False
+        )
+        if done.returncode != 0:
+            raise PostgreSQLFailed(f"{Path(command[0]).name}: {done.stderr.strip()[-1000:]}")
+
+    def _environment(self) -> dict[str, str]:
+        ours = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
+        if self._installation.root is not None:
+            # By the environment, since initdb starts postgres itself; it is the C library of this very suite.
+            ours["LD_LIBRARY_PATH"] = debian.library_path(self._installation.root)
+        return ours
+
+    def _log(self) -> Path:
+        return self.folder / "postgresql.log"
+
+
+def _server_user() -> pwd.struct_passwd:
+    try:
+        return pwd.getpwnam("postgres")
+    except KeyError:
+        return pwd.getpwnam("nobody")
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port

@@ -1,0 +1,96 @@
+"""One installation of noojee-agi: its folders, its configuration, its key, and its command line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lab.waiting import wait_until
+
+PROGRAMS = Path(sys.executable).parent
+
+
+class Site:
+    """Lives in `folder`; `database_url` is SQLite in the state folder unless given."""
+
+    def __init__(self, folder: Path, database_url: str = "") -> None:
+        self.folder = folder
+        self.recordings_directory = folder / "recordings"
+        self.state_directory = folder / "state"
+        self.agi_directory = folder / "agi-bin"
+        self.conf = folder / "noojee_agi.conf"
+        self.database_url = database_url or f"sqlite:///{self.state_directory}/noojee.db"
+        self.key = str(uuid.uuid4())
+        for directory in (self.recordings_directory, self.state_directory, self.agi_directory):
+            directory.mkdir(parents=True, mode=0o750)
+        self.configure()
+        if database_url:
+            self.cli("db", "upgrade")
+        self.cli("apikey", "set", text=self.key + "\n")
+        self.cli("install-agi", str(self.agi_directory))
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {"NOOJEE_AGI_CONF": str(self.conf)}
+
+    def configure(self, options: Mapping[str, str] | None = None) -> None:
+        """Write noojee_agi.conf: our folders, and `{"recordings.format": "gsm"}` on top of that."""
+        values = {
+            "database.url": self.database_url,
+            "recordings.directory": str(self.recordings_directory),
+            "recordings.min_free_percent": "0",
+            "state.directory": str(self.state_directory),
+            "log.level": "debug",
+            **(options or {}),
+        }
+        sections: dict[str, list[str]] = {}
+        for name, value in values.items():
+            section, option = name.split(".")
+            sections.setdefault(section, [f"[{section}]"]).append(f"{option} = {value}")
+        self.conf.write_text("\n".join(line for lines in sections.values() for line in lines) + "\n")
+
+    def cli(self, *words: str, text: str = "", may_fail: bool = False) -> str:
+        """What `noojee-agi WORDS` prints; with may_fail, also what it says on standard error."""
+        done = self.run_cli(*words, text=text)
+        if may_fail:
+            return done.stdout + done.stderr
+        assert done.returncode == 0, f"noojee-agi {' '.join(words)}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    def run_cli(self, *words: str, text: str = "") -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [PROGRAMS / "noojee-agi", *words],
+            input=text,
+            capture_output=True,
+            text=True,
+            env=self.environment,
+            check=False,
+            timeout=120,
+        )
+
+    def legs(self, *words: str) -> list[dict[str, Any]]:
+        """`noojee-agi recordings --json`, with filters."""
+        found: list[dict[str, Any]] = json.loads(self.cli("recordings", "--json", *words))
+        return found
+
+    def wait_for_legs(self, *words: str, count: int = 1, status: str | None = None) -> list[dict[str, Any]]:
+        """These legs, once there are `count` of them, all of that status."""
+
+        def all_there() -> list[dict[str, Any]] | None:
+            legs = self.legs(*words)
+            is_right = len(legs) == count and all(status in (None, leg["status"]) for leg in legs)
+            return legs if is_right else None
+
+        return wait_until(all_there, 20.0, f"{count} legs {' '.join(words)} of status {status}")
+
+    def audio_files(self) -> list[Path]:
+        return [path for path in self.recordings_directory.rglob("*.wav") if path.is_file()]
+
+    def log(self) -> str:
+        path = self.state_directory / "noojee-agi.log"
+        return path.read_text() if path.exists() else ""

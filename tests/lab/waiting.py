@@ -1,0 +1,23 @@
+"""Waits for a condition with a limit, in place of a fixed sleep."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+POLL_SECONDS = 0.02
+
+
+def wait_until(condition: Callable[[], T], limit: float = 20.0, what: str = "the condition") -> T:
+    """Return the first true value of condition; AssertionError when there is none in `limit` seconds."""
+    end = time.monotonic() + limit
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() >= end:
+            raise AssertionError(f"waited {limit:g} seconds in vain for {what}")
+        time.sleep(POLL_SECONDS)
