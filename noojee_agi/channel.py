@@ -4,8 +4,8 @@ pyst2 writes every line to stderr, quotes nothing, takes SIGHUP's handler for it
 at the end of its input; the subclass below replaces exactly those parts.
 """
 
+import io
 import re
-from typing import Any, TextIO
 
 from asterisk import agi  # type: ignore[attr-defined]
 
@@ -26,7 +26,7 @@ _NO_SUCH_APPLICATION = "-2"
 class Channel:
     """The channel of this AGI session. Every method raises CallGone once nobody answers any more."""
 
-    def __init__(self, reader: TextIO, writer: TextIO) -> None:
+    def __init__(self, reader: io.TextIOBase, writer: io.TextIOBase) -> None:
         self._agi = _Agi(reader, writer)
         environment = self._agi.env
         self.name = environment.get("agi_channel", "")
@@ -81,7 +81,7 @@ class _Silence:
 class _Agi(agi.AGI):  # type: ignore[misc]
     """pyst2's AGI with safe quoting, strict replies, and no hand on signals or stderr."""
 
-    def __init__(self, reader: TextIO, writer: TextIO) -> None:
+    def __init__(self, reader: io.TextIOBase, writer: io.TextIOBase) -> None:
         self.stdin = reader
         self.stdout = writer
         self.stderr = _Silence()
@@ -125,7 +125,7 @@ class _Agi(agi.AGI):  # type: ignore[misc]
         escaped = re.sub(r'(["\\])', r"\\\1", str(string))
         return '"' + re.sub(r"[\x00-\x1f\x7f]", " ", escaped) + '"'
 
-    def get_result(self, stdin: Any = None) -> dict[str, tuple[str, str]]:
+    def get_result(self, stdin: object = None) -> dict[str, tuple[str, str]]:
         """The next reply. Lines that are none (HANGUP, a value's second line, usage text) are passed over."""
         for _ in range(_MAX_SKIPPED_LINES):
             reply = _REPLY.match(self._line())

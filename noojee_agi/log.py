@@ -39,5 +39,5 @@ def session(report: Report) -> None:
         answer.file or "-",
         report.milliseconds,
     )
-    if report.trace:
-        logger.error("unexpected failure in %s\n%s", report.program, report.trace)
+    if report.failure:
+        logger.error("unexpected failure in %s", report.program, exc_info=report.failure)

@@ -1,11 +1,11 @@
 """One recording leg: its file, and the events of its life that go through the spool."""
 
+import json
 import os
 import re
 import uuid
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
-from typing import Any
 
 STARTED, FINISHED = "started", "finished"  # the kinds of event, also in the names of their files
 EMPTY_FILE_BYTES = 44  # a bare WAV header: Asterisk opened the file and wrote no audio
@@ -89,26 +89,29 @@ def _duration(header: bytes, size: int) -> float | None:
     return round((size - _HEADER_BYTES) / bytes_per_second, 3)
 
 
-def to_json(event: Event) -> dict[str, Any]:
+def to_json(event: Event) -> str:
     """The event as its spool file says it."""
-    kind = STARTED if isinstance(event, Leg) else FINISHED
-    content = asdict(event)
+    content = {"event": kind(event), **asdict(event)}
     for name, value in content.items():
         if isinstance(value, datetime):
             content[name] = value.isoformat(timespec="microseconds")
-    return {"event": kind, **content}
+    return json.dumps(content, indent=1, ensure_ascii=False)
 
 
-def from_json(content: dict[str, Any]) -> Event:
+def kind(event: Event) -> str:
+    return STARTED if isinstance(event, Leg) else FINISHED
+
+
+def from_json(text: str) -> Event:
     """The event in a spool file. Raises ValueError, KeyError or TypeError when it is not one of ours."""
-    fields = dict(content)
-    kind = fields.pop("event")
+    fields = dict(json.loads(text))
+    event_kind = fields.pop("event")
     for name in ("started_at", "ended_at"):
         if name in fields:
             fields[name] = datetime.fromisoformat(fields[name])
-    if kind == STARTED:
+    if event_kind == STARTED:
         fields["extensions"] = tuple(fields["extensions"])
         return Leg(**fields)
-    if kind == FINISHED:
+    if event_kind == FINISHED:
         return Ending(**fields)
-    raise ValueError(f"unknown event {kind!r}")
+    raise ValueError(f"unknown event {event_kind!r}")

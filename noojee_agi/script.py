@@ -1,8 +1,8 @@
 """The plain transport: one process per call, speaking AGI over its standard input and output."""
 
+import io
 import os
 import sys
-from typing import TextIO
 
 from noojee_agi import background, config, session, spool
 from noojee_agi.actions.finish_record import finish_record
@@ -34,7 +34,7 @@ def run_finish() -> None:
     background.fork(lambda: _drain(settings, leg_id))
 
 
-def _streams() -> tuple[TextIO, TextIO]:
+def _streams() -> tuple[io.TextIOBase, io.TextIOBase]:
     """Standard input and output as UTF-8; a caller's name in another encoding must not stop us."""
     reader = open(0, encoding="utf-8", errors="replace", newline="\n", closefd=False)  # noqa: SIM115
     writer = open(1, "w", encoding="utf-8", errors="replace", newline="\n", closefd=False)  # noqa: SIM115

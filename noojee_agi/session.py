@@ -1,10 +1,9 @@
 """One AGI session: channel in, action run, and whatever happens the dialplan gets an answer."""
 
+import io
 import time
-import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TextIO
 
 from noojee_agi import arguments, variables
 from noojee_agi.actions.start_record import start_record
@@ -19,27 +18,27 @@ ACTIONS = {"start_record": start_record}
 
 @dataclass(frozen=True)
 class Report:
-    """One session for our log. trace: of an unexpected exception, else empty."""
+    """One session for our log. failure: an exception that nobody foresaw."""
 
     program: str
     uniqueid: str
     answer: Answer
     milliseconds: float
     config: Config | None = None
-    trace: str = ""
+    failure: Exception | None = None
 
 
 def run(
     program: str,
     words: Sequence[str],
-    streams: tuple[TextIO, TextIO],
+    streams: tuple[io.TextIOBase, io.TextIOBase],
     programs: str,
     load_config: Callable[[], Config],
     read_database: Callable[[Config], None],
 ) -> Report:
     """Run one program for one call. Raises nothing: no failure of ours may end or disturb the call."""
     begun = time.monotonic()
-    channel, config, trace = None, None, ""
+    channel, config, failure = None, None, None
     try:
         channel = Channel(*streams)
         config = known = load_config()
@@ -48,13 +47,13 @@ def run(
         answer = ACTIONS[program](request, channel, config, programs, knowledge)
     except NoojeeError as exc:
         answer = Answer(exc.status, str(exc))
-    except Exception:  # noqa: BLE001 - the only one: a call is never disturbed
-        trace = traceback.format_exc()
+    except Exception as exc:  # noqa: BLE001 - the only one: a call is never disturbed
+        failure = exc
         answer = Answer(500, "unexpected failure: see noojee-agi.log in the state directory")
     if channel is not None:
         _tell(channel, answer)
     uniqueid = channel.uniqueid if channel is not None else ""
-    return Report(program, uniqueid, answer, (time.monotonic() - begun) * 1000, config, trace)
+    return Report(program, uniqueid, answer, (time.monotonic() - begun) * 1000, config, failure)
 
 
 def _tell(channel: Channel, answer: Answer) -> None:

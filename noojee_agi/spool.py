@@ -6,7 +6,6 @@ starts, so a kill at any instruction leaves either no recording or an event that
 
 import contextlib
 import fcntl
-import json
 import os
 import time
 from collections.abc import Iterator
@@ -24,11 +23,10 @@ def put(directory: str, event: recording.Event) -> str:
     Raises OSError.
     """
     make_folder(directory)
-    content = recording.to_json(event)
     leg_id = event.id if isinstance(event, recording.Leg) else event.leg_id
-    name = f"{time.time_ns():020d}-{content['event']}-{leg_id}{_SUFFIX}"
+    name = f"{time.time_ns():020d}-{recording.kind(event)}-{leg_id}{_SUFFIX}"
     path = os.path.join(directory, name)
-    write(path, json.dumps(content, indent=1, ensure_ascii=False))
+    write(path, recording.to_json(event))
     return path
 
 
@@ -86,8 +84,7 @@ def rejected(directory: str) -> list[str]:
 def read(path: str) -> recording.Event:
     """The event in this file. Raises OSError; ValueError, KeyError or TypeError when it is damaged."""
     with open(path, encoding="utf-8") as file:
-        content = json.load(file)
-    return recording.from_json(content)
+        return recording.from_json(file.read())
 
 
 def reject(path: str, reason: str) -> None:
