@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,10 @@ class Site:
             self.cli("db", "upgrade")
         self.cli("apikey", "set", text=self.key + "\n")
         self.cli("install-agi", str(self.agi_directory))
+
+    @property
+    def snapshot(self) -> Path:
+        return self.state_directory / "snapshot.json"
 
     @property
     def environment(self) -> dict[str, str]:
@@ -94,3 +99,15 @@ class Site:
     def log(self) -> str:
         path = self.state_directory / "noojee-agi.log"
         return path.read_text() if path.exists() else ""
+
+    def processes(self) -> list[int]:
+        """Our programs that run for this site now, drains in the background included."""
+        marks = (str(self.conf).encode(), str(self.agi_directory).encode())
+        return [pid for pid, words in _command_lines() if any(mark in words for mark in marks)]
+
+
+def _command_lines() -> Iterator[tuple[int, bytes]]:
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                yield int(entry.name), (entry / "cmdline").read_bytes()

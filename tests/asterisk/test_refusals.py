@@ -1,0 +1,131 @@
+"""Nothing is recorded that may not be, every refusal says why, and the call goes on."""
+
+from pathlib import Path
+
+import pytest
+from conftest import Pbx
+from lab.small_disk import small_disk
+
+pytestmark = pytest.mark.asterisk
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["Set(apiKey=not-the-key)", "Set(apiKey=)", "Set(GLOBAL(apiKey)=)", "Set(apiKey=${apiKey}x)"],
+    ids=["wrong", "empty", "missing", "nearly right"],
+)
+def test_without_the_right_key_nothing_is_recorded(pbx: Pbx, setting: str) -> None:
+    files, legs = pbx.site.audio_files(), pbx.site.legs()
+
+    view = pbx.dial(f"{setting}\nAGI(start_record.py,,keyless,Fred)", seconds=2)
+
+    assert (view.status, view.leg_id, view.file, view.agi_status) == ("401", "", "", "SUCCESS")
+    assert "apiKey" in view.message
+    pbx.wait_until_idle()
+    assert (pbx.site.audio_files(), pbx.site.legs()) == (files, legs)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ",tag,Fred,apiKey=${apiKey}",
+        "apikey=x",
+        f",{'t' * 256}",
+        f",,{'a' * 101}",
+        f"{'1' * 150}",
+        "500,tag,Fred,four",
+        "tag=one,tag=two",
+        "500,extenOrUniqueId=500",
+    ],
+)
+def test_arguments_that_cannot_be_are_refused(pbx: Pbx, arguments: str) -> None:
+    files, legs = pbx.site.audio_files(), pbx.site.legs()
+
+    view = pbx.dial(f"AGI(start_record.py,{arguments})", seconds=1)
+
+    assert (view.status, view.leg_id, view.agi_status) == ("400", "", "SUCCESS")
+    assert pbx.site.key not in view.message
+    pbx.wait_until_idle()
+    assert (pbx.site.audio_files(), pbx.site.legs()) == (files, legs)
+
+
+def missing(pbx: Pbx) -> Path:
+    return pbx.site.folder / "no-such-folder"
+
+
+def not_writable(pbx: Pbx) -> Path:
+    """Root may write everywhere, so this is a folder that cannot be made: its parent is a file."""
+    return pbx.site.conf / "recordings"
+
+
+@pytest.mark.parametrize("directory", [missing, not_writable])
+def test_a_recordings_folder_that_cannot_be_used_is_503(pbx: Pbx, directory: object) -> None:
+    assert callable(directory)
+    path = directory(pbx)
+    pbx.site.configure({"recordings.directory": str(path)})
+
+    view = pbx.dial("AGI(start_record.py,,no-folder)", seconds=1)
+
+    assert (view.status, view.agi_status) == ("503", "SUCCESS")
+    assert str(path) in view.message
+    assert not path.exists()
+    pbx.wait_until_idle()
+
+
+def test_a_format_that_asterisk_does_not_know_is_503_and_the_leg_is_failed(pbx: Pbx) -> None:
+    pbx.site.configure({"recordings.format": "nosuch"})
+
+    view = pbx.dial("AGI(start_record.py,,no-format)", seconds=2)
+
+    assert (view.status, view.file, view.agi_status) == ("503", "", "SUCCESS")
+    assert "format" in view.message
+    leg = pbx.leg(view, status="failed")
+    assert leg["ended_at"] is not None
+    assert pbx.site.legs("--status", "recording") == []
+
+
+def test_a_full_disk_is_507(pbx: Pbx) -> None:
+    with small_disk(64 * 1024) as disk:
+        pbx.site.configure({"recordings.directory": str(disk)})
+        (disk / "ballast").write_bytes(b"x" * 64 * 1024)
+
+        view = pbx.dial("AGI(start_record.py,,full)", seconds=1)
+
+        pbx.wait_until_idle()
+        assert (view.status, view.agi_status) == ("507", "SUCCESS")
+        assert str(disk) in view.message
+        assert [path for path in disk.rglob("*.wav*")] == []
+    pbx.site.configure()
+    assert pbx.site.legs("--tag", "full") == []
+
+
+def test_too_little_free_space_is_507(pbx: Pbx) -> None:
+    pbx.site.configure({"recordings.min_free_percent": "100"})
+
+    view = pbx.dial("AGI(start_record.py,,guarded)", seconds=1)
+
+    assert (view.status, view.agi_status) == ("507", "SUCCESS")
+    assert "min_free_percent" in view.message
+
+
+def test_a_configuration_with_a_typing_error_is_500_and_named(pbx: Pbx) -> None:
+    pbx.site.configure({"recordings.fromat": "wav"})
+
+    view = pbx.dial("AGI(start_record.py,,typo)", seconds=1)
+
+    assert view.status == "500"
+    assert "[recordings] fromat" in view.message
+    assert str(pbx.site.conf) in view.message
+
+
+def test_a_key_that_was_changed_elsewhere_is_right_at_once(pbx: Pbx) -> None:
+    """Changed on another host: this host's snapshot still has the old one."""
+    old = pbx.site.snapshot.read_text().replace('"read_at": "20', '"read_at": "19')
+    pbx.site.cli("apikey", "set", text="another-key-of-enough-length\n")
+    pbx.site.snapshot.write_text(old)
+
+    view = pbx.dial("Set(apiKey=another-key-of-enough-length)\nAGI(start_record.py,,changed)", seconds=1)
+
+    pbx.site.cli("apikey", "set", text=pbx.site.key + "\n")
+    assert view.status == "200"
+    pbx.leg(view)
