@@ -7,7 +7,7 @@ at the end of its input; the subclass below replaces exactly those parts.
 import io
 import re
 
-from asterisk import agi  # type: ignore[attr-defined]
+from asterisk import agi
 
 from noojee_agi import variables
 from noojee_agi.errors import CallGone, NoojeeError, NotStarted

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Generator
+from typing import NoReturn
 
 import pytest
 from lab.unavailable import LabUnavailable
@@ -23,7 +24,7 @@ def pytest_pyfunc_call() -> Generator[None, object, object]:
         _cannot_run(reason)
 
 
-def _cannot_run(reason: LabUnavailable) -> None:
+def _cannot_run(reason: LabUnavailable) -> NoReturn:
     if os.environ.get("CI") == "true":
         pytest.fail(f"cannot run here: {reason}", pytrace=False)
     pytest.skip(f"CANNOT RUN HERE: {reason}")

@@ -1,27 +1,12 @@
 """A real Asterisk 22 and 16 with noojee-agi installed; each test dials through its own dialplan."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import pytest
-from lab import asterisk, processes
+from lab import asterisk
 from lab.asterisk import PrivateAsterisk
+from lab.pbx import PARTIES, Pbx
 from lab.site import Site
-from lab.waiting import wait_until
-
-# The far end of every call: a telephone that plays 1004 Hz, and the caller's, with 425 Hz.
-PARTIES = """
-[phones]
-exten => _4XX,1,Answer()
- same => n,Milliwatt()
-[caller]
-exten => _X.,1,Answer()
- same => n,Playtones(425)
- same => n,Wait(${EXTEN:0:1}.${EXTEN:1})
- same => n,Hangup()
-"""
 
 QUEUES = """
 [support]
@@ -29,86 +14,6 @@ strategy = ringall
 setinterfacevar = yes
 member => Local/410@phones/n
 """
-
-
-@dataclass(frozen=True)
-class View:
-    """What the dialplan saw after its AGI line."""
-
-    status: str
-    leg_id: str
-    file: str
-    agi_status: str
-    message: str
-
-
-class Pbx:
-    """One Asterisk and its noojee-agi."""
-
-    def __init__(self, asterisk: PrivateAsterisk, site: Site) -> None:
-        self.asterisk = asterisk
-        self.site = site
-        self._calls = 0
-
-    def dial(self, dialplan: str, seconds: float = 1.5, extension: str = "500") -> View:
-        """Dial `extension`: its lines after Answer(), then a call to 450 for as long as the caller stays.
-
-        Returns what the dialplan saw when those lines had run; waits until all channels are gone.
-        """
-        self.start_call(dialplan, seconds, extension)
-        self.asterisk.wait_quiet(60)
-        return self.view()
-
-    def start_call(self, dialplan: str, seconds: float, extension: str = "500") -> None:
-        """The same, without waiting for the call's end."""
-        self._calls += 1
-        lines = [f" same => n,{line.strip()}" for line in dialplan.strip().splitlines() if line.strip()]
-        text = "\n".join(
-            [
-                "[test]",
-                f"exten => {extension},1,Answer()",
-                *lines,
-                " same => n,Gosub(view,s,1)",
-                " same => n,Dial(Local/450@phones/n)",
-                "exten => h,1,Gosub(view,s,1)",
-                "[view]",
-                f"exten => s,1,Set(FILE({self._view_file},,,al,u)=${{RECORDING_STATUS}}|${{RECORDING_ID}}"
-                "|${RECORDING_FILE}|${AGISTATUS}|${RECORDING_MESSAGE})",
-                " same => n,Return()",
-            ]
-        )
-        self._view_file.unlink(missing_ok=True)
-        (self.asterisk.folder / "etc/test.conf").write_text(text + "\n")
-        self.asterisk.rx("dialplan reload")
-        # A call of 1.5 s is 15 at the context caller: its first digit is the seconds.
-        self.asterisk.originate(f"{extension}@test/n", f"{seconds:.3f}@caller".replace(".", "", 1))
-
-    @property
-    def _view_file(self) -> Path:
-        return self.asterisk.folder / f"view-{self._calls}"
-
-    def view(self) -> View:
-        """What the dialplan of the last call saw first: after its lines, or in extension h."""
-        wait_until(self._view_file.exists, 10, "the dialplan to reach its end")
-        status, leg_id, file, agi_status, message = self._view_file.read_text().splitlines()[0].split("|")
-        return View(status, leg_id, file, agi_status, message)
-
-    def leg(self, view: View, status: str = "completed") -> dict[str, Any]:
-        """The leg that this call's dialplan was told of, once it has that status."""
-
-        def found() -> dict[str, Any] | None:
-            legs = [leg for leg in self.site.legs() if leg["id"] == view.leg_id]
-            return legs[0] if legs and legs[0]["status"] == status else None
-
-        return wait_until(found, 20, f"leg {view.leg_id} to be {status}")
-
-    def wait_until_idle(self) -> None:
-        """Until every program that calls have started is gone."""
-
-        def idle() -> bool:
-            return processes.members(self.asterisk.pid) == [self.asterisk.pid] and not self.site.processes()
-
-        wait_until(idle, 30, "our programs to end")
 
 
 @pytest.fixture(scope="session", params=[22, 16], ids=["asterisk22", "asterisk16"])

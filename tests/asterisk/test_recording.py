@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import Pbx
 from lab import tones
+from lab.pbx import Pbx
 
 pytestmark = pytest.mark.asterisk
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from conftest import Pbx
+from lab.pbx import Pbx
 from lab.small_disk import small_disk
 
 pytestmark = pytest.mark.asterisk

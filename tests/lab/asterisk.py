@@ -125,6 +125,7 @@ class PrivateAsterisk:
         agi_dir: Path | None = None,
         system_name: str = "",
         modules: Sequence[str] = (),
+        verbose: int = 3,
     ) -> None:
         self.installation = installation
         self.folder = folder.absolute()
@@ -133,6 +134,7 @@ class PrivateAsterisk:
         self._agi_dir = (agi_dir or self.folder / "agi-bin").absolute()
         self._system_name = system_name
         self._modules = modules
+        self._verbose = verbose
         self._run_dir = self.folder / "run"
         self._process: subprocess.Popen[bytes] | None = None
         self._sessions: list[int] = []
@@ -279,7 +281,12 @@ class PrivateAsterisk:
             "astlogdir": self.folder / "log",
             "astrundir": self._run_dir,
         }
-        options = {"verbose": "3", "nocolor": "yes", "hideconnect": "yes", "systemname": self._system_name}
+        options = {
+            "verbose": str(self._verbose),
+            "nocolor": "yes",
+            "hideconnect": "yes",
+            "systemname": self._system_name,
+        }
         lines = ["[directories]", *(f"{name} => {path}" for name, path in folders.items())]
         lines += ["[options]", *(f"{name} = {value}" for name, value in options.items() if value)]
         return "\n".join(lines) + "\n"

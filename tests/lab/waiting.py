@@ -11,7 +11,7 @@ T = TypeVar("T")
 POLL_SECONDS = 0.02
 
 
-def wait_until(condition: Callable[[], T], limit: float = 20.0, what: str = "the condition") -> T:
+def wait_until(condition: Callable[[], T | None], limit: float = 20.0, what: str = "the condition") -> T:
     """Return the first true value of condition; AssertionError when there is none in `limit` seconds."""
     end = time.monotonic() + limit
     while True:

@@ -1,0 +1,30 @@
+"""The caller may hang up at any moment of the AGI: nothing hangs, and no recording is forgotten."""
+
+from pathlib import Path
+
+import pytest
+from lab.pbx import Pbx
+
+pytestmark = pytest.mark.asterisk
+
+# The program lives for some 60 ms: these cover its start, its middle and some time after it.
+MOMENTS = [milliseconds / 1000 for milliseconds in range(2, 202, 4)]
+
+
+def test_hanging_up_at_any_moment_loses_nothing(pbx: Pbx) -> None:
+    before = {leg["id"] for leg in pbx.site.legs()}
+    files_before = set(pbx.site.audio_files())
+
+    for moment in MOMENTS:
+        pbx.start_call("AGI(start_record.py,,hung-up,Fred)", seconds=moment)
+        pbx.asterisk.wait_quiet()
+    pbx.wait_until_idle()
+    pbx.site.cli("sync")
+
+    legs = [leg for leg in pbx.site.legs() if leg["id"] not in before]
+    files = set(pbx.site.audio_files()) - files_before
+    assert {leg["status"] for leg in legs} <= {"completed", "empty", "failed"}
+    assert sorted(leg["file"] for leg in legs if leg["status"] != "failed") == sorted(map(str, files))
+    assert [leg for leg in legs if leg["status"] == "failed" and Path(leg["file"]).exists()] == []
+    assert legs, "no call lived long enough to be recorded"
+    assert len(legs) < len(MOMENTS), "no call was hung up before it was recorded"

@@ -1,0 +1,166 @@
+"""The apiKey is found nowhere but where it was set.
+
+Asterisk's own debug log is not looked at: it shows every variable that any program reads.
+"""
+
+import os
+import socket
+import sqlite3
+import threading
+from pathlib import Path
+
+import pytest
+from lab import asterisk
+from lab.asterisk import Installation, PrivateAsterisk
+from lab.pbx import PARTIES, Pbx
+from lab.site import Site
+
+pytestmark = pytest.mark.asterisk
+
+QUIET = """\
+[general]
+[logfiles]
+full => notice,warning,error
+console => notice,warning,error
+"""
+LOUD = QUIET.replace("error\n", "error,verbose(9)\n")
+
+CALL = """
+[test]
+exten => 500,1,Answer()
+ same => n,AGI(start_record.py,,first,Fred)
+ same => n,AGI(start_record.py,499)
+ same => n,AGI(start_record.py,tag=twice,tag=twice)
+ same => n,Wait(1)
+ same => n,AGI(start_record.py,,second)
+ same => n,Wait(1)
+ same => n,Set(apiKey=wrong-key)
+ same => n,AGI(start_record.py)
+ same => n,Wait(5)
+"""
+
+
+@pytest.fixture(params=[22, 16], ids=["asterisk22", "asterisk16"])
+def installation(request: pytest.FixtureRequest) -> Installation:
+    return asterisk.find(request.param)
+
+
+def test_a_global_key_is_found_nowhere(installation: Installation, tmp_path: Path) -> None:
+    """Asterisk itself logs every global that it reads, at verbose level 2 (pbx_variables.c
+    pbx_builtin_setvar_helper); README says so. From then on nothing may show it.
+    """
+    site = Site(tmp_path / "site")
+    extensions = f"[globals]\napiKey = {site.key}\n{PARTIES}{CALL}"
+    with PrivateAsterisk(
+        installation,
+        tmp_path / "asterisk",
+        extensions,
+        {"logger.conf": QUIET},
+        site.environment,
+        site.agi_directory,
+        verbose=0,
+    ) as running:
+        (running.folder / "etc/logger.conf").write_text(LOUD)
+        running.rx("logger reload")
+        pbx = Pbx(running, site)
+        assert_a_call_shows_no_key(pbx, "500@test/n", "extensions.conf")
+
+
+def test_a_key_from_pjsip_set_var_is_found_nowhere_from_the_start(
+    installation: Installation, tmp_path: Path
+) -> None:
+    site = Site(tmp_path / "site")
+    port = free_port()
+    pjsip = f"""
+[transport]
+type = transport
+protocol = udp
+bind = 127.0.0.1:{port}
+[trunk]
+type = endpoint
+context = test
+disallow = all
+allow = ulaw
+aors = trunk
+set_var = apiKey={site.key}
+[trunk]
+type = aor
+contact = sip:127.0.0.1:{port}
+[trunk]
+type = identify
+endpoint = trunk
+match = 127.0.0.1
+"""
+    to_ourselves = "[out]\nexten => 500,1,Set(apiKey=)\n same => n,Dial(PJSIP/500@trunk)\n"
+    with PrivateAsterisk(
+        installation,
+        tmp_path / "asterisk",
+        PARTIES + CALL + to_ourselves,
+        {"logger.conf": LOUD, "pjsip.conf": pjsip},
+        site.environment,
+        site.agi_directory,
+        modules=("chan_pjsip", "res_pjsip*", "res_pjproject", "res_rtp_asterisk", "res_srtp"),
+    ) as running:
+        pbx = Pbx(running, site)
+        assert_a_call_shows_no_key(pbx, "500@out/n", "pjsip.conf")
+
+
+def assert_a_call_shows_no_key(pbx: Pbx, extension: str, holder: str) -> None:
+    key = pbx.site.key.encode()
+    watch = ProcessWatch(key)
+    with watch:
+        pbx.asterisk.originate(extension, "4000@caller")
+        pbx.asterisk.wait_quiet(60)
+        pbx.wait_until_idle()
+
+    legs = pbx.site.wait_for_legs(count=2)
+    assert [(leg["tag"], leg["status"]) for leg in legs] == [("first", "completed"), ("second", "completed")]
+    assert "Executing [500@test:2] AGI" in pbx.asterisk.log(), "the log is not at the level that is tested"
+    assert watch.looks > 50
+    assert watch.found == set()
+    files = [path for path in pbx.site.folder.parent.rglob("*") if path.is_file()]
+    assert [path.name for path in files if key in path.read_bytes()] == [holder]
+    assert_only_the_digest_is_stored(pbx.site)
+
+
+def assert_only_the_digest_is_stored(site: Site) -> None:
+    with sqlite3.connect(site.state_directory / "noojee.db") as database:
+        ((value,),) = database.execute("SELECT value FROM system_variable WHERE name = 'apiKey'").fetchall()
+    assert value.startswith("hmac-sha256$")
+    assert site.key not in value
+
+
+def free_port() -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class ProcessWatch:
+    """Looks for a secret in the arguments and environment of every process, all the time."""
+
+    def __init__(self, secret: bytes) -> None:
+        self.found: set[bytes] = set()
+        self.looks = 0
+        self._secret = secret
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._look)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while not self._is_over.wait(0.002):
+            self.looks += 1
+            for process in filter(str.isdigit, os.listdir("/proc")):
+                for name in ("cmdline", "environ"):
+                    try:
+                        text = Path("/proc", process, name).read_bytes()
+                    except OSError:
+                        continue  # it ended while we looked
+                    if self._secret in text:
+                        self.found.add(text)
