@@ -22,7 +22,10 @@ def matches(key: str, stored: str) -> bool:
     salt, _, mac = rest.partition("$")
     if scheme != "hmac-sha256" or not key:
         return False
-    return hmac.compare_digest(mac, _mac(bytes.fromhex(salt), key))
+    try:
+        return hmac.compare_digest(mac.encode(), _mac(bytes.fromhex(salt), key).encode())
+    except ValueError:  # a damaged salt
+        return False
 
 
 def require_key(key: str, knowledge: Knowledge) -> None:

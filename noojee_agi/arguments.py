@@ -34,10 +34,8 @@ def parse(words: Sequence[str]) -> Request:
         name, value = _named(word)
         if not name:
             name, value = next(positions, ""), word
-            if name in given and not value:
-                continue
-        if not name and not value:
-            continue  # a comma too many at the end
+            if not value:
+                continue  # an empty position is not given
         if not name:
             raise BadArgument(f"more than {len(LIMITS)} arguments: put a tag with a comma in double quotes")
         if name in given:

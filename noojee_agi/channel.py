@@ -13,12 +13,12 @@ from noojee_agi import variables
 from noojee_agi.errors import CallGone, NoojeeError, NotStarted
 
 _REPLY = re.compile(r"(\d{3})([ -]|$)(.*)")
-_RESULT = re.compile(r"result=(-?\d+)(?: \((.*))?")
+_RESULT = re.compile(r"result=(-?\d+)(?: \((.*))?", re.DOTALL)
 _MAX_ENVIRONMENT_LINES = 500
 _MAX_SKIPPED_LINES = 500
 _MAX_FIELD = 255  # a column's width: an absurdly long caller number must not cost the call record
 _MAX_REPLY = 65536
-_MAX_COMMAND_BYTES = 2047  # res_agi.c AGI_BUF_LEN before 20.16 and 22.6: the rest runs as a second command
+_MAX_COMMAND_BYTES = 2046  # res_agi.c AGI_BUF_LEN before 20.16 and 22.6: the rest runs as a second command
 _DEAD_CHANNEL = 511
 _NO_SUCH_APPLICATION = "-2"
 
@@ -92,7 +92,7 @@ class _Agi(agi.AGI):  # type: ignore[misc]
     def command(self, verb: str, *words: str) -> tuple[str, str]:
         """Run one AGI command, every word quoted; its reply's result and the data in brackets."""
         quoted = [self._quote(word) for word in words]
-        if len(" ".join([verb, *quoted]).encode()) > _MAX_COMMAND_BYTES:
+        if len(" ".join([verb, *quoted]).encode("utf-8", "replace")) > _MAX_COMMAND_BYTES:
             raise NoojeeError(
                 f"{verb} exceeds Asterisk's limit of {_MAX_COMMAND_BYTES} bytes: use shorter paths"
             )
@@ -126,12 +126,20 @@ class _Agi(agi.AGI):  # type: ignore[misc]
         return '"' + re.sub(r"[\x00-\x1f\x7f]", " ", escaped) + '"'
 
     def get_result(self, stdin: object = None) -> dict[str, tuple[str, str]]:
-        """The next reply. Lines that are none (HANGUP, a value's second line, usage text) are passed over."""
+        """The next reply. Lines that are none (HANGUP, usage text) are passed over."""
         for _ in range(_MAX_SKIPPED_LINES):
             reply = _REPLY.match(self._line())
             if reply and reply[2] != "-":
-                return self._parsed(int(reply[1]), reply[3])
+                return self._parsed(int(reply[1]), self._whole(reply[3]))
         raise CallGone("Asterisk answered with no reply")
+
+    def _whole(self, text: str) -> str:
+        """A value's further lines belong to its reply: Asterisk sends them raw, up to the closing bracket."""
+        for _ in range(_MAX_SKIPPED_LINES):
+            if " (" not in text or text.endswith(")"):
+                return text
+            text += "\n" + self._line()
+        raise CallGone("Asterisk sent a value without an end")
 
     def _parsed(self, code: int, text: str) -> dict[str, tuple[str, str]]:
         if code == _DEAD_CHANNEL:

@@ -11,7 +11,7 @@ from noojee_agi.errors import ConfigurationError
 FILE_NAME = "noojee_agi.conf"
 
 # Asterisk parses these twice and hands one of them to a shell: nothing in them may need quoting.
-_SAFE_PATH = re.compile(r"/[A-Za-z0-9._/-]*")
+_SAFE_PATH = re.compile(r"/[A-Za-z0-9._/-]{0,254}")
 _SAFE_FORMAT = re.compile(r"[A-Za-z0-9]{1,12}")
 # Those of MixMonitor's options that name no file, variable or mailbox and delete nothing.
 _SAFE_OPTIONS = re.compile(r"(?:[bpPScn]|B\(\d{1,4}\)|s\(\d{1,5}\)|[vVW]\(-?[0-4]\))*")
@@ -77,11 +77,9 @@ def load(path: str) -> Config:
         return Config()
     if not _SAFE_PATH.fullmatch(path):
         raise ConfigurationError(
-            f"{path}: the configuration file's path must be absolute, of letters, digits and . _ - only"
+            f"{path}: the configuration file's path must be absolute, at most 255 letters, digits and . _ -"
         )
-    parser = configparser.ConfigParser(
-        interpolation=None, inline_comment_prefixes=(";",), default_section="no such section"
-    )
+    parser = configparser.ConfigParser(interpolation=None, default_section="\n")
     try:
         with open(path, encoding="utf-8") as file:
             parser.read_file(file)
@@ -120,14 +118,16 @@ def _value(where: str, kind: object, text: str) -> object:
     try:
         if kind is int:
             return int(text)
-        if kind is float:
+        if kind is float and 0 <= float(text) <= 100:
             return float(text)
     except ValueError as exc:
         raise ConfigurationError(f"{where}: must be a number") from exc
+    if kind is float:
+        raise ConfigurationError(f"{where}: must be a number from 0 to 100")
     return text
 
 
-_ABSOLUTE = "must be an absolute path of letters, digits and . _ - only: Asterisk hands it to a shell"
+_ABSOLUTE = "must be an absolute path of at most 255 letters, digits and . _ -: Asterisk hands it to a shell"
 _RULES = [
     ("recordings_directory", _SAFE_PATH, _ABSOLUTE),
     ("state_directory", _SAFE_PATH, _ABSOLUTE),

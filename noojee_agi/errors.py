@@ -7,7 +7,7 @@ NoojeeError                 500
 ├── NoSuchCall              404  extenOrUniqueId names no live call
 ├── NotStarted              503  Asterisk did not start the recording
 ├── TooLittleSpace          507  the recordings' disk
-├── CallGone                     the caller hung up or Asterisk closed the AGI: nobody is left to answer
+├── CallGone                404  the caller hung up or Asterisk closed the AGI: only the log is told
 ├── StoreUnavailable             the database cannot take it now: try again later
 └── StoreRejected                the database will never take this one: set it aside
 """
@@ -44,7 +44,7 @@ class TooLittleSpace(NoojeeError):
 
 
 class CallGone(NoojeeError):
-    pass
+    status = 404
 
 
 class StoreUnavailable(NoojeeError):

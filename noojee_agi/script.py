@@ -30,8 +30,14 @@ def run_finish() -> None:
     """MixMonitor's end command: finish_record.py <configuration or -> <leg id> <file>."""
     path, leg_id, file = sys.argv[1:]
     settings = config.load("" if path == "-" else path)
-    finish_record(leg_id, file, settings)
-    background.fork(lambda: _drain(settings, leg_id))
+    try:
+        finish_record(leg_id, file, settings)
+        background.fork(lambda: _drain(settings, leg_id))
+    except OSError as exc:
+        from noojee_agi import log
+
+        log.to_file(settings)
+        log.logger.error("leg %s has ended, and that cannot be noted: %s; run noojee-agi sync", leg_id, exc)
 
 
 def _streams() -> tuple[io.TextIOBase, io.TextIOBase]:

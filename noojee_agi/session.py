@@ -13,6 +13,8 @@ from noojee_agi.config import Config
 from noojee_agi.errors import CallGone, NoojeeError
 from noojee_agi.snapshot import Knowledge
 
+_MESSAGE_LIMIT = 400  # characters, so that the line stays below Asterisk's limit in any language
+
 ACTIONS = {"start_record": start_record}
 
 
@@ -59,10 +61,11 @@ def run(
 def _tell(channel: Channel, answer: Answer) -> None:
     try:
         channel.set(variables.STATUS, str(answer.status))
-        channel.set(variables.MESSAGE, answer.message)
+        message = answer.message[:_MESSAGE_LIMIT]
+        channel.set(variables.MESSAGE, message)
         channel.set(variables.LEG_ID, answer.leg_id)
         channel.set(variables.FILE, answer.file)
         if answer.message != "OK":
-            channel.verbose(f"noojee-agi: {answer.status} {answer.message}")
+            channel.verbose(f"noojee-agi: {answer.status} {message}")
     except CallGone:
         pass  # nobody is left to be told; our log has it

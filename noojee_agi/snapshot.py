@@ -28,8 +28,10 @@ def load(path: str) -> Snapshot | None:
     try:
         with open(path, encoding="utf-8") as file:
             content = json.load(file)
-        read_at = datetime.fromisoformat(content["read_at"])
-        return Snapshot(content["key_digest"], frozenset(content["logins"]), read_at)
+        digest, read_at = content["key_digest"], datetime.fromisoformat(content["read_at"])
+        if not isinstance(digest, str) or read_at.tzinfo is None:
+            return None
+        return Snapshot(digest, frozenset(content["logins"]), read_at)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import time
@@ -33,15 +34,14 @@ def start_record(
     agent_known = _check_agent(request.agent_login_name, config, knowledge)
     _check_free_space(config)
     leg = _new_leg(request, channel, config, asked, on_call, agent_known)
-    _write_ahead(leg, config)
-
     replaced = channel.mixmonitor_id()
+
+    _write_ahead(leg, config)
     try:
         channel.mixmonitor(_asterisk_name(leg, config), _options(config), _end_command(leg, config, programs))
         _see(leg.file)
     except CallGone:
-        _close_unless_recording(leg, config)
-        raise
+        return _hung_up(leg, config)
     except NoojeeError as exc:
         _undo(leg, channel, config, replaced)
         return Answer(exc.status, str(exc), leg.id)
@@ -198,17 +198,21 @@ def _appears(file: str) -> bool:
 
 
 def _undo(leg: Leg, channel: Channel, config: Config, replaced: str) -> None:
-    """Nothing was seen: make sure that nothing records, and close the leg."""
-    started = channel.mixmonitor_id()
-    if started and started != replaced:
-        channel.stop_mixmonitor(started)
+    """Nothing was seen: make sure that nothing of this leg records, and close it."""
+    with contextlib.suppress(CallGone):  # then nothing records any more
+        started = channel.mixmonitor_id()
+        if started and started != replaced:
+            channel.stop_mixmonitor(started)
+            channel.set(variables.MIXMONITOR_ID, replaced)
     _spool(Ending(leg.id, "failed", recording.now()), config)
 
 
-def _close_unless_recording(leg: Leg, config: Config) -> None:
-    """The caller hung up: when there is a file, finish_record.py will close the leg, else we do."""
-    if not _appears(leg.file):
-        _spool(Ending(leg.id, "failed", recording.now()), config)
+def _hung_up(leg: Leg, config: Config) -> Answer:
+    """When there is a file, finish_record.py will close the leg, else we do."""
+    if _appears(leg.file):
+        return Answer(200, "OK, but the caller hung up at once", leg.id, leg.file)
+    _spool(Ending(leg.id, "failed", recording.now()), config)
+    return Answer(NotStarted.status, "the caller hung up before the recording began", leg.id)
 
 
 def _end_replaced(channel: Channel, replaced: str) -> None:

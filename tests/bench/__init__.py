@@ -1,0 +1,1 @@
+"""How long a caller waits in AGI(): the program against its alternatives, on one real Asterisk."""

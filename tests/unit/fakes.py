@@ -1,0 +1,345 @@
+"""The neighbours of one call, in memory: Asterisk's side of AGI, the database, and the machine's folders."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from noojee_agi import access, recording, session, snapshot, spool
+from noojee_agi.config import Config
+from noojee_agi.recording import Ending, Event, Leg
+
+KEY = "f863246a-Key-973e"
+PROGRAMS = "/opt/noojee/bin"
+WAV_HEADER = b"RIFF" + bytes(24) + (16000).to_bytes(4, "little") + bytes(12)
+
+# How a call ends under a running AGI program.
+DEAD_CHANNEL = "every command is answered 511"
+END_OF_FILE = "Asterisk closes its end without a word"
+HANGUP_THEN_END = "FastAGI's line HANGUP, then the end"
+HANGUP_THEN_ON = "FastAGI's line HANGUP in front of the reply, and answers as before"
+HANG_UPS = (DEAD_CHANNEL, END_OF_FILE, HANGUP_THEN_END, HANGUP_THEN_ON)
+
+# fgets() into res_agi.c's buffer: the line's end counts, and what is over is a line of its own.
+_LONGEST_READ = 2047
+_ENVIRONMENT = {
+    "agi_request": "start_record.py",
+    "agi_channel": "PJSIP/trunk-a-0000001f",
+    "agi_uniqueid": "1762420501.77",
+    "agi_callerid": "0301234567",
+    "agi_calleridname": "unknown",
+    "agi_dnid": "4930800",
+    "agi_context": "inbound",
+    "agi_extension": "800",
+}
+
+
+@dataclass
+class MixMonitor:
+    """One MixMonitor on the channel; file as Asterisk stores it."""
+
+    id: str
+    file: str
+    options: str
+    command: str
+    is_running: bool = True
+
+
+class FakeAsterisk:
+    """Asterisk's side of AGI on one channel, as res_agi.c speaks it. Its state outlives a session.
+
+    It is strict: what real Asterisk would refuse or misread is a complaint, and check() fails for it.
+    """
+
+    def __init__(self, environment: Mapping[str, str] = _ENVIRONMENT, /, **variables: str) -> None:
+        self.environment = dict(environment)
+        self.variables = {"apiKey": KEY, "CHANNEL(linkedid)": "1762420501.76", **variables}
+        self.lines: list[str] = []  # every line of every session
+        self.console: list[str] = []
+        self.mixmonitors: list[MixMonitor] = []
+        self.complaints: list[str] = []
+        self.creates_files = True
+        self.has_mixmonitor = True
+        self.next_id = ""  # of the next MixMonitor, when it matters
+        self.before_mixmonitor: Callable[[MixMonitor], None] = lambda mixmonitor: None
+        self.raw_replies: dict[str, str] = {}  # literal line -> what is answered in place of the truth
+        self.hang_up_at = 0  # the n-th command of the session
+        self.hang_up_style = DEAD_CHANNEL
+        self.obeys_the_last = True  # whether the n-th command is carried out before the end
+        self.count = 0
+        self._unread = ""
+        self._unfinished = b""
+        self._is_closed = False
+
+    def streams(self) -> tuple[io.TextIOBase, io.TextIOBase]:
+        """A new session of this channel: what its program reads from, and what it writes to."""
+        self.count, self._unfinished, self._is_closed = 0, b"", False
+        self._unread = "".join(f"{name}: {value}\n" for name, value in self.environment.items()) + "\n"
+        return _Reader(self), _Writer(self)
+
+    def check(self) -> None:
+        """Fail for whatever the program did wrong."""
+        if self._unread and not self._is_closed:
+            self.complaints.append(f"nobody read the reply {self._unread!r}")
+        assert self.complaints == []
+
+    def running(self) -> list[str]:
+        return [mixmonitor.file for mixmonitor in self.mixmonitors if mixmonitor.is_running]
+
+    def executed(self, application: str) -> list[str]:
+        """The literal EXEC lines of this application."""
+        return [line for line in self.lines if words_of(line)[:2] == ["EXEC", application]]
+
+    def answers(self) -> dict[str, str]:
+        """What the dialplan was told."""
+        return {name: value for name, value in self.variables.items() if name.startswith("RECORDING_")}
+
+    def read(self, limit: int) -> str:
+        if not self._unread and not self._is_closed:
+            self.complaints.append("the program waits for a reply to nothing: it would wait for ever")
+        line = self._unread[: self._unread.find("\n") + 1 or None]
+        line = line if limit < 0 else line[:limit]
+        self._unread = self._unread[len(line) :]
+        return line
+
+    def receive(self, text: str) -> None:
+        if self._is_closed:
+            raise BrokenPipeError(32, "Broken pipe")
+        self._unfinished += text.encode("utf-8", "replace")
+        while b"\n" in self._unfinished or len(self._unfinished) >= _LONGEST_READ:
+            end = (self._unfinished.find(b"\n") + 1) or _LONGEST_READ
+            end = min(end, _LONGEST_READ)
+            line, self._unfinished = self._unfinished[:end], self._unfinished[end:]
+            self._take(line.decode("utf-8", "replace").removesuffix("\n"))
+
+    def _take(self, line: str) -> None:
+        self.lines.append(line)
+        self.count += 1
+        is_last = self.count == self.hang_up_at
+        if not self.hang_up_at or self.count < self.hang_up_at:
+            self._unread += self._reply(line)
+        elif self.hang_up_style == DEAD_CHANNEL:
+            self._unread += "511 Command Not Permitted on a dead channel or intercept routine\n"
+        elif self.hang_up_style == HANGUP_THEN_ON:
+            self._unread += ("HANGUP\n" if is_last else "") + self._reply(line)
+        else:
+            if self.obeys_the_last:
+                self._reply(line)
+            self._unread += "HANGUP\n" if self.hang_up_style == HANGUP_THEN_END else ""
+            self._is_closed = True
+
+    def _reply(self, line: str) -> str:
+        if line in self.raw_replies:
+            return self.raw_replies[line]
+        words = words_of(line)
+        if words[:2] == ["GET", "VARIABLE"] and len(words) == 3:
+            return self._get(words[2])
+        if words[:2] == ["SET", "VARIABLE"] and len(words) == 4:
+            self.variables[words[2]] = words[3]
+            return "200 result=1\n"
+        if words[:1] == ["VERBOSE"] and len(words) == 3:
+            self.console.append(words[1])
+            return "200 result=1\n"
+        if words[:2] == ["EXEC", "MixMonitor"] and len(words) == 3:
+            return self._start(words[2])
+        if words[:2] == ["EXEC", "StopMixMonitor"] and len(words) == 3:
+            return self._stop(words[2])
+        self.complaints.append(f"unknown command: {line}")
+        return "510 Invalid or unknown command\n"
+
+    def _get(self, name: str) -> str:
+        if name not in self.variables:
+            return "200 result=0\n"
+        return f"200 result=1 ({self.variables[name]})\n"
+
+    def _start(self, arguments: str) -> str:
+        """app_mixmonitor.c mixmonitor_exec(): the answer is the same whether it records or not."""
+        if not self.has_mixmonitor:
+            return "200 result=-2\n"
+        file, options, command = (*application_arguments(arguments, 3), "", "")[:3]
+        if not os.path.isabs(file) or not os.path.isdir(os.path.dirname(file)):
+            self.complaints.append(f"MixMonitor's file is in no folder of ours: {file}")
+        new_id = self.next_id or f"0x7f3500{len(self.mixmonitors) + 1:06x}"
+        mixmonitor = MixMonitor(new_id, re.sub(r"\.wav49$", ".WAV", file), options, command)
+        self.before_mixmonitor(mixmonitor)
+        self.mixmonitors.append(mixmonitor)
+        id_variable = re.search(r"i\((\w+)\)", options)
+        if id_variable:
+            self.variables[id_variable[1]] = new_id
+        self.variables["MIXMONITOR_FILENAME"] = file
+        if self.creates_files:
+            Path(mixmonitor.file).write_bytes(WAV_HEADER)
+        return "200 result=0\n"
+
+    def _stop(self, mixmonitor_id: str) -> str:
+        if not mixmonitor_id:
+            self.complaints.append("StopMixMonitor without an id: stops somebody else's")
+        for mixmonitor in self.mixmonitors:
+            if mixmonitor.id == mixmonitor_id:
+                mixmonitor.is_running = False
+        return "200 result=0\n"
+
+
+class _Reader(io.TextIOBase):
+    def __init__(self, asterisk: FakeAsterisk) -> None:
+        self._asterisk = asterisk
+
+    def readline(self, size: int = -1, /) -> str:  # type: ignore[override]
+        return self._asterisk.read(size)
+
+
+class _Writer(io.TextIOBase):
+    """Text reaches Asterisk when it is flushed, not before: Asterisk waits for what lies in a buffer."""
+
+    def __init__(self, asterisk: FakeAsterisk) -> None:
+        self._asterisk = asterisk
+        self._buffer = ""
+
+    def write(self, text: str, /) -> int:
+        self._buffer += text
+        return len(text)
+
+    def flush(self) -> None:
+        buffer, self._buffer = self._buffer, ""
+        if buffer:
+            self._asterisk.receive(buffer)
+
+
+def words_of(line: str) -> list[str]:
+    """The words of an AGI command by res_agi.c parse_args()."""
+    words: list[str] = []
+    is_quoted, is_escaped, is_between = False, False, True
+    for character in line:
+        if character == "\\" and not is_escaped:
+            is_escaped = True
+            continue
+        starts_quote = character == '"' and not is_escaped
+        is_blank = character in " \t" and not is_quoted and not is_escaped
+        is_escaped = False
+        if is_blank:
+            is_between = True
+            continue
+        is_quoted = is_quoted != starts_quote
+        if is_between and (not starts_quote or is_quoted):
+            words.append("")
+            is_between = False
+        if not starts_quote:
+            words[-1] += character
+    return words
+
+
+def application_arguments(text: str, limit: int) -> list[str]:
+    """A dialplan application's arguments by app.c __ast_app_separate_args(); the last takes all the rest."""
+    found, depth, is_quoted, is_escaped = [""], 0, False, False
+    for character in text:
+        if is_escaped:
+            found[-1] += character
+            is_escaped = False
+        elif character == "\\":
+            is_escaped = True
+        elif character == '"':
+            is_quoted = not is_quoted
+        elif character == "," and not depth and not is_quoted and len(found) < limit:
+            found.append("")
+        else:
+            depth += (character in "([") - (character in ")]" and depth > 0)
+            found[-1] += character
+    return found
+
+
+class FakeDatabase:
+    """What a session may ask the database for: has it read, and the snapshot written."""
+
+    def __init__(self, key: str = KEY, logins: tuple[str, ...] = ("Fred",)) -> None:
+        self.key_digest = access.digest(key) if key else ""
+        self.logins = frozenset(logins)
+        self.is_up = True
+        self.times_read = 0
+
+    def __call__(self, config: Config) -> None:
+        self.times_read += 1
+        if self.is_up:
+            snapshot.save(config.snapshot_file, self.key_digest, self.logins)
+
+
+def age_snapshot(config: Config, seconds: float) -> None:
+    """Make the snapshot that many seconds older."""
+    path = Path(config.snapshot_file)
+    content = json.loads(path.read_text())
+    read_at = datetime.fromisoformat(content["read_at"]) - timedelta(seconds=seconds)
+    path.write_text(json.dumps({**content, "read_at": read_at.isoformat()}))
+
+
+class Site:
+    """One machine: its folders and configuration, its database, and what its spool and disk hold."""
+
+    def __init__(self, directory: Path, database: FakeDatabase | None = None) -> None:
+        self.recordings = directory / "recordings"
+        self.state = directory / "state"
+        self.recordings.mkdir(parents=True)
+        self.state.mkdir()
+        self.config = Config(
+            recordings_directory=str(self.recordings),
+            recordings_min_free_percent=0.0,
+            state_directory=str(self.state),
+            server_name="pbx1",
+        )
+        self.database = database or FakeDatabase()
+        self.database(self.config)
+        self.database.times_read = 0
+
+    def configure(self, **options: object) -> None:
+        self.config = replace(self.config, **options)  # type: ignore[arg-type]
+
+    def run(self, asterisk: FakeAsterisk, *words: str) -> session.Report:
+        """One AGI(start_record.py,words) on this channel, start to end."""
+        report = session.run(
+            "start_record", words, asterisk.streams(), PROGRAMS, lambda: self.config, self.database
+        )
+        asterisk.check()
+        return report
+
+    def events(self) -> list[Event]:
+        return [spool.read(path) for path in spool.waiting(self.config.spool_directory)]
+
+    def legs(self) -> list[Leg]:
+        return [event for event in self.events() if isinstance(event, Leg)]
+
+    def endings(self) -> list[Ending]:
+        return [event for event in self.events() if isinstance(event, Ending)]
+
+    def audio_files(self) -> list[str]:
+        return [str(path) for path in sorted(self.recordings.rglob("*")) if path.suffix in (".wav", ".WAV")]
+
+    def texts(self) -> str:
+        """Everything that was written into our folders, audio apart."""
+        files = [path for folder in (self.recordings, self.state) for path in folder.rglob("*")]
+        return "\n".join(path.read_text() for path in files if path.is_file() and path.suffix != ".wav")
+
+
+def leg(**fields: object) -> Leg:
+    """A leg with ordinary values where the test names none."""
+    ordinary = Leg(
+        id="0e5f6b1c-6a57-4a6e-8f5e-0123456789ab",
+        server="pbx1",
+        call_uniqueid="1762420501.76",
+        uniqueid="1762420501.77",
+        channel="PJSIP/trunk-a-0000001f",
+        extension="410",
+        extensions=("410", "800"),
+        agent_login_name="Fred",
+        agent_known=True,
+        tag="INV-22",
+        source="0301234567",
+        destination="800",
+        did="4930800",
+        file="/var/spool/asterisk/noojee/2025/11/06/1762420501.77-0e5f6b1c.wav",
+        started_at=recording.now(),
+    )
+    return replace(ordinary, **fields)  # type: ignore[arg-type]

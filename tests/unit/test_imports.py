@@ -1,0 +1,152 @@
+"""The architecture: who may import whom, and what a call never waits for."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import noojee_agi
+
+PACKAGE = Path(noojee_agi.__file__).parent
+CORE = {
+    "noojee_agi",
+    *(f"noojee_agi.{name}" for name in ("errors", "variables", "arguments", "extensions", "recording")),
+    *(f"noojee_agi.{name}" for name in ("access", "answer", "snapshot", "spool", "config", "actions")),
+}
+# Each foreign package, and the modules (or the package) that may import it.
+FOREIGN = {
+    "asterisk": "noojee_agi.channel",
+    "sqlalchemy": "noojee_agi.database",
+    "alembic": "noojee_agi.database",
+    "psycopg2": "noojee_agi.database",
+    "click": "noojee_agi.cli",
+}
+SLOW = ("sqlalchemy", "alembic", "click", "psycopg2", "typing", "logging", "subprocess", "pathlib")
+
+
+def _name(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+TREES = {_name(path): ast.parse(path.read_text(encoding="utf-8")) for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def _nodes(tree: ast.AST) -> Iterator[ast.AST]:
+    """Every node that runs: the body of `if TYPE_CHECKING` does not."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        yield node
+        yield from _nodes(node)
+
+
+def _imports(tree: ast.AST) -> Iterator[str]:
+    """The modules that a tree imports by their full names; `from a import b` is a.b when that is a module."""
+    for node in _nodes(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "our modules are imported by their full names"
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                yield full if full in TREES else str(node.module)
+
+
+IMPORTS = {name: set(_imports(tree)) for name, tree in TREES.items()}
+
+
+def _is_within(module: str, package: str) -> bool:
+    return module == package or module.startswith(f"{package}.")
+
+
+def _is_core(module: str) -> bool:
+    return module in CORE or _is_within(module, "noojee_agi.actions")
+
+
+def test_the_modules_are_found() -> None:
+    assert set(TREES) >= CORE | {"noojee_agi.session", "noojee_agi.script", "noojee_agi.database.store"}
+    assert "noojee_agi.spool" in IMPORTS["noojee_agi.actions.start_record"]
+    assert "noojee_agi.channel" not in IMPORTS["noojee_agi.actions.start_record"]
+
+
+@pytest.mark.parametrize("module", sorted(filter(_is_core, TREES)))
+def test_the_core_imports_the_standard_library_and_the_core_only(module: str) -> None:
+    outside = {
+        name
+        for name in IMPORTS[module]
+        if not _is_core(name) and name.partition(".")[0] not in sys.stdlib_module_names
+    }
+    assert outside == set()
+
+
+@pytest.mark.parametrize("package", FOREIGN)
+def test_a_foreign_package_is_imported_in_its_own_place_only(package: str) -> None:
+    importers = {
+        module for module, names in IMPORTS.items() if any(_is_within(name, package) for name in names)
+    }
+
+    assert {module for module in importers if not _is_within(module, FOREIGN[package])} == set()
+
+
+def test_no_other_foreign_package_is_imported() -> None:
+    tops = {name.partition(".")[0] for names in IMPORTS.values() for name in names}
+
+    assert tops - set(sys.stdlib_module_names) - set(FOREIGN) == {"noojee_agi"}
+
+
+def test_no_import_goes_round_in_a_circle() -> None:
+    left = {name: {used for used in names if used in TREES} - {name} for name, names in IMPORTS.items()}
+    while free := {name for name, names in left.items() if not names & set(left)}:
+        left = {name: names for name, names in left.items() if name not in free}
+
+    assert left == {}
+
+
+def test_there_is_one_broad_except_at_the_boundary() -> None:
+    caught = [
+        (module, ast.unparse(node.type) if node.type else "everything")
+        for module, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ExceptHandler)
+    ]
+    broad = [
+        (module, types) for module, types in caught if re.search(r"\b(Base)?Exception\b|everything", types)
+    ]
+
+    assert broad == [("noojee_agi.session", "Exception")]
+
+
+def test_no_suppress_is_as_broad_as_that() -> None:
+    calls = {
+        ast.unparse(node)
+        for tree in TREES.values()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("suppress")
+    }
+
+    assert {call for call in calls if "(Exception" in call or "BaseException" in call} == set()
+
+
+@pytest.mark.parametrize("module", ["noojee_agi.script", "noojee_agi.session"])
+def test_a_call_does_not_wait_for_the_import_of_what_it_does_not_need(module: str) -> None:
+    code = f"import sys, {module}; print(*sorted(set({SLOW!r}) & set(sys.modules)))"
+    path = os.pathsep.join([str(PACKAGE.parent), sysconfig.get_path("purelib")])
+
+    # -S: what a virtual environment's .pth files import is not ours.
+    loaded = subprocess.run(
+        [sys.executable, "-S", "-c", code],
+        env={"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert (loaded.stdout.split(), loaded.stderr) == ([], "")

@@ -1,0 +1,144 @@
+"""The snapshot: what the call path knows of the database without asking it."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+
+from noojee_agi import recording, snapshot
+from noojee_agi.snapshot import Knowledge, Snapshot
+from unit.fakes import Site, age_snapshot
+
+AT = datetime(2025, 3, 9, 12, tzinfo=timezone.utc)
+
+
+def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
+    path = str(tmp_path / "snapshot.json")
+    before = recording.now()
+
+    snapshot.save(path, "digest", frozenset({"Fred", "M\u00fcller"}))
+    loaded = snapshot.load(path)
+
+    assert loaded is not None
+    assert (loaded.key_digest, loaded.logins) == ("digest", frozenset({"Fred", "M\u00fcller"}))
+    assert before <= loaded.read_at <= recording.now()
+    assert stat.S_IMODE(os.stat(path).st_mode) & 0o027 == 0
+    assert os.listdir(tmp_path) == ["snapshot.json"]
+
+
+def test_a_snapshot_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        snapshot.save(str(tmp_path / "missing" / "snapshot.json"), "", frozenset())
+
+
+GOOD = {"key_digest": "d", "logins": ["Fred"], "read_at": "2025-03-09T12:00:00+00:00"}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        "null",
+        "[]",
+        "5",
+        json.dumps({}),
+        json.dumps({**GOOD, "read_at": 5}),
+        json.dumps({**GOOD, "read_at": "yesterday"}),
+        json.dumps({**GOOD, "read_at": "2025-03-09T12:00:00"}),
+        json.dumps({**GOOD, "logins": None}),
+        json.dumps({**GOOD, "logins": [["Fred"]]}),
+        json.dumps({**GOOD, "key_digest": None}),
+    ],
+)
+def test_a_damaged_snapshot_is_none_at_all(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "snapshot.json"
+    path.write_text(content)
+
+    assert snapshot.load(str(path)) is None
+
+
+def test_a_missing_or_binary_snapshot_is_none_at_all(tmp_path: Path) -> None:
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
+
+    assert snapshot.load(str(tmp_path / "missing")) is None
+    assert snapshot.load(str(tmp_path / "binary")) is None
+    assert snapshot.load(str(tmp_path)) is None
+
+
+@pytest.mark.parametrize(
+    ("age", "is_fresh"), [(0, True), (4.9, True), (5, False), (3600, False), (-4.9, True), (-3600, False)]
+)
+def test_a_snapshot_is_fresh_for_5_seconds_and_not_after_a_clock_that_was_set_back(
+    age: float, is_fresh: bool
+) -> None:
+    assert Snapshot("", frozenset(), AT).is_fresh(AT + timedelta(seconds=age)) is is_fresh
+
+
+def _knowledge(site: Site) -> Knowledge:
+    return Knowledge(site.config.snapshot_file, lambda: site.database(site.config))
+
+
+def test_what_is_known_is_had_without_the_database(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    age_snapshot(site.config, 3600)
+
+    current = _knowledge(site).current()
+
+    assert current is not None
+    assert current.logins == {"Fred"}
+    assert site.database.times_read == 0
+
+
+def test_a_fresh_snapshot_is_not_renewed(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+
+    knowledge = _knowledge(site)
+
+    assert knowledge.renewed() == knowledge.current()
+    assert site.database.times_read == 0
+
+
+def test_an_old_snapshot_is_renewed_once(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    age_snapshot(site.config, 6)
+    site.database.logins = frozenset({"Anna"})
+    knowledge = _knowledge(site)
+
+    renewed = knowledge.renewed()
+
+    assert renewed is not None
+    assert renewed.logins == {"Anna"}
+    assert knowledge.current() == renewed
+    assert knowledge.renewed() == renewed
+    assert site.database.times_read == 1
+
+
+@pytest.mark.parametrize("is_there", [True, False], ids=["file", "file gone"])
+def test_without_an_answer_the_old_knowledge_stands(tmp_path: Path, is_there: bool) -> None:
+    site = Site(tmp_path)
+    age_snapshot(site.config, 6)
+    site.database.is_up = False
+    knowledge = _knowledge(site)
+    before = knowledge.current()
+    if not is_there:
+        os.unlink(site.config.snapshot_file)
+
+    assert before is not None
+    assert knowledge.renewed() == before
+
+
+def test_nothing_is_known_before_the_database_was_ever_read(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    os.unlink(site.config.snapshot_file)
+    site.database.is_up = False
+    knowledge = _knowledge(site)
+
+    assert knowledge.current() is None
+    assert knowledge.renewed() is None
+    assert site.database.times_read == 1
