@@ -46,6 +46,11 @@ def parse(words: Sequence[str]) -> Request:
     )
 
 
+def without_controls(text: str) -> str:
+    """The same text with a blank for each control character."""
+    return text.translate(_CONTROL_TO_BLANK)
+
+
 def plain(text: str) -> str:
     """User's text for a message or a log line: what a shell or a dialplan might act on becomes '?'."""
     return _UNSAFE_IN_A_MESSAGE.sub("?", text)[:60]
@@ -69,4 +74,4 @@ def _named(word: str) -> tuple[str, str]:
 def _clean(name: str, value: str) -> str:
     if len(value) > LIMITS[name]:
         raise BadArgument(f"{name} has {len(value)} characters: {LIMITS[name]} are allowed")
-    return value.translate(_CONTROL_TO_BLANK)
+    return without_controls(value)

@@ -1,5 +1,6 @@
 """Work that no caller waits for: a forked child in a session of its own, and the drain that it becomes."""
 
+import contextlib
 import os
 import sys
 import time
@@ -12,31 +13,35 @@ READ_WITHIN_SECONDS = 1.0
 _NICENESS = 10  # audio has the processor first
 
 
-def fork(work: Callable[[], None]) -> int:
+def fork(work: Callable[[], None], log_file: str) -> int:
     """Run work in a child that holds none of our pipes, and return its process id. Raises OSError.
 
-    The child ends with work: it never returns into the caller's code.
+    The child ends with work: it never returns into the caller's code. What nobody foresaw, in it or in the
+    program it becomes, is a traceback in log_file.
     """
     child = os.fork()
     if child:
         return child
     try:
-        _detach()
+        _detach(log_file)
         work()
     finally:
-        os._exit(0)
+        failure = sys.exc_info()
+        if failure[0]:
+            sys.excepthook(*failure)  # into the log file
+        os._exit(1 if failure[0] else 0)
 
 
-def become_drain(config: Config) -> None:
-    """Replace this process by a drain, which also renews the snapshot. Raises OSError."""
-    os.execv(sys.executable, [sys.executable, "-I", "-m", "noojee_agi.drain", config.path or "-"])
+def become(module: str, config: Config) -> None:
+    """Replace this process by `python -m noojee_agi.<module>`. Raises OSError."""
+    os.execv(sys.executable, [sys.executable, "-I", "-m", f"noojee_agi.{module}", config.path or "-"])
 
 
 def read_database(config: Config) -> None:
-    """Have the snapshot renewed, and wait for it for one second at most; the drain goes on beyond that."""
+    """Have the snapshot renewed, and wait for it for one second at most; the reader goes on beyond that."""
     before = snapshot.load(config.snapshot_file)
     try:
-        child = fork(lambda: become_drain(config))
+        child = fork(lambda: become("renew_snapshot", config), config.log_file)
     except OSError:
         return  # no process to be had: what is known must do
     deadline = time.monotonic() + READ_WITHIN_SECONDS
@@ -46,10 +51,12 @@ def read_database(config: Config) -> None:
         time.sleep(0.01)
 
 
-def _detach() -> None:
+def _detach(log_file: str) -> None:
     """Let go of Asterisk: it waits for our pipes to close (res_agi.c run_agi), and its signals end here."""
     null = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(null, descriptor)
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640), 2)
     os.setsid()
     os.nice(_NICENESS)

@@ -9,7 +9,7 @@ import re
 
 from asterisk import agi
 
-from noojee_agi import variables
+from noojee_agi import arguments, variables
 from noojee_agi.errors import CallGone, NoojeeError, NotStarted
 
 _REPLY = re.compile(r"(\d{3})([ -]|$)(.*)")
@@ -123,7 +123,7 @@ class _Agi(agi.AGI):  # type: ignore[misc]
 
     def _quote(self, string: str) -> str:
         escaped = re.sub(r'(["\\])', r"\\\1", str(string))
-        return '"' + re.sub(r"[\x00-\x1f\x7f]", " ", escaped) + '"'
+        return f'"{arguments.without_controls(escaped)}"'
 
     def get_result(self, stdin: object = None) -> dict[str, tuple[str, str]]:
         """The next reply. Lines that are none (HANGUP, usage text) are passed over."""

@@ -1,16 +1,21 @@
 """`noojee-agi check`: every stage between the dialplan and the database, with ok or what to do."""
 
 import os
+import pwd
 import stat
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from noojee_agi import spool
-from noojee_agi.config import Config
+from noojee_agi.config import SAFE_PATH, Config
 from noojee_agi.database import settings
 from noojee_agi.database.schema import open_store
 from noojee_agi.database.store import Store
 from noojee_agi.errors import NoojeeError
+
+_STUCK_SECONDS = 600
+_FULL_PERCENT = 0.1
 
 
 @dataclass(frozen=True)
@@ -64,33 +69,49 @@ def _writable(directory: str, option: str) -> str:
         raise _Problem(f"{directory} cannot be written by user {_user()}: chown asterisk: {directory}")
     if os.stat(directory).st_mode & stat.S_IRWXO:
         raise _Problem(f"{directory} is open to every user of this machine: chmod 0750 {directory}")
-    return f"{directory}, written as user {_user()}"
+    hint = " (only right if Asterisk runs as root)" if os.geteuid() == 0 else ""
+    return f"{directory}, written as user {_user()}{hint}"
 
 
-def _user() -> int:
-    return os.geteuid()
+def _user() -> str:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
 
 
 def _free_space(config: Config) -> str:
-    disk = os.statvfs(config.recordings_directory)
-    percent = 100 * disk.f_bavail / max(disk.f_blocks, 1)
+    percent = _free_percent(config.recordings_directory)
     if percent < config.recordings_min_free_percent:
         raise _Problem(
             f"{percent:.1f} % free, and below {config.recordings_min_free_percent:g} % no call is recorded"
         )
-    return f"{percent:.1f} % free, {disk.f_bavail * disk.f_frsize // 2**20} MiB"
+    if os.path.isdir(config.state_directory) and _free_percent(config.state_directory) < _FULL_PERCENT:
+        raise _Problem(f"the disk of {config.state_directory} is full: free some space")
+    return f"{percent:.1f} %"
+
+
+def _free_percent(directory: str) -> float:
+    try:
+        disk = os.statvfs(directory)
+    except OSError as exc:
+        raise _Problem(f"unknown, since {directory} cannot be used: {exc.strerror}") from exc
+    return 100 * disk.f_bavail / max(disk.f_blocks, 1)
 
 
 def _programs(programs: str) -> str:
     for name in ("start_record.py", "finish_record.py"):
         path = os.path.join(programs, name)
-        if not os.access(path, os.X_OK):
-            raise _Problem(f"{path} cannot be run by user {_user()}: install into a folder that it can enter")
+        if not SAFE_PATH.fullmatch(path) or not os.access(path, os.X_OK):
+            raise _Problem(
+                f"{path} cannot be run by user {_user()}:"
+                " install into a folder that it can enter, with a path of letters, digits and . _ - only"
+            )
     return programs
 
 
 def _key(config: Config) -> str:
-    with open_store(config.database_url).transaction() as connection:
+    with open_store(config.database_url).reading() as connection:
         if not settings.key_digest(connection):
             raise _Problem("none is set, so no call is recorded: noojee-agi apikey new")
     if not os.path.exists(config.snapshot_file):
@@ -99,11 +120,19 @@ def _key(config: Config) -> str:
 
 
 def _spool(config: Config) -> str:
-    return f"{len(spool.waiting(config.spool_directory))} events wait for the database"
+    waiting, oldest = len(spool.waiting(config.spool_directory)), spool.oldest(config.spool_directory)
+    if oldest and time.time() - oldest > _STUCK_SECONDS:
+        raise _Problem(
+            f"{waiting} events wait, the oldest for too long: run noojee-agi sync, see {config.log_file}"
+        )
+    return f"{waiting} events wait for the database"
 
 
 def _rejected(config: Config) -> str:
     aside = spool.rejected(config.spool_directory)
     if aside:
-        raise _Problem(f"{len(aside)} events were refused by the database: read {aside[0]}.reason")
+        raise _Problem(
+            f"{len(aside)} events were refused by the database: read {aside[0]}.reason, mend the cause,"
+            " and run noojee-agi sync --retry-rejected"
+        )
     return "none"

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import pwd
 import secrets
 import sys
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from typing import Any
 
 import click
 
-from noojee_agi import access, check, config, drain, install, spool
+from noojee_agi import access, check, config, drain, extensions, install, snapshot, spool
 from noojee_agi.config import Config
 from noojee_agi.database import queries, schema, settings
 from noojee_agi.database.store import Store
@@ -24,7 +25,7 @@ JSON_FIELDS = (
 )
 _COLUMNS = (
     *("started_at", "call_uniqueid", "leg", "extension", "owner", "tag"),
-    *("status", "duration_seconds", "file"),
+    *("status", "duration_seconds", "id", "file"),
 )
 _SHORT_KEY = 16
 
@@ -39,6 +40,13 @@ class _Commands(click.Group):
             if context.params["debug"]:
                 raise
             raise click.ClickException(str(exc)) from exc
+        except ImportError as exc:  # as another user than root
+            if context.params["debug"]:
+                raise
+            raise click.ClickException(
+                f"user {os.geteuid()} cannot read this installation ({exc}):"
+                " install it in a folder that Asterisk's user can enter, such as /opt/noojee-agi"
+            ) from exc
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -51,10 +59,15 @@ def cli(context: click.Context, debug: bool) -> None:
         return
     os.umask(0o027)
     context.obj = config.load(config.find(os.environ))
-    act_as_owner(context.obj.recordings_directory, may_be_missing=context.invoked_subcommand == "check")
+    directory = context.obj.recordings_directory
+    if context.invoked_subcommand == "check" and not os.path.isdir(directory):
+        directory = context.obj.state_directory
+        if not os.path.isdir(directory):
+            return  # check says so, and has no place to leave a file in
+    act_as_owner(directory)
 
 
-def act_as_owner(directory: str, may_be_missing: bool) -> None:
+def act_as_owner(directory: str) -> None:
     """As root, become the owner of the recordings: no file may be left that Asterisk's user cannot write.
 
     Raises ConfigurationError when the directory is not there to tell.
@@ -64,16 +77,20 @@ def act_as_owner(directory: str, may_be_missing: bool) -> None:
     try:
         owner = os.stat(directory)
     except OSError as exc:
-        if may_be_missing:
-            return
         raise ConfigurationError(
             f"[recordings] directory = {directory}: {exc.strerror}:"
             f" install -d -o asterisk -g asterisk -m 0750 {directory}"
         ) from exc
-    if owner.st_uid != 0:
+    if owner.st_uid == 0:
+        return
+    try:
+        account = pwd.getpwuid(owner.st_uid)
+        os.initgroups(account.pw_name, account.pw_gid)
+        os.setgid(account.pw_gid)
+    except KeyError:  # an owner that has no name here
         os.setgroups([])
         os.setgid(owner.st_gid)
-        os.setuid(owner.st_uid)
+    os.setuid(owner.st_uid)
 
 
 @cli.command("check")
@@ -124,8 +141,8 @@ def apikey_set(known: Config) -> None:
     if sys.stdin.isatty():
         key = click.prompt("apiKey", hide_input=True)
     else:
-        key = sys.stdin.readline().rstrip("\r\n")
-    if not key or key != key.strip() or not key.isprintable():
+        key = sys.stdin.buffer.readline().decode("utf-8", "replace").rstrip("\r\n")
+    if not key or key != key.strip() or not key.isprintable() or "\ufffd" in key:
         raise click.ClickException("an apiKey is one line of printable characters, no blanks at its ends")
     if len(key) < _SHORT_KEY:
         click.echo(f"warning: under {_SHORT_KEY} characters, it can be guessed from its digest", err=True)
@@ -139,10 +156,14 @@ def _set_key(known: Config, key: str) -> None:
 
 @contextlib.contextmanager
 def _changing(known: Config) -> Iterator[Any]:
-    """A transaction; then the snapshot, so that the next call knows."""
+    """A transaction, with the snapshot in it: when that cannot be written, nothing has changed.
+
+    It is written again after the commit: a drain may just have read what was there before.
+    """
     store = schema.open_store(known.database_url)
     with store.transaction() as connection:
         yield connection
+        snapshot.save(known.snapshot_file, settings.snapshot(connection))
     drain.renew_snapshot(store, known.snapshot_file)
 
 
@@ -159,6 +180,9 @@ def account() -> None:
 def account_add(known: Config, login: str, name: str, groups: tuple[str, ...]) -> None:
     """Add an enabled account."""
     _require_name(login, "LOGIN", 100)
+    _require_name(name or login, "--name", 255)
+    for group in groups:
+        _require_name(group, "--group", 100)
     with _changing(known) as connection:
         settings.add_account(connection, login, name or login, groups)
 
@@ -168,7 +192,7 @@ def account_add(known: Config, login: str, name: str, groups: tuple[str, ...]) -
 @click.pass_obj
 def account_list(known: Config, as_json: bool) -> None:
     """List all accounts with their groups and the extensions they are attached to."""
-    with schema.open_store(known.database_url).transaction() as connection:
+    with schema.open_store(known.database_url).reading() as connection:
         rows = settings.accounts(connection)
     if as_json:
         click.echo(json.dumps(rows, indent=1, ensure_ascii=False))
@@ -183,9 +207,11 @@ def account_list(known: Config, as_json: bool) -> None:
 @click.pass_obj
 def attach(known: Config, login: str, extension: str) -> None:
     """Let recordings of EXTENSION belong to LOGIN from now on; who had it until now is detached."""
+    extension = extensions.of_interface(extension)
     _require_name(extension, "EXTENSION", 149)
     with _changing(known) as connection:
         settings.attach(connection, login, extension)
+    click.echo(f"recordings of {extension} belong to {login} from now on")
 
 
 @cli.command()
@@ -194,7 +220,7 @@ def attach(known: Config, login: str, extension: str) -> None:
 def detach(known: Config, extension: str) -> None:
     """Let recordings of EXTENSION belong to nobody from now on."""
     with _changing(known) as connection:
-        settings.detach(connection, extension)
+        settings.detach(connection, extensions.of_interface(extension))
 
 
 def _require_name(value: str, what: str, limit: int) -> None:
@@ -205,6 +231,7 @@ def _require_name(value: str, what: str, limit: int) -> None:
 
 
 @cli.command()
+@click.option("--id", "leg_id", help="The leg's: RECORDING_ID.")
 @click.option("--tag", help="Of the leg, or External Reference of the call.")
 @click.option("--uniqueid", help="Of the channel or of the call.")
 @click.option("--owner", help="A login.")
@@ -224,17 +251,26 @@ def recordings(
 ) -> None:
     """List recording legs, oldest first."""
     wanted_legs = queries.Filter(
-        started_from=started_from.astimezone() if started_from else None,
-        started_to=started_to.astimezone() if started_to else None,
+        started_from=_local(started_from),
+        started_to=_local(started_to),
         **wanted,
     )
-    with schema.open_store(known.database_url).transaction() as connection:
+    with schema.open_store(known.database_url).reading() as connection:
+        if wanted_legs.heard_by and not settings.has_account(connection, wanted_legs.heard_by):
+            click.echo(f"there is no account {wanted_legs.heard_by}", err=True)
         rows = list(queries.legs(connection, wanted_legs))
     if as_json:
         legs = [{name: row[name] for name in JSON_FIELDS} for row in rows]
         click.echo(json.dumps(legs, indent=1, ensure_ascii=False, default=lambda value: value.isoformat()))
         return
     _table(_COLUMNS, [[_cell(row[name]) for name in _COLUMNS] for row in rows])
+
+
+def _local(moment: datetime | None) -> datetime | None:
+    try:
+        return moment.astimezone() if moment else None
+    except (ValueError, OverflowError) as exc:
+        raise click.ClickException(f"{moment} is out of range") from exc
 
 
 def _cell(value: object) -> str:
@@ -244,7 +280,9 @@ def _cell(value: object) -> str:
         return "yes" if value else "no"
     if isinstance(value, list):
         return ", ".join(value)
-    return "-" if value in (None, "") else str(value)
+    if value in (None, ""):
+        return "-"
+    return "".join(character if character.isprintable() else "?" for character in str(value))
 
 
 def _table(head: Any, rows: list[Any]) -> None:
@@ -255,21 +293,30 @@ def _table(head: Any, rows: list[Any]) -> None:
 
 
 @cli.command()
+@click.option("--retry-rejected", is_flag=True, help="Try again what the database has refused.")
 @click.pass_obj
-def sync(known: Config) -> None:
+def sync(known: Config, retry_rejected: bool) -> None:
     """Bring what waits in the spool into the database. Safe to repeat, and beside live calls."""
     store = schema.open_store(known.database_url)
-    drain.renew_snapshot(store, known.snapshot_file)
+    if retry_rejected:
+        spool.retry_rejected(known.spool_directory)
     waiting = len(spool.waiting(known.spool_directory))
     with click.progressbar(
         length=waiting, label="storing", hidden=not sys.stderr.isatty(), file=sys.stderr
     ) as bar:
         result = drain.run(store, known.spool_directory, bar.update)
+    closed = drain.close_silent_legs(store, known.server_name, known.spool_directory)
+    drain.renew_snapshot(store, known.snapshot_file)
     click.echo(f"{result.stored} events stored, {result.rejected} set aside, {len(result.left)} for later")
+    if closed:
+        click.echo(f"{closed} legs closed that had ended without a word")
     if result.busy:
         click.echo("another drain is at work and takes the rest")
-    for path in spool.rejected(known.spool_directory):
-        click.echo(f"refused by the database: {path}; the reason is in {path}.reason")
+    aside = spool.rejected(known.spool_directory)
+    for path in aside:
+        click.echo(f"refused by the database: {path}; the reason is in {path}.reason", err=True)
+    if aside:
+        raise click.ClickException("mend the cause, then run noojee-agi sync --retry-rejected")
 
 
 @cli.command("install-agi")

@@ -6,12 +6,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 
+from noojee_agi import spool
 from noojee_agi.errors import ConfigurationError
 
 FILE_NAME = "noojee_agi.conf"
 
 # Asterisk parses these twice and hands one of them to a shell: nothing in them may need quoting.
-_SAFE_PATH = re.compile(r"/[A-Za-z0-9._/-]{0,254}")
+SAFE_PATH = re.compile(r"/[A-Za-z0-9._+@=~:/-]{0,254}")
 _SAFE_FORMAT = re.compile(r"[A-Za-z0-9]{1,12}")
 # Those of MixMonitor's options that name no file, variable or mailbox and delete nothing.
 _SAFE_OPTIONS = re.compile(r"(?:[bpPScn]|B\(\d{1,4}\)|s\(\d{1,5}\)|[vVW]\(-?[0-4]\))*")
@@ -44,7 +45,7 @@ class Config:
 
     @property
     def spool_directory(self) -> str:
-        return os.path.join(self.recordings_directory, ".spool")
+        return spool.directory_in(self.recordings_directory)
 
     @property
     def snapshot_file(self) -> str:
@@ -75,10 +76,8 @@ def load(path: str) -> Config:
     """
     if not path:
         return Config()
-    if not _SAFE_PATH.fullmatch(path):
-        raise ConfigurationError(
-            f"{path}: the configuration file's path must be absolute, at most 255 letters, digits and . _ -"
-        )
+    if not SAFE_PATH.fullmatch(path):
+        raise ConfigurationError(f"{path}: the configuration file's path {_ABSOLUTE}")
     parser = configparser.ConfigParser(interpolation=None, default_section="\n")
     try:
         with open(path, encoding="utf-8") as file:
@@ -88,6 +87,10 @@ def load(path: str) -> Config:
     except (configparser.Error, UnicodeDecodeError) as exc:
         first_line = str(exc).splitlines()[0] if isinstance(exc, configparser.Error) else "it is not UTF-8"
         raise ConfigurationError(f"{path}: not an INI file: {first_line}") from exc
+    for section in parser.sections():
+        for option, text in parser.items(section):
+            if " ;" in text:
+                raise ConfigurationError(f"{path}: [{section}] {option}: comments go on lines of their own")
     given = {
         f"{section}_{option}": (f"{path}: [{section}] {option}", text)
         for section in parser.sections()
@@ -127,10 +130,10 @@ def _value(where: str, kind: object, text: str) -> object:
     return text
 
 
-_ABSOLUTE = "must be an absolute path of at most 255 letters, digits and . _ -: Asterisk hands it to a shell"
+_ABSOLUTE = "must be an absolute path of at most 255 letters, digits and . _ + @ = ~ : - (Asterisk hands it to a shell)"
 _RULES = [
-    ("recordings_directory", _SAFE_PATH, _ABSOLUTE),
-    ("state_directory", _SAFE_PATH, _ABSOLUTE),
+    ("recordings_directory", SAFE_PATH, _ABSOLUTE),
+    ("state_directory", SAFE_PATH, _ABSOLUTE),
     ("recordings_format", _SAFE_FORMAT, "must be a file format of Asterisk such as wav (letters and digits)"),
     (
         "recordings_mixmonitor_options",

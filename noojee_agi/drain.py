@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from noojee_agi import config, log, recording, sidecar, snapshot, spool
+from noojee_agi import closing, config, log, recording, sidecar, snapshot, spool, wav
 from noojee_agi.database import intake, queries, settings
 from noojee_agi.database.schema import open_store
 from noojee_agi.database.store import Store
 from noojee_agi.errors import NoojeeError, StoreRejected
-from noojee_agi.recording import Event, Leg
+from noojee_agi.recording import Event, Leg, leg_id
 
 logger = logging.getLogger(__name__)
 
@@ -48,11 +48,25 @@ def run(store: Store, spool_directory: str, progress: Callable[[int], None] = la
             return result
 
 
+def close_silent_legs(store: Store, server: str, spool_directory: str) -> int:
+    """Close the legs of this server that ended without a word; returns how many.
+
+    Raises StoreUnavailable and OSError.
+    """
+    with store.reading() as connection:
+        open_legs = queries.open_legs(connection, server)
+    endings = list(closing.endings(open_legs, recording.now()))
+    for ending in endings:
+        spool.put(spool_directory, ending)
+    if endings:
+        run(store, spool_directory)
+    return len(endings)
+
+
 def renew_snapshot(store: Store, path: str) -> None:
     """Read what the call path must know. Raises StoreUnavailable and OSError."""
-    with store.transaction() as connection:
-        digest, logins = settings.key_digest(connection), settings.enabled_logins(connection)
-    snapshot.save(path, digest, logins)
+    with store.reading() as connection:
+        snapshot.save(path, settings.snapshot(connection))
 
 
 def _next_batch(spool_directory: str, result: Result) -> list[str]:
@@ -62,16 +76,22 @@ def _next_batch(spool_directory: str, result: Result) -> list[str]:
 
 
 def _store_batch(store: Store, paths: list[str], result: Result) -> None:
-    """In one transaction; when one event is refused, each in its own."""
-    events = dict(_readable(paths, result))
+    events = _readable(paths, result)
+    if events:
+        _store_together(store, events, result)
+
+
+def _store_together(store: Store, events: list[tuple[str, Event]], result: Result) -> None:
+    """In one transaction; when that is refused, halve until the refused one stands alone."""
     try:
         _store(store, events, result)
-    except StoreRejected:
-        for path, event in events.items():
-            try:
-                _store(store, {path: event}, result)
-            except StoreRejected as exc:
-                _set_aside(path, event, str(exc), result)
+    except StoreRejected as exc:
+        if len(events) == 1:
+            _set_aside(*events[0], str(exc), result)
+            return
+        middle = len(events) // 2
+        _store_together(store, events[:middle], result)
+        _store_together(store, events[middle:], result)
 
 
 def _readable(paths: list[str], result: Result) -> list[tuple[str, Event]]:
@@ -79,25 +99,39 @@ def _readable(paths: list[str], result: Result) -> list[tuple[str, Event]]:
     for path in paths:
         try:
             events.append((path, spool.read(path)))
-        except (ValueError, KeyError, TypeError, AttributeError) as exc:
+        except OSError as exc:
+            logger.error("%s cannot be read, tried again later: %s", path, exc.strerror)
+            result.left.add(path)
+        except (ValueError, KeyError, TypeError, RecursionError) as exc:
             spool.reject(path, f"not an event of this program: {exc!r}")
             logger.error("%s is damaged: set aside", path)
             result.rejected += 1
     return events
 
 
-def _store(store: Store, events: dict[str, Event], result: Result) -> None:
-    """Commit, then write the side-cars, then forget the events: a crash in between only repeats this."""
+def _store(store: Store, events: list[tuple[str, Event]], result: Result) -> None:
+    """Commit, mend files, write side-cars, and only then forget the events: a crash just repeats this."""
     with store.transaction() as connection:
-        for event in events.values():
+        for _, event in events:
             intake.store(connection, event)
-        ids = {event.id if isinstance(event, Leg) else event.leg_id for event in events.values()}
-        legs = queries.legs_of_the_calls_of(connection, ids)
+        legs = queries.legs_of_the_calls_of(connection, {leg_id(event) for _, event in events})
     for leg in legs:
-        sidecar.write(leg)
-    for path in events:
-        os.unlink(path)
-    result.stored += len(events)
+        if leg["status"] == "interrupted":
+            _repair(leg["file"])
+    without_side_car = {leg["id"] for leg in legs if not sidecar.write(leg)}
+    for path, event in events:
+        if leg_id(event) in without_side_car:
+            result.left.add(path)
+        else:
+            os.unlink(path)
+            result.stored += 1
+
+
+def _repair(file: str) -> None:
+    try:
+        wav.repair(file)
+    except OSError as exc:
+        logger.error("%s: its header cannot be repaired: %s", file, exc.strerror)
 
 
 def _set_aside(path: str, event: Event, reason: str, result: Result) -> None:
@@ -105,18 +139,20 @@ def _set_aside(path: str, event: Event, reason: str, result: Result) -> None:
         result.left.add(path)
         return
     spool.reject(path, reason)
-    logger.error("%s set aside: %s; see noojee-agi sync", path, reason)
+    logger.error("%s set aside: %s", path, reason)
     result.rejected += 1
 
 
 def main(path: str) -> None:
-    """The background drain: renews the snapshot, since a call may be waiting for that, and then drains."""
+    """The background drain."""
     known = config.load("" if path == "-" else path)
     log.to_file(known)
     try:
         store = open_store(known.database_url)
-        renew_snapshot(store, known.snapshot_file)
         result = run(store, known.spool_directory)
+        if not result.busy:
+            close_silent_legs(store, known.server_name, known.spool_directory)
+        renew_snapshot(store, known.snapshot_file)
     except (NoojeeError, OSError) as exc:
         waiting = len(spool.waiting(known.spool_directory))
         logger.error("%d events wait in the spool: %s", waiting, exc)

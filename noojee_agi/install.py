@@ -1,5 +1,6 @@
 """Where our programs lie, and how Asterisk finds them."""
 
+import contextlib
 import os
 import re
 import sys
@@ -39,6 +40,8 @@ def link_programs(folder: str) -> list[str]:
             raise ConfigurationError(f"{target} is not there: install noojee-agi with pip")
         if os.path.lexists(link) and not os.path.islink(link):
             raise ConfigurationError(f"{link} is a file of somebody else: move it away first")
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{link}.new")
         os.symlink(target, f"{link}.new")
         os.replace(f"{link}.new", link)
         links.append(f"{link} -> {target}")

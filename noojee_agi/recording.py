@@ -4,13 +4,14 @@ import json
 import os
 import re
 import uuid
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timezone
 
+from noojee_agi import wav
+
 STARTED, FINISHED = "started", "finished"  # the kinds of event, also in the names of their files
-EMPTY_FILE_BYTES = 44  # a bare WAV header: Asterisk opened the file and wrote no audio
+EMPTY_FILE_BYTES = 44  # a bare WAV header's length; what else is as short has no audio either
 _STORED_AS = {"wav49": "WAV"}  # app_mixmonitor.c mixmonitor_save_prep
-_HEADER_BYTES = 44
 
 
 @dataclass(frozen=True)
@@ -41,16 +42,25 @@ class Leg:
 
 @dataclass(frozen=True)
 class Ending:
-    """How a leg ended: status completed, empty or failed; duration in seconds."""
+    """How a leg ended: status completed, empty, failed or interrupted; duration in seconds."""
 
     leg_id: str
     status: str
     ended_at: datetime
     bytes: int | None = None
-    duration_seconds: float | None = None
+    duration_seconds: float | int | None = None
 
 
 Event = Leg | Ending
+
+
+@dataclass(frozen=True)
+class OpenLeg:
+    """A leg that the database believes to be recording."""
+
+    id: str
+    file: str
+    started_at: datetime
 
 
 def now() -> datetime:
@@ -69,24 +79,15 @@ def file_path(directory: str, uniqueid: str, leg_id: str, file_format: str, star
 
 
 def ending(leg_id: str, file: str, ended_at: datetime) -> Ending:
-    """What the closed file says of the leg; duration None when it has no RIFF header to tell."""
+    """What the closed file says of the leg; duration None when it is no WAV file. Raises OSError."""
     try:
         size = os.path.getsize(file)
-        with open(file, "rb") as audio:
-            header = audio.read(_HEADER_BYTES)
+        header = wav.read(file)
     except FileNotFoundError:
         return Ending(leg_id, "failed", ended_at)
-    if size <= EMPTY_FILE_BYTES:
+    if size <= (header.data_at if header else EMPTY_FILE_BYTES):
         return Ending(leg_id, "empty", ended_at, size, 0.0)
-    return Ending(leg_id, "completed", ended_at, size, _duration(header, size))
-
-
-def _duration(header: bytes, size: int) -> float | None:
-    """Seconds of audio by the header's bytes per second (RIFF fmt chunk, offset 28)."""
-    bytes_per_second = int.from_bytes(header[28:32], "little")
-    if header[:4] != b"RIFF" or not bytes_per_second:
-        return None
-    return round((size - _HEADER_BYTES) / bytes_per_second, 3)
+    return Ending(leg_id, "completed", ended_at, size, header.seconds if header else None)
 
 
 def to_json(event: Event) -> str:
@@ -98,20 +99,39 @@ def to_json(event: Event) -> str:
     return json.dumps(content, indent=1, ensure_ascii=False)
 
 
+def leg_id(event: Event) -> str:
+    return event.id if isinstance(event, Leg) else event.leg_id
+
+
 def kind(event: Event) -> str:
     return STARTED if isinstance(event, Leg) else FINISHED
 
 
 def from_json(text: str) -> Event:
     """The event in a spool file. Raises ValueError, KeyError or TypeError when it is not one of ours."""
-    fields = dict(json.loads(text))
-    event_kind = fields.pop("event")
+    content = dict(json.loads(text))
+    event_kind = content.pop("event")
     for name in ("started_at", "ended_at"):
-        if name in fields:
-            fields[name] = datetime.fromisoformat(fields[name])
+        if name in content:
+            content[name] = datetime.fromisoformat(content[name])
     if event_kind == STARTED:
-        fields["extensions"] = tuple(fields["extensions"])
-        return Leg(**fields)
+        content["extensions"] = tuple(content["extensions"])
+        return _checked(Leg(**content))
     if event_kind == FINISHED:
-        return Ending(**fields)
+        return _checked(Ending(**content))
     raise ValueError(f"unknown event {event_kind!r}")
+
+
+def _checked(event: Event) -> Event:
+    """The event, whose file somebody may have touched. Raises TypeError."""
+    for each in fields(event):
+        value = getattr(event, each.name)
+        if each.name == "extensions":
+            is_right = all(isinstance(one, str) for one in value)
+        else:
+            is_right = isinstance(value, each.type)  # type: ignore[arg-type]
+        if not is_right or (isinstance(value, datetime) and value.tzinfo is None):
+            raise TypeError(f"{each.name} = {value!r}")
+        if isinstance(value, str) and "\0" in value:
+            raise TypeError(f"{each.name} holds a NUL")
+    return event

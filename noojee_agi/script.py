@@ -19,25 +19,35 @@ def run_agi(program: str) -> None:
         lambda: config.load(config.find(os.environ)),
         background.read_database,
     )
+    known = report.config
+    if known is None:  # it cannot be read: the dialplan and Asterisk's log say so
+        if report.failure:
+            sys.excepthook(type(report.failure), report.failure, report.failure.__traceback__)
+        os._exit(0)
     try:
-        background.fork(lambda: _afterwards(report))
+        background.fork(lambda: _afterwards(report, known), known.log_file)
     except OSError:
-        _afterwards(report)  # no process to be had: the caller waits for the log line, nothing is lost
+        _log(
+            report, known
+        )  # no process to be had: the caller waits for this, and the event for the next drain
     os._exit(0)
 
 
 def run_finish() -> None:
     """MixMonitor's end command: finish_record.py <configuration or -> <leg id> <file>."""
     path, leg_id, file = sys.argv[1:]
-    settings = config.load("" if path == "-" else path)
+    failure = None
     try:
-        finish_record(leg_id, file, settings)
-        background.fork(lambda: _drain(settings, leg_id))
+        finish_record(leg_id, file)
     except OSError as exc:
+        failure = exc  # such as a full disk: a later drain closes the leg
+    known = config.load("" if path == "-" else path)
+    if failure:
         from noojee_agi import log
 
-        log.to_file(settings)
-        log.logger.error("leg %s has ended, and that cannot be noted: %s; run noojee-agi sync", leg_id, exc)
+        log.to_file(known)
+        log.logger.error("leg %s has ended, and that cannot be noted now: %s", leg_id, failure)
+    background.fork(lambda: _drain(known, leg_id), known.log_file)
 
 
 def _streams() -> tuple[io.TextIOBase, io.TextIOBase]:
@@ -47,24 +57,25 @@ def _streams() -> tuple[io.TextIOBase, io.TextIOBase]:
     return reader, writer
 
 
-def _afterwards(report: session.Report) -> None:
+def _afterwards(report: session.Report, known: Config) -> None:
     """What the caller does not wait for."""
+    _log(report, known)
+    _drain(known, report.answer.leg_id)
+
+
+def _log(report: session.Report, known: Config) -> None:
     from noojee_agi import log  # 6 ms that no caller has to wait for
 
-    if report.config is None:
-        return  # the configuration cannot be read: the dialplan and Asterisk's log say so
-    log.to_file(report.config)
+    log.to_file(known)
     log.session(report)
-    try:
-        _drain(report.config, report.answer.leg_id)
-    except OSError as exc:
-        log.logger.error("no drain: %s; run noojee-agi sync", exc)
 
 
-def _drain(settings: Config, leg_id: str) -> None:
-    waiting = spool.waiting(settings.spool_directory)
-    for path in waiting:
+def _drain(known: Config, leg_id: str) -> None:
+    """Force the leg's events to the disk; then become the drain, unless there is one at work."""
+    for path in spool.waiting(known.spool_directory):
         if leg_id and leg_id in path:
             spool.settle(path)
-    if waiting:
-        background.become_drain(settings)
+    with spool.lock(known.spool_directory) as is_free:
+        pass
+    if is_free:
+        background.become("drain", known)

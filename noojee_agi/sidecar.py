@@ -10,22 +10,28 @@ from noojee_agi import spool
 
 logger = logging.getLogger(__name__)
 
+SUFFIX = ".json"
+
 
 def path_for(file: str) -> str:
     """The side-car of this audio file."""
-    return f"{os.path.splitext(file)[0]}.json"
+    return f"{os.path.splitext(file)[0]}{SUFFIX}"
 
 
-def write(leg: dict[str, Any]) -> None:
-    """Write or renew the side-car. Its folder gone (recordings moved or purged) is no failure.
+def write(leg: dict[str, Any]) -> bool:
+    """Write or renew the side-car. False when that must be tried again, such as on a full disk.
 
-    Raises OSError.
+    When its folder is gone (recordings moved or purged) there is nothing to try again.
     """
     path = path_for(leg["file"])
     try:
         spool.write(path, json.dumps(leg, indent=1, ensure_ascii=False, default=_text) + "\n")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         logger.warning("no side-car %s: its folder is gone", path)
+    except OSError as exc:
+        logger.error("no side-car %s, tried again later: %s", path, exc.strerror)
+        return False
+    return True
 
 
 def _text(value: object) -> str:

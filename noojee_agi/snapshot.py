@@ -36,10 +36,13 @@ def load(path: str) -> Snapshot | None:
         return None
 
 
-def save(path: str, key_digest: str, logins: frozenset[str]) -> None:
-    """Write what was read of the database just now. Raises OSError."""
-    content = asdict(Snapshot(key_digest, logins, recording.now()))
-    content["logins"] = sorted(logins)
+def save(path: str, snapshot: Snapshot) -> None:
+    """Write what was read of the database, unless somebody has read it later. Raises OSError."""
+    there = load(path)
+    if there and snapshot.read_at < there.read_at <= recording.now():
+        return
+    content = asdict(snapshot)
+    content["logins"] = sorted(snapshot.logins)
     content["read_at"] = content["read_at"].isoformat()
     spool.write(path, json.dumps(content, indent=1, ensure_ascii=False))
 

@@ -13,8 +13,14 @@ from collections.abc import Iterator
 from noojee_agi import recording
 
 REJECTED = "rejected"
+_DIRECTORY = ".spool"
 _SUFFIX = ".json"
 _LOCK = ".lock"
+
+
+def directory_in(recordings_directory: str) -> str:
+    """The spool of these recordings."""
+    return os.path.join(recordings_directory, _DIRECTORY)
 
 
 def put(directory: str, event: recording.Event) -> str:
@@ -23,8 +29,7 @@ def put(directory: str, event: recording.Event) -> str:
     Raises OSError.
     """
     make_folder(directory)
-    leg_id = event.id if isinstance(event, recording.Leg) else event.leg_id
-    name = f"{time.time_ns():020d}-{recording.kind(event)}-{leg_id}{_SUFFIX}"
+    name = f"{time.time_ns():020d}-{recording.kind(event)}-{recording.leg_id(event)}{_SUFFIX}"
     path = os.path.join(directory, name)
     write(path, recording.to_json(event))
     return path
@@ -79,6 +84,25 @@ def waiting(directory: str) -> list[str]:
 def rejected(directory: str) -> list[str]:
     """The events that the database will never take. Raises OSError."""
     return waiting(os.path.join(directory, REJECTED))
+
+
+def oldest(directory: str) -> float | None:
+    """When the event that waits longest was written, in seconds of time.time(). Raises OSError."""
+    times = []
+    for path in waiting(directory):
+        with contextlib.suppress(FileNotFoundError):  # a drain was quicker
+            times.append(os.stat(path).st_mtime)
+    return min(times, default=None)
+
+
+def retry_rejected(directory: str) -> int:
+    """Put what was set aside back into the queue; returns how many. Raises OSError."""
+    paths = rejected(directory)
+    for path in paths:
+        os.rename(path, os.path.join(directory, os.path.basename(path)))
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{path}.reason")
+    return len(paths)
 
 
 def read(path: str) -> recording.Event:

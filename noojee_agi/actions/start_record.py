@@ -10,7 +10,7 @@ import time
 from noojee_agi import access, arguments, extensions, recording, spool, variables
 from noojee_agi.answer import Answer
 from noojee_agi.arguments import Request
-from noojee_agi.config import Config
+from noojee_agi.config import SAFE_PATH, Config
 from noojee_agi.errors import BadArgument, CallGone, NoojeeError, NoSuchCall, NotStarted, TooLittleSpace
 from noojee_agi.recording import Ending, Leg
 from noojee_agi.snapshot import Knowledge
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from noojee_agi.channel import Channel
 
 FILE_SEEN_WITHIN_SECONDS = 1.0
+_FINISH_PROGRAM = "finish_record.py"
 
 
 def start_record(
@@ -33,6 +34,7 @@ def start_record(
     asked, on_call = _this_call(request.exten_or_uniqueid, channel)
     agent_known = _check_agent(request.agent_login_name, config, knowledge)
     _check_free_space(config)
+    _check_finish_program(programs)
     leg = _new_leg(request, channel, config, asked, on_call, agent_known)
     replaced = channel.mixmonitor_id()
 
@@ -45,7 +47,8 @@ def start_record(
     except NoojeeError as exc:
         _undo(leg, channel, config, replaced)
         return Answer(exc.status, str(exc), leg.id)
-    _end_replaced(channel, replaced)
+    with contextlib.suppress(CallGone):  # then the former leg ends too
+        _end_replaced(channel, replaced)
     return Answer(200, _remark(request, agent_known), leg.id, leg.file)
 
 
@@ -102,6 +105,16 @@ def _check_free_space(config: Config) -> None:
         raise TooLittleSpace(
             f"the disk of {directory} has {percent:.1f} % free, below min_free_percent"
             f" = {config.recordings_min_free_percent:g}: free some space"
+        )
+
+
+def _check_finish_program(programs: str) -> None:
+    """Without it no leg would end; and MixMonitor hands its path to a shell."""
+    program = f"{programs}/{_FINISH_PROGRAM}"
+    if not SAFE_PATH.fullmatch(program) or not os.access(program, os.X_OK):
+        raise NotStarted(
+            f"{program} cannot be run: install in a path of letters, digits and . _ - that Asterisk's user"
+            " can enter, then run noojee-agi install-agi (it links, a copy does not do)"
         )
 
 
@@ -174,7 +187,7 @@ def _options(config: Config) -> str:
 
 def _end_command(leg: Leg, config: Config, programs: str) -> str:
     """Runs without AGI's environment, so the configuration's path goes with it; '-' is none."""
-    return f"{programs}/finish_record.py {config.path or '-'} {leg.id} {leg.file}"
+    return f"{programs}/{_FINISH_PROGRAM} {config.path or '-'} {leg.id} {leg.file}"
 
 
 def _see(file: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Select, exists, or_, select
 
 from noojee_agi.database.tables import account, account_group, call_record, recording_leg, team_member
+from noojee_agi.recording import OpenLeg
 
 _HEARS_ALL = ("Administrator", "Recording Manager")
 
@@ -16,6 +17,7 @@ _HEARS_ALL = ("Administrator", "Recording Manager")
 class Filter:
     """What to look for; None means any. started: a leg's, from (inclusive) and to (exclusive)."""
 
+    leg_id: str | None = None
     tag: str | None = None
     uniqueid: str | None = None
     owner: str | None = None
@@ -39,6 +41,17 @@ def legs_of_the_calls_of(connection: Connection, leg_ids: Iterable[str]) -> list
     calls = select(recording_leg.c.call_record_id).where(recording_leg.c.id.in_(list(leg_ids)))
     statement = _legs().where(recording_leg.c.call_record_id.in_(calls))
     return [dict(row._mapping) for row in connection.execute(statement)]
+
+
+def open_legs(connection: Connection, server: str) -> list[OpenLeg]:
+    """The legs of this server that are thought to be recording."""
+    leg = recording_leg.c
+    rows = connection.execute(
+        select(leg.id, leg.file, leg.started_at)
+        .join(call_record, call_record.c.id == leg.call_record_id)
+        .where(leg.status == "recording", call_record.c.server == server)
+    )
+    return [OpenLeg(row.id, row.file, row.started_at) for row in rows]
 
 
 def _legs() -> Select[Any]:
@@ -75,6 +88,8 @@ def _legs() -> Select[Any]:
 
 def _conditions(wanted: Filter) -> Iterator[ColumnElement[bool]]:
     leg, call = recording_leg.c, call_record.c
+    if wanted.leg_id is not None:
+        yield leg.id == wanted.leg_id
     if wanted.tag is not None:
         yield or_(leg.tag == wanted.tag, call.external_reference == wanted.tag)
     if wanted.uniqueid is not None:
@@ -96,17 +111,23 @@ def may_hear(login: str) -> ColumnElement[bool]:
     listener = account.alias("listener")
     leading, member = team_member.alias("leading"), team_member.alias("member")
     started = recording_leg.c.started_at
-    hears_all = exists().where(
-        account_group.c.account_id == listener.c.id, account_group.c.group_name.in_(_HEARS_ALL)
+    hears_all = (
+        exists()
+        .where(account_group.c.account_id == listener.c.id, account_group.c.group_name.in_(_HEARS_ALL))
+        .correlate_except(account_group)
     )
-    leads_owner = exists().where(
-        leading.c.account_id == listener.c.id,
-        leading.c.is_leader,
-        leading.c.left_at.is_(None),
-        member.c.team_id == leading.c.team_id,
-        member.c.account_id == recording_leg.c.owner_id,
-        member.c.joined_at <= started,
-        or_(member.c.left_at.is_(None), member.c.left_at > started),
+    leads_owner = (
+        exists()
+        .where(
+            leading.c.account_id == listener.c.id,
+            leading.c.is_leader,
+            leading.c.left_at.is_(None),
+            member.c.team_id == leading.c.team_id,
+            member.c.account_id == recording_leg.c.owner_id,
+            member.c.joined_at <= started,
+            or_(member.c.left_at.is_(None), member.c.left_at > started),
+        )
+        .correlate_except(leading, member)
     )
     own = recording_leg.c.owner_id == listener.c.id
     return exists().where(listener.c.login == login, listener.c.enabled, or_(hears_all, leads_owner, own))

@@ -8,6 +8,7 @@ from sqlalchemy import Connection, delete, select, true, update
 from noojee_agi import recording
 from noojee_agi.database.tables import account, account_group, extension_attachment, system_variable
 from noojee_agi.errors import BadArgument
+from noojee_agi.snapshot import Snapshot
 
 _API_KEY = "apiKey"
 _ACCOUNTS = uuid.UUID("c0a6e9b4-5f0d-4d3e-8f0a-9f3b6d1f2a77")
@@ -32,13 +33,23 @@ def set_key_digest(connection: Connection, digest: str) -> None:
     )
 
 
+def snapshot(connection: Connection) -> Snapshot:
+    """What the call path must know, as of now."""
+    read_at = recording.now()
+    return Snapshot(key_digest(connection), enabled_logins(connection), read_at)
+
+
+def has_account(connection: Connection, login: str) -> bool:
+    return connection.scalar(select(account.c.id).where(account.c.login == login)) is not None
+
+
 def enabled_logins(connection: Connection) -> frozenset[str]:
     return frozenset(connection.scalars(select(account.c.login).where(account.c.enabled)))
 
 
 def add_account(connection: Connection, login: str, name: str, groups: tuple[str, ...]) -> None:
     """Raises BadArgument when there is one of that login."""
-    if connection.scalar(select(account.c.id).where(account.c.login == login)):
+    if has_account(connection, login):
         raise BadArgument(f"there is an account {login} already: see noojee-agi account list")
     new_id = account_id(login)
     connection.execute(account.insert().values(id=new_id, login=login, name=name, enabled=True))

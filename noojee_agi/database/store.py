@@ -1,10 +1,11 @@
 """Connections and transactions; here the driver's errors become our own."""
 
 import contextlib
+import sqlite3
+import time
 from collections.abc import Iterator
-from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, exc, inspect, make_url, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, exc, inspect, make_url, text
 from sqlalchemy.pool import NullPool
 
 from noojee_agi.errors import ConfigurationError, StoreRejected, StoreUnavailable
@@ -25,19 +26,25 @@ class Store:
         """Raises ConfigurationError when the url is none. Connects only when used."""
         try:
             self.url = make_url(url)
-            self.engine = _engine(url)
-        except (exc.ArgumentError, exc.NoSuchModuleError, ValueError) as error:
+            if self.url.get_backend_name() not in ("sqlite", "postgresql"):
+                raise ConfigurationError("[database] url: only sqlite and postgresql are supported")
+            if "@" in (self.url.host or "") or "password" in self.url.query:
+                raise ConfigurationError(
+                    "[database] url: write user:password@ before the host, and %40 for each @ in the password"
+                )
+            if self.url.get_backend_name() == "sqlite" and not (self.url.database or "").startswith("/"):
+                raise ConfigurationError("[database] url: give sqlite an absolute path: sqlite:////path/file")
+            self.engine = _engine(self.url)
+        except (exc.ArgumentError, exc.NoSuchModuleError, ImportError, ValueError) as error:
             raise ConfigurationError(
                 "[database] url is not a database address such as sqlite:////var/lib/noojee-agi/noojee.db"
                 " or postgresql+psycopg2://user:password@host/name"
             ) from error
-        if self.url.get_backend_name() not in ("sqlite", "postgresql"):
-            raise ConfigurationError("[database] url: only sqlite and postgresql are supported")
 
     @property
     def name(self) -> str:
-        """The address without its password."""
-        return self.url.render_as_string(hide_password=True)
+        """The address without its password, also in a query string."""
+        return self.url.set(query={}).render_as_string(hide_password=True)
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Connection]:
@@ -45,9 +52,15 @@ class Store:
         with self._own_errors(), self.engine.begin() as connection:
             yield connection
 
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A connection that changes nothing and, with SQLite, keeps no writer waiting."""
+        with self._own_errors(), self.engine.execution_options(sqlite_begin="BEGIN").begin() as connection:
+            yield connection
+
     def revision(self) -> str:
         """The newest migration that the database has; empty when it has no tables yet."""
-        with self.transaction() as connection:
+        with self.reading() as connection:
             if not inspect(connection).has_table("alembic_version"):
                 return ""
             return str(connection.scalar(text("SELECT version_num FROM alembic_version")) or "")
@@ -69,26 +82,49 @@ def _first_line(error: Exception) -> str:
     return (str(cause).strip() or type(cause).__name__).splitlines()[0]
 
 
-def _engine(url: str) -> Engine:
-    if make_url(url).get_backend_name() == "sqlite":
+def _engine(url: URL) -> Engine:
+    if url.get_backend_name() == "sqlite":
         engine = create_engine(url, poolclass=NullPool, connect_args={"timeout": _LOCK_SECONDS})
         event.listen(engine, "connect", _on_sqlite_connect)
-        event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+        event.listen(engine, "begin", _on_sqlite_begin)
         return engine
     engine = create_engine(url, poolclass=NullPool, connect_args={"connect_timeout": _CONNECT_SECONDS})
     event.listen(engine, "begin", _on_postgresql_begin)
     return engine
 
 
-def _on_sqlite_connect(connection: Any, _: object) -> None:
+def _on_sqlite_connect(connection: sqlite3.Connection, _: object) -> None:
     """The driver must not begin transactions by itself: it would leave DDL outside of them."""
     connection.isolation_level = None
-    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
-        connection.execute(f"PRAGMA {pragma}")
+    _set_wal(connection)
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _on_sqlite_begin(connection: Connection) -> None:
+    """A transaction that is going to write says so at once: waiting for the lock later would fail."""
+    connection.exec_driver_sql(connection.get_execution_options().get("sqlite_begin", "BEGIN IMMEDIATE"))
+
+
+def _set_wal(connection: sqlite3.Connection) -> None:
+    """SQLite does not wait here for another process that is just doing the same."""
+    deadline = time.monotonic() + _LOCK_SECONDS
+    while connection.execute("PRAGMA journal_mode").fetchone() != ("wal",):
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
 
 
 def _on_postgresql_begin(connection: Connection) -> None:
-    """Per transaction, not per connection: so it works through pgbouncer too."""
+    """Per transaction, not per connection: so it works through pgbouncer too.
+
+    A commit that is said to be done must be: the event is forgotten then.
+    """
     connection.exec_driver_sql(
-        f"SET LOCAL lock_timeout = '{_LOCK_SECONDS}s'; SET LOCAL statement_timeout = '{_STATEMENT_SECONDS}s'"
+        f"SET LOCAL lock_timeout = '{_LOCK_SECONDS}s'; SET LOCAL statement_timeout = '{_STATEMENT_SECONDS}s';"
+        " SELECT set_config('synchronous_commit', 'on', true)"
+        " WHERE current_setting('synchronous_commit') = 'off'"
     )

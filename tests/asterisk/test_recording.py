@@ -53,7 +53,7 @@ def test_a_queues_recording_belongs_to_whom_the_answering_agents_extension_is_at
 def test_an_outbound_calls_recording_belongs_to_the_channels_own_extension(pbx: Pbx) -> None:
     pbx.site.cli("attach", "Fred", "511")
 
-    view = pbx.dial("AGI(start_record.py,,outbound)", extension="511")
+    view = pbx.dial("Gosub(own-extension,s,1)", extension="511")  # where the dialled extension is s
 
     leg = pbx.leg(view)
     assert (leg["owner"], leg["extension"]) == ("Fred", "511")

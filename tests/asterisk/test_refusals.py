@@ -1,5 +1,6 @@
 """Nothing is recorded that may not be, every refusal says why, and the call goes on."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -129,3 +130,16 @@ def test_a_key_that_was_changed_elsewhere_is_right_at_once(pbx: Pbx) -> None:
     pbx.site.cli("apikey", "set", text=pbx.site.key + "\n")
     assert view.status == "200"
     pbx.leg(view)
+
+
+def test_a_folder_that_cannot_be_written_is_503(pbx: Pbx) -> None:
+    """Read-only for everybody, root too."""
+    with small_disk(64 * 1024) as disk:
+        pbx.site.configure({"recordings.directory": str(disk)})
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+
+        view = pbx.dial("AGI(start_record.py,,read-only)", seconds=1)
+        pbx.wait_until_idle()
+
+    assert (view.status, view.agi_status) == ("503", "SUCCESS")
+    assert str(disk) in view.message

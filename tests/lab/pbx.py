@@ -13,6 +13,9 @@ from lab.waiting import wait_until
 
 # The far end of every call: a telephone that plays 1004 Hz, and the caller's, with 425 Hz.
 PARTIES = """
+[own-extension]
+exten => s,1,AGI(start_record.py,,outbound)
+ same => n,Return()
 [phones]
 exten => _4XX,1,Answer()
  same => n,Milliwatt()

@@ -22,7 +22,7 @@ from lab.waiting import wait_until
 START_SECONDS = 30.0
 STOP_SECONDS = 10.0
 STOP_SIGNALS = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
-NO_SYNC = ("fsync", "synchronous_commit", "full_page_writes")
+NO_SYNC = ("fsync", "full_page_writes")
 
 
 class PostgreSQLFailed(Exception):

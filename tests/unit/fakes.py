@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -14,9 +15,10 @@ from pathlib import Path
 from noojee_agi import access, recording, session, snapshot, spool
 from noojee_agi.config import Config
 from noojee_agi.recording import Ending, Event, Leg
+from noojee_agi.snapshot import Snapshot
 
 KEY = "f863246a-Key-973e"
-PROGRAMS = "/opt/noojee/bin"
+PROGRAMS = str(Path(sys.executable).parent)
 WAV_HEADER = b"RIFF" + bytes(24) + (16000).to_bytes(4, "little") + bytes(12)
 
 # How a call ends under a running AGI program.
@@ -265,7 +267,8 @@ class FakeDatabase:
     def __call__(self, config: Config) -> None:
         self.times_read += 1
         if self.is_up:
-            snapshot.save(config.snapshot_file, self.key_digest, self.logins)
+            read = Snapshot(self.key_digest, self.logins, recording.now())
+            snapshot.save(config.snapshot_file, read)
 
 
 def age_snapshot(config: Config, seconds: float) -> None:

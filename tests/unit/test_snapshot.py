@@ -21,7 +21,7 @@ def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
     path = str(tmp_path / "snapshot.json")
     before = recording.now()
 
-    snapshot.save(path, "digest", frozenset({"Fred", "M\u00fcller"}))
+    snapshot.save(path, Snapshot("digest", frozenset({"Fred", "M\u00fcller"}), recording.now()))
     loaded = snapshot.load(path)
 
     assert loaded is not None
@@ -33,7 +33,7 @@ def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
 
 def test_a_snapshot_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        snapshot.save(str(tmp_path / "missing" / "snapshot.json"), "", frozenset())
+        snapshot.save(str(tmp_path / "missing" / "snapshot.json"), Snapshot("", frozenset(), AT))
 
 
 GOOD = {"key_digest": "d", "logins": ["Fred"], "read_at": "2025-03-09T12:00:00+00:00"}

@@ -18,6 +18,7 @@ from unit.fakes import (
     HANGUP_THEN_END,
     HANGUP_THEN_ON,
     KEY,
+    PROGRAMS,
     FakeAsterisk,
     FakeDatabase,
     MixMonitor,
@@ -126,7 +127,7 @@ def test_the_literal_line_that_starts_mixmonitor(site: Site) -> None:
     site.run(asterisk)
 
     [leg] = site.legs()
-    end_command = f"/opt/noojee/bin/finish_record.py - {leg.id} {leg.file}"
+    end_command = f"{PROGRAMS}/finish_record.py - {leg.id} {leg.file}"
     assert asterisk.executed("MixMonitor") == [
         f'EXEC "MixMonitor" "{leg.file},i(NOOJEE_MIXMONITOR_ID),{end_command}"'
     ]

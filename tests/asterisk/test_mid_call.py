@@ -1,0 +1,93 @@
+"""What happens to a leg when something breaks while its call goes on."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lab.pbx import Pbx
+from lab.small_disk import small_disk
+from lab.waiting import wait_until
+
+pytestmark = pytest.mark.asterisk
+
+
+def sync_until_closed(pbx: Pbx, tag: str) -> dict[str, Any]:
+    """The leg, once `noojee-agi sync`, typed again and again, has closed it."""
+
+    def closed() -> dict[str, Any] | None:
+        pbx.site.cli("sync", may_fail=True)
+        (leg,) = pbx.site.legs("--tag", tag)
+        return leg if leg["status"] != "recording" else None
+
+    return wait_until(closed, 60, f"the leg {tag} to be closed")
+
+
+def test_a_configuration_that_breaks_during_the_call_costs_nothing(pbx: Pbx) -> None:
+    pbx.start_call("AGI(start_record.py,,broken-conf,Fred)", seconds=3)
+    wait_until(lambda: pbx.site.legs("--tag", "broken-conf"), 20, "the leg")
+    pbx.site.configure({"recordings.fromat": "wav"})
+    pbx.asterisk.wait_quiet()
+    pbx.wait_until_idle()
+    pbx.site.configure()
+
+    pbx.site.cli("sync")
+
+    (leg,) = pbx.site.legs("--tag", "broken-conf")
+    assert leg["status"] == "completed"
+    assert leg["duration_seconds"] == pytest.approx(3, abs=0.7)
+
+
+def test_a_disk_that_fills_during_the_call_leaves_a_leg_that_tells_the_truth(pbx: Pbx) -> None:
+    with small_disk(256 * 1024) as disk:
+        pbx.site.configure({"recordings.directory": str(disk)})
+        pbx.start_call("AGI(start_record.py,,filled)", seconds=6)
+        wait_until(lambda: pbx.site.legs("--tag", "filled"), 20, "the leg")
+        fill(disk / "ballast")
+
+        pbx.asterisk.wait_quiet()
+        view = pbx.view()
+        pbx.wait_until_idle()
+        assert "No space left" in pbx.site.log() or pbx.site.legs("--tag", "filled")[0]["bytes"]
+        (disk / "ballast").unlink()
+        leg = sync_until_closed(pbx, "filled")
+
+        assert (view.status, view.agi_status) == ("200", "SUCCESS")
+        assert leg["status"] in ("completed", "interrupted")
+        assert leg["bytes"] == Path(leg["file"]).stat().st_size
+        assert leg["duration_seconds"] == pytest.approx((leg["bytes"] - 44) / 16000, abs=0.01)
+        pbx.site.configure()
+
+
+def fill(ballast: Path) -> None:
+    with ballast.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(b"x" * 4096)
+        except OSError:
+            return
+
+
+def test_a_killed_finish_record_is_made_good_by_sync(pbx: Pbx) -> None:
+    """The end command never runs: the program is gone by then."""
+    view = pbx.dial(
+        "AGI(start_record.py,,unfinished)\nWait(1)\nStopMixMonitor(${NOOJEE_MIXMONITOR_ID})", seconds=2
+    )
+    pbx.leg(view)
+    _forget_the_end(pbx, view.leg_id)
+
+    leg = sync_until_closed(pbx, "unfinished")
+
+    assert leg["status"] in ("completed", "empty")
+
+
+def _forget_the_end(pbx: Pbx, leg_id: str) -> None:
+    """As the database would be, had finish_record.py been killed at its first instruction."""
+    from noojee_agi.database.store import Store
+    from noojee_agi.database.tables import recording_leg
+
+    with Store(pbx.site.database_url).transaction() as connection:
+        connection.execute(
+            recording_leg.update()
+            .where(recording_leg.c.id == leg_id)
+            .values(status="recording", ended_at=None, bytes=None, duration_seconds=None)
+        )

@@ -1,0 +1,1 @@
+"""Spool, drain, database and command line together, on SQLite and on PostgreSQL."""

@@ -1,0 +1,680 @@
+"""The command line, as a sysadmin runs it; long tables of cases run in this process, which is quicker."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import re
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from lab.postgresql import PrivatePostgreSQL
+from lab.site import PROGRAMS, Site
+from sqlalchemy import text
+
+from integration.conftest import BACKENDS
+from integration.recorder import CALL_TIME, Recorder, after, ended
+from noojee_agi import access, cli, snapshot
+from noojee_agi.database import settings
+from noojee_agi.database.store import Store
+from noojee_agi.recording import Ending
+
+SECRET = "hunter2-and-more"
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """One installation per database for the whole module; see `site`."""
+    url = ""
+    if request.param == "postgresql":
+        server: PrivatePostgreSQL = request.getfixturevalue("postgresql")
+        url = server.url(server.create_database())
+    return Site(tmp_path_factory.mktemp("cli") / "site", url)
+
+
+@pytest.fixture
+def site(shared: Site) -> Site:
+    """An installation in working order, with no accounts, no recordings and an empty spool."""
+    shared.configure()
+    with Store(shared.database_url).transaction() as connection:
+        for table in ("recording_leg", "call_record", "extension_attachment", "account_group", "account"):
+            connection.execute(text(f"DELETE FROM {table}"))
+    shutil.rmtree(shared.recordings_directory / ".spool", ignore_errors=True)
+    return shared
+
+
+@pytest.fixture
+def recorder(site: Site, tmp_path: Path) -> Recorder:
+    """Fills the site's own spool."""
+    recorder = Recorder(Store(site.database_url), tmp_path / "recordings")
+    recorder.spool = str(site.recordings_directory / ".spool")
+    return recorder
+
+
+def add_account(site: Site, login: str, *groups: str) -> None:
+    with Store(site.database_url).transaction() as connection:
+        settings.add_account(connection, login, login.title(), groups)
+
+
+def run_here(site: Site, *words: str, text: str = "") -> subprocess.CompletedProcess[str]:
+    """What site.run_cli does, without a process of its own; so it must not change the user."""
+    umask = os.umask(0)
+    os.umask(umask)
+    try:
+        done = CliRunner(env=site.environment).invoke(cli.cli, words, input=text)
+    finally:
+        os.umask(umask)
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return subprocess.CompletedProcess(words, done.exit_code, done.stdout, done.stderr)
+
+
+def assert_one_line_error(done: subprocess.CompletedProcess[str], *words: str) -> None:
+    assert done.returncode == 1, done
+    assert done.stdout == ""
+    assert re.fullmatch(r"Error: [^\n]+\n", done.stderr), done.stderr
+    for word in words:
+        assert word in done.stderr
+
+
+# --- check ---
+
+
+def test_check_is_content_with_a_new_installation(site: Site) -> None:
+    done = site.run_cli("check")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["ok"] * 9
+
+
+def test_check_ends_with_1_and_says_what_to_do(site: Site) -> None:
+    with Store(site.database_url).transaction() as connection:
+        connection.execute(text("DELETE FROM system_variable"))
+
+    done = site.run_cli("check")
+
+    assert done.returncode == 1
+    failed = [line for line in done.stdout.splitlines() if not line.startswith("ok")]
+    assert failed == ["FAIL  apiKey         none is set, so no call is recorded: noojee-agi apikey new"]
+
+
+# --- apiKey ---
+
+
+def test_a_new_key_is_printed_once_and_the_calls_know_it(site: Site) -> None:
+    done = site.run_cli("apikey", "new")
+
+    key = done.stdout.strip()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.fullmatch(r"[0-9a-f]{40}", key)
+    known = snapshot.load(str(site.state_directory / "snapshot.json"))
+    assert known is not None
+    assert access.matches(key, known.key_digest)
+    assert not access.matches(site.key, known.key_digest)
+    with Store(site.database_url).transaction() as connection:
+        assert settings.key_digest(connection) == known.key_digest
+    for path in site.folder.rglob("*"):
+        assert not path.is_file() or key.encode() not in path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("given", "key"),
+    [("a key of some length\n", "a key of some length"), ("☎ schlüssel-schlüssel", "☎ schlüssel-schlüssel")],
+)
+def test_a_key_is_set_from_standard_input(site: Site, given: str, key: str) -> None:
+    done = site.run_cli("apikey", "set", text=given)
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    with Store(site.database_url).transaction() as connection:
+        assert access.matches(key, settings.key_digest(connection))
+
+
+def test_a_short_key_is_set_with_a_warning(site: Site) -> None:
+    done = run_here(site, "apikey", "set", text="short\n")
+
+    assert done.returncode == 0
+    assert "warning: under 16 characters" in done.stderr
+    assert "short\n" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("given", ["", "\n", " blank\n", "blank \n", "a\tb\n", "a\0b\n", "a\u200bb\n"])
+def test_a_bad_key_is_refused_and_the_old_one_stays(site: Site, given: str) -> None:
+    before = (site.state_directory / "snapshot.json").read_text()
+
+    assert_one_line_error(run_here(site, "apikey", "set", text=given), "an apiKey is one line")
+
+    assert (site.state_directory / "snapshot.json").read_text() == before
+
+
+@pytest.mark.parametrize("shared", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("encoding", ["utf-8:surrogateescape", "utf-8:strict"])
+def test_a_key_that_is_not_utf_8_is_refused_in_one_line(site: Site, encoding: str) -> None:
+    done = subprocess.run(
+        [PROGRAMS / "noojee-agi", "apikey", "set"],
+        input=b"a key of some length\xff\n",
+        capture_output=True,
+        env={**site.environment, "PYTHONIOENCODING": encoding},
+        check=False,
+    )
+
+    assert done.returncode == 1
+    assert re.fullmatch(rb"Error: [^\n]+\n", done.stderr), done.stderr
+
+
+# --- accounts ---
+
+
+def test_accounts_are_added_attached_and_detached(site: Site) -> None:
+    site.cli(
+        "account", "add", "fred", "--name", "Fred O'Neill ☎", "--group", "Agent", "--group", "Team Leader"
+    )
+    site.cli("attach", "fred", "410")
+
+    assert json.loads(site.cli("account", "list", "--json")) == [
+        {
+            "login": "fred",
+            "name": "Fred O'Neill ☎",
+            "enabled": True,
+            "groups": ["Agent", "Team Leader"],
+            "extensions": ["410"],
+        }
+    ]
+    known = snapshot.load(str(site.state_directory / "snapshot.json"))
+    assert known is not None
+    assert known.logins == {"fred"}
+    [head, row] = run_here(site, "account", "list").stdout.splitlines()
+    assert re.split(r" {2,}", head) == ["login", "name", "enabled", "groups", "extensions"]
+    assert re.split(r" {2,}", row) == ["fred", "Fred O'Neill ☎", "yes", "Agent, Team Leader", "410"]
+
+    run_here(site, "detach", "410")
+    assert_one_line_error(run_here(site, "detach", "410"), "nobody is attached to 410")
+
+
+def test_an_account_added_twice_is_an_error(site: Site) -> None:
+    add_account(site, "fred")
+
+    assert_one_line_error(run_here(site, "account", "add", "fred"), "there is an account fred already")
+
+
+def test_attaching_an_unknown_account_is_an_error_that_says_what_to_do(site: Site) -> None:
+    done = site.run_cli("attach", "nobody", "410")
+
+    assert_one_line_error(done, "no enabled account nobody", "noojee-agi account add nobody")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("account", "add", ""),
+        ("account", "add", " fred"),
+        ("account", "add", "a\nb"),
+        ("account", "add", "x" * 101),
+        ("account", "add", "fred", "--name", "x" * 256),
+        ("account", "add", "fred", "--group", "x" * 101),
+        ("account", "add", "fred", "--group", ""),
+        ("attach", "fred", ""),
+        ("attach", "fred", "4" * 150),
+    ],
+)
+def test_a_name_that_no_column_or_dialplan_could_hold_is_refused(site: Site, words: tuple[str, ...]) -> None:
+    if words[0] == "attach":
+        add_account(site, "fred")
+
+    assert_one_line_error(run_here(site, *words))
+
+    known = json.loads(run_here(site, "account", "list", "--json").stdout)
+    assert [account["login"] for account in known if account["extensions"] or words[0] == "account"] == []
+
+
+# --- recordings ---
+
+DESIGN_FIELDS = [
+    *("id", "call_record_id", "leg", "uniqueid", "call_uniqueid", "channel", "extension"),
+    *("source", "destination", "did", "external_reference", "tag", "owner", "agent_login_name"),
+    *("file", "status", "started_at", "ended_at", "duration_seconds", "bytes"),
+]
+
+
+def test_recordings_as_json_have_exactly_the_promised_fields(site: Site, recorder: Recorder) -> None:
+    add_account(site, "fred")
+    leg = recorder.leg(tag="☎ 'INV' \"22\"", agent_login_name="fred", agent_known=True)
+    recorder.store_all(leg, ended(leg))
+
+    [found] = site.legs()
+
+    assert list(found) == DESIGN_FIELDS == list(cli.JSON_FIELDS)
+    row = recorder.the_leg(leg)
+    assert found == {
+        **{name: row[name] for name in DESIGN_FIELDS},
+        "started_at": CALL_TIME.isoformat(),
+        "ended_at": after(60).isoformat(),
+    }
+    assert found["owner"] == "fred"
+
+
+def test_recordings_are_filtered(site: Site, recorder: Recorder) -> None:
+    add_account(site, "fred")
+    legs = [
+        recorder.leg(tag="INV-1", agent_login_name="fred", agent_known=True, call_uniqueid="c.1"),
+        recorder.leg(tag="INV-2", uniqueid="ch.2", call_uniqueid="c.2", started_at=after(86_400)),
+    ]
+    recorder.store_all(*legs, ended(legs[0]))
+    local = after(43_200).astimezone().strftime("%Y-%m-%dT%H:%M:%S")
+    cases = {
+        ("--tag", "INV-1"): ["INV-1"],
+        ("--uniqueid", "ch.2"): ["INV-2"],
+        ("--owner", "fred"): ["INV-1"],
+        ("--status", "recording"): ["INV-2"],
+        ("--from", local): ["INV-2"],
+        ("--to", local): ["INV-1"],
+        ("--as", "fred"): ["INV-1"],
+        ("--as", "nobody"): [],
+    }
+
+    found = {words: json.loads(run_here(site, "recordings", "--json", *words).stdout) for words in cases}
+
+    assert {words: [leg["tag"] for leg in legs] for words, legs in found.items()} == cases
+
+
+def test_recordings_are_a_table_for_people(site: Site, recorder: Recorder) -> None:
+    leg = recorder.leg(tag="INV-22")
+    recorder.store_all(leg, ended(leg))
+
+    [head, row] = run_here(site, "recordings").stdout.splitlines()
+
+    assert head.split()[:4] == ["started_at", "call_uniqueid", "leg", "extension"]
+    assert row.startswith(CALL_TIME.astimezone().strftime("%Y-%m-%d %H:%M:%S"))
+    assert leg.file in row
+
+
+def test_no_recordings_are_an_empty_list(site: Site) -> None:
+    assert run_here(site, "recordings", "--json").stdout == "[]\n"
+
+
+def test_what_a_call_brought_cannot_act_on_the_terminal(site: Site, recorder: Recorder) -> None:
+    """A dialled extension may hold an escape sequence."""
+    recorder.store_all(recorder.leg(extensions=("4\x1b]0;owned\x07\x9b2J10",)))
+
+    assert not set(run_here(site, "recordings").stdout) & {"\x1b", "\x07", "\x9b"}
+
+
+@pytest.mark.parametrize("words", [("--from", "0001-01-01"), ("--to", "9999-12-31T23:59:59")])
+def test_a_far_time_is_no_traceback(site: Site, words: tuple[str, str]) -> None:
+    done = run_here(site, "recordings", "--json", *words)
+
+    assert done.stdout == "[]\n" or done.stderr.startswith(("Error: ", "Usage: "))
+
+
+# --- sync ---
+
+
+def test_sync_stores_what_waits_and_names_what_was_refused(site: Site, recorder: Recorder) -> None:
+    leg = recorder.leg()
+    recorder.put(leg, ended(leg))
+    recorder.put_text("1-started-x.json", "hello")
+    orphan = Ending(recorder.leg().id, "completed", after(0), 960_044, 1.0)
+    recorder.put(orphan)
+
+    done = site.run_cli("sync")
+
+    refused = done.stderr.splitlines()
+    assert done.returncode == 1
+    assert done.stdout == "2 events stored, 2 set aside, 0 for later\n"
+    assert len(refused) == 5, "the log's two lines, the list's two, and what to do"
+    assert sum(".reason" in line for line in refused) == 2
+    assert "--retry-rejected" in refused[-1]
+    assert [row["status"] for row in recorder.legs()] == ["completed"]
+    assert run_here(site, "sync").returncode == 1
+
+
+def test_what_was_refused_is_tried_again(site: Site, recorder: Recorder) -> None:
+    leg = recorder.leg()
+    recorder.put(ended(leg))
+    assert site.run_cli("sync").returncode == 1
+    recorder.put(leg)
+
+    again = site.run_cli("sync", "--retry-rejected")
+
+    assert (again.returncode, again.stdout) == (0, "2 events stored, 0 set aside, 0 for later\n")
+    assert [row["status"] for row in recorder.legs()] == ["completed"]
+
+
+# --- install-agi ---
+
+
+@pytest.mark.parametrize("shared", ["sqlite"], indirect=True)
+def test_the_programs_are_linked_where_asterisk_looks_and_again_without_harm(
+    site: Site, tmp_path: Path
+) -> None:
+    for _ in range(2):
+        said = site.cli("install-agi", str(tmp_path))
+
+        link = tmp_path / "start_record.py"
+        assert said == f"{link} -> {os.path.realpath(PROGRAMS)}/start_record.py\n"
+        assert os.readlink(link) == f"{os.path.realpath(PROGRAMS)}/start_record.py"
+        assert os.listdir(tmp_path) == ["start_record.py"]
+
+
+@pytest.mark.parametrize("shared", ["sqlite"], indirect=True)
+def test_an_older_link_is_replaced(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "start_record.py").symlink_to("/nonexistent/start_record.py")
+
+    site.cli("install-agi", str(tmp_path))
+
+    assert os.path.exists(tmp_path / "start_record.py")
+
+
+@pytest.mark.parametrize("shared", ["sqlite"], indirect=True)
+def test_what_a_killed_install_left_behind_is_no_obstacle(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "start_record.py.new").symlink_to("/nonexistent/start_record.py")
+
+    assert "Traceback" not in site.cli("install-agi", str(tmp_path), may_fail=True)
+
+    assert os.path.exists(tmp_path / "start_record.py")
+
+
+@pytest.mark.parametrize("shared", ["sqlite"], indirect=True)
+def test_somebody_elses_program_is_not_replaced(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "start_record.py").write_text("theirs")
+
+    done = site.run_cli("install-agi", str(tmp_path))
+
+    assert_one_line_error(done, "start_record.py is a file of somebody else", "move it away")
+    assert (tmp_path / "start_record.py").read_text() == "theirs"
+
+
+@pytest.mark.parametrize("shared", ["sqlite"], indirect=True)
+def test_an_unknown_folder_for_the_programs_is_an_error(site: Site, tmp_path: Path) -> None:
+    assert_one_line_error(site.run_cli("install-agi", str(tmp_path / "none")), str(tmp_path / "none"))
+
+
+@pytest.mark.parametrize("shared", ["sqlite"], indirect=True)
+def test_the_folder_of_the_programs_is_read_from_asterisk_conf(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "asterisk.conf").write_text(f"[directories](!)\nastagidir => {tmp_path}/agi ; here\n")
+    (tmp_path / "agi").mkdir()
+
+    subprocess.run(
+        [PROGRAMS / "noojee-agi", "install-agi"],
+        env={**site.environment, "AST_CONFIG_DIR": str(tmp_path)},
+        check=True,
+        capture_output=True,
+    )
+
+    assert os.listdir(tmp_path / "agi") == ["start_record.py"]
+
+
+# --- what goes wrong ---
+
+
+@pytest.mark.parametrize("shared", ["sqlite"], indirect=True)
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("nonsense", ["[database] url"]),
+        ("mysql://root:hunter2-and-more@127.0.0.1/noojee", ["[database] url"]),
+        ("sqlite:////nonexistent/folder/noojee.db", ["/nonexistent/folder/noojee.db", "unable to open"]),
+        ("postgresql+psycopg2://postgres:hunter2-and-more@127.0.0.1:1/noojee", ["127.0.0.1", "refused"]),
+    ],
+    ids=["nonsense", "mysql", "missing folder", "nobody listens"],
+)
+def test_a_wrong_database_is_an_error_in_one_line_without_the_password(
+    site: Site, url: str, words: list[str]
+) -> None:
+    site.configure({"database.url": url})
+
+    done = run_here(site, "sync")
+
+    assert_one_line_error(done, *words)
+    assert SECRET not in done.stderr
+
+
+@pytest.mark.parametrize("shared", ["sqlite"], indirect=True)
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql+psycopg2://postgres:hunter2-and-more@127.0.0.1:1/noojee",
+        "postgresql+psycopg2://postgres:hunter2-and-more@127.0.0.1:port/noojee",
+        "hunter2-and-more",
+    ],
+)
+def test_debug_shows_where_an_error_comes_from_but_not_the_password(site: Site, url: str) -> None:
+    site.configure({"database.url": url})
+
+    done = site.run_cli("--debug", "sync")
+
+    assert done.returncode == 1
+    assert "Traceback (most recent call last)" in done.stderr
+    assert SECRET not in done.stderr
+
+
+@pytest.fixture
+def locked_role(postgresql: PrivatePostgreSQL) -> Iterator[str]:
+    """A role that must give its password."""
+    admin = Store(postgresql.url("postgres"))
+    with admin.transaction() as connection:
+        file = connection.scalar(text("SHOW hba_file"))
+        before = str(connection.scalar(text("SELECT pg_read_file(:file)"), {"file": file}))
+    _set_hba(admin, file, "host all locked 127.0.0.1/32 scram-sha-256\n" + before)
+    with admin.transaction() as connection:
+        connection.execute(text("CREATE ROLE locked LOGIN PASSWORD 'another'"))
+    yield "locked"
+    _set_hba(admin, file, before)
+    with admin.transaction() as connection:
+        connection.execute(text("DROP ROLE locked"))
+
+
+def _set_hba(admin: Store, file: Any, lines: str) -> None:
+    rows = " UNION ALL ".join(f"SELECT '{line}'" for line in lines.splitlines() if line and line[0] != "#")
+    with admin.transaction() as connection:
+        connection.execute(text(f"COPY ({rows}) TO '{file}'"))
+        connection.execute(text("SELECT pg_reload_conf()"))
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("shared", [pytest.param("postgresql", marks=pytest.mark.postgresql)], indirect=True)
+def test_a_wrong_password_is_an_error_in_one_line_without_the_password(site: Site, locked_role: str) -> None:
+    url = site.database_url.replace("postgres@", f"{locked_role}:{SECRET}@")
+    site.configure({"database.url": url})
+
+    done = site.run_cli("recordings")
+
+    assert_one_line_error(done, "password authentication failed", f"{locked_role}:***@")
+    assert SECRET not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("[recordings]\ncolour = blue\n", ["[recordings] colour", "no such option"]),
+        ("[recording]\nformat = wav\n", ["[recording]", "no such section"]),
+        ("format = wav\n", ["not an INI file"]),
+        ("[recordings]\nmin_free_percent = some\n", ["[recordings] min_free_percent", "must be a number"]),
+        ("[recordings]\ndirectory = here\n", ["[recordings] directory", "absolute path"]),
+    ],
+)
+@pytest.mark.parametrize("shared", ["sqlite"], indirect=True)
+def test_a_mistake_in_the_configuration_is_named_by_file_section_and_option(
+    site: Site, line: str, words: list[str]
+) -> None:
+    site.conf.write_text(line)
+
+    assert_one_line_error(run_here(site, "check"), str(site.conf), *words)
+
+
+@pytest.mark.parametrize("shared", ["sqlite"], indirect=True)
+def test_a_configuration_that_is_not_there_is_an_error(site: Site) -> None:
+    site.conf.unlink()
+
+    assert_one_line_error(run_here(site, "check"), str(site.conf), "cannot be read")
+
+
+@pytest.mark.parametrize("shared", ["sqlite"], indirect=True)
+def test_a_reader_that_goes_away_is_no_error_message(site: Site, recorder: Recorder) -> None:
+    """`noojee-agi recordings | head -1`"""
+    recorder.store_all(*(recorder.leg(call_uniqueid=f"c.{number}", tag="x" * 255) for number in range(200)))
+    command = f"{PROGRAMS}/noojee-agi recordings --json | head -1"
+
+    done = subprocess.run(
+        ["sh", "-c", command],
+        env={**os.environ, **site.environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (done.stdout, done.stderr) == ("[\n", "")
+
+
+# --- as root ---
+
+
+def is_readable_by(user: pwd.struct_passwd) -> bool:
+    """Whether that user may use this Python; one in root's own folder it may not."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", "import sqlite3, importlib.readers, sqlalchemy"],
+            user=user.pw_uid,
+            group=user.pw_gid,
+            extra_groups=[],
+            capture_output=True,
+            check=False,
+        )
+    except PermissionError:
+        return False
+    return done.returncode == 0
+
+
+@pytest.fixture(params=BACKENDS)
+def site_of_nobody(request: pytest.FixtureRequest) -> Iterator[Site]:
+    """An installation whose folders belong to another user than root, as Asterisk's do."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can act as the owner of the recordings: run this test as root")
+    user = pwd.getpwnam("nobody")
+    if not is_readable_by(user):
+        pytest.skip(f"user nobody cannot read {sys.executable}: use a Python outside of root's home")
+    folder = Path(tempfile.mkdtemp(prefix="noojee-agi-", dir="/tmp"))
+    folder.chmod(0o755)
+    url = ""
+    if request.param == "postgresql":
+        server: PrivatePostgreSQL = request.getfixturevalue("postgresql")
+        url = server.url(server.create_database())
+    site = Site(folder / "site", url)
+    for directory in (site.recordings_directory, site.state_directory):
+        shutil.rmtree(directory)
+        directory.mkdir(mode=0o750)
+        os.chown(directory, user.pw_uid, user.pw_gid)
+    yield site
+    shutil.rmtree(folder)
+
+
+def of_root(site: Site) -> list[str]:
+    """What Asterisk's user could not write."""
+    found = []
+    for directory in (site.recordings_directory, site.state_directory):
+        paths = [directory, *directory.rglob("*")]
+        found += [str(path) for path in paths if path.lstat().st_uid == 0 or path.lstat().st_gid == 0]
+    return found
+
+
+def open_to_others(site: Site) -> list[str]:
+    directories = (site.recordings_directory, site.state_directory)
+    paths = [path for directory in directories for path in directory.rglob("*")]
+    return [str(path) for path in paths if stat.S_IMODE(path.lstat().st_mode) & stat.S_IRWXO]
+
+
+def test_root_leaves_no_file_behind_that_asterisks_user_cannot_write(site_of_nobody: Site) -> None:
+    site = site_of_nobody
+    recorder = Recorder(Store(site.database_url), site.folder / "recorder")
+    recorder.spool = str(site.recordings_directory / ".spool")
+
+    for words in [
+        ("apikey", "new"),
+        ("check",),
+        ("db", "upgrade"),
+        ("account", "add", "fred"),
+        ("attach", "fred", "410"),
+        ("sync",),
+        ("recordings",),
+    ]:
+        done = site.run_cli(*words)
+        assert done.returncode == 0, done
+        assert (words, of_root(site)) == (words, [])
+        assert (words, open_to_others(site)) == (words, [])
+
+
+def test_root_drains_as_asterisks_user(site_of_nobody: Site) -> None:
+    """Side-cars and rejected events belong to it, too."""
+    site = site_of_nobody
+    user = pwd.getpwnam("nobody")
+    site.cli("db", "upgrade")
+    folder = site.recordings_directory / "2026"
+    spool_folder = site.recordings_directory / ".spool"
+    for directory in (folder, spool_folder):
+        directory.mkdir(mode=0o750)
+        os.chown(directory, user.pw_uid, user.pw_gid)
+    recorder = Recorder(Store(site.database_url), site.folder / "recorder")
+    recorder.spool = str(spool_folder)
+    leg = recorder.leg(file=str(folder / "17-1.wav"))
+    recorder.put(leg, ended(leg))
+    recorder.put_text("1-started-x.json", "hello")
+    for path in spool_folder.iterdir():
+        os.chown(path, user.pw_uid, user.pw_gid)
+
+    said = site.cli("sync")
+
+    assert said.startswith("2 events stored, 1 set aside")
+    assert (folder / "17-1.json").exists()
+    assert of_root(site) == []
+
+
+def test_a_check_by_root_of_missing_recordings_makes_no_file_of_root(site_of_nobody: Site) -> None:
+    site = site_of_nobody
+    site.recordings_directory.rmdir()
+
+    done = site.run_cli("check")
+
+    assert done.returncode == 1
+    assert f"install -d -o asterisk -g asterisk -m 0750 {site.recordings_directory}" in done.stdout
+    assert of_root_in(site.state_directory) == []
+
+
+def of_root_in(directory: Path) -> list[str]:
+    return [str(path) for path in directory.rglob("*") if path.lstat().st_uid == 0]
+
+
+def test_root_refuses_to_work_without_the_recordings_directory(site_of_nobody: Site) -> None:
+    site = site_of_nobody
+    site.recordings_directory.rmdir()
+
+    for words in [("apikey", "new"), ("db", "upgrade")]:
+        assert_one_line_error(site.run_cli(*words), "install -d -o asterisk", str(site.recordings_directory))
+    assert of_root_in(site.state_directory) == []
+
+
+def test_a_user_who_may_not_write_there_is_told_so_in_one_line(site_of_nobody: Site) -> None:
+    """A sysadmin's own account, not root: the folders are closed to it."""
+    site = site_of_nobody
+    site.conf.chmod(0o644)
+    daemon = pwd.getpwnam("daemon")
+
+    done = subprocess.run(
+        [PROGRAMS / "noojee-agi", "apikey", "new"],
+        env=site.environment,
+        user=daemon.pw_uid,
+        group=daemon.pw_gid,
+        extra_groups=[],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert_one_line_error(done)

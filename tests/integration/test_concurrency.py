@@ -1,0 +1,278 @@
+"""Several drains at once, and drains that die: each leg once, none forgotten."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from integration.recorder import Recorder, after, die_after, ended, exit_code, forked
+from noojee_agi import drain, sidecar, spool
+from noojee_agi.database.store import Store
+from noojee_agi.recording import Event, Leg
+
+_fork = multiprocessing.get_context("fork")
+KILLS = 36
+
+
+def call(recorder: Recorder, number: int) -> list[Event]:
+    """A call of two legs, both ended."""
+    legs = [
+        recorder.leg(call_uniqueid=f"17.{number}", tag=f"INV-{number}-{leg}", started_at=after(leg))
+        for leg in range(2)
+    ]
+    return [*legs, *map(ended, legs)]
+
+
+def assert_each_once(recorder: Recorder, events: list[Event]) -> None:
+    """Row and side-car of every leg, closed and numbered, and nothing else."""
+    rows = recorder.legs()
+    legs = [event for event in events if isinstance(event, Leg)]
+    assert sorted(row["id"] for row in rows) == sorted(leg.id for leg in legs)
+    assert {row["status"] for row in rows} == {"completed"}
+    numbers: dict[str, list[int]] = {}
+    for row in rows:
+        numbers.setdefault(row["call_uniqueid"], []).append(row["leg"])
+    assert all(sorted(found) == [1, 2] for found in numbers.values())
+    assert all(os.path.exists(sidecar.path_for(leg.file)) for leg in legs)
+    assert (recorder.waiting(), recorder.reasons()) == ([], [])
+    recorder.assert_side_cars_tell_the_same()
+
+
+def test_two_drains_at_once_store_each_leg_once(recorder: Recorder) -> None:
+    events = [event for number in range(75) for event in call(recorder, number)]
+    assert len(events) == 300
+    recorder.put(*events)
+    start = _fork.Barrier(2)
+
+    def work() -> None:
+        start.wait(10)
+        for _ in range(5):
+            recorder.drain()
+
+    children = [forked(work), forked(work)]
+
+    assert [exit_code(child) for child in children] == [0, 0]
+    assert_each_once(recorder, events)
+
+
+def test_a_drain_that_finds_the_lock_taken_leaves_at_once(recorder: Recorder) -> None:
+    [path] = recorder.put(recorder.leg())
+
+    with spool.lock(recorder.spool) as ours:
+        assert ours
+        result = recorder.drain()
+
+    assert (result.busy, result.stored, recorder.waiting()) == (True, 0, [path])
+    assert recorder.drain().stored == 1
+
+
+def test_the_lock_ends_with_its_holder(recorder: Recorder) -> None:
+    def hold() -> None:
+        with spool.lock(recorder.spool):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    assert exit_code(forked(hold)) == -signal.SIGKILL
+    recorder.store_all(recorder.leg())
+
+
+def test_an_event_that_comes_during_the_last_look_is_taken_by_the_holder(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own drain finds the lock taken and leaves; nobody else would come."""
+    look = spool.waiting
+    late = recorder.leg(started_at=after(1))
+    seen: list[bool] = []
+
+    def waiting(directory: str) -> list[str]:
+        found = look(directory)
+        if not found and not seen:
+            seen.append(False)
+            recorder.put(late)
+            seen[0] = drain.run(recorder.store, recorder.spool).busy
+        return found
+
+    monkeypatch.setattr(spool, "waiting", waiting)
+    recorder.put(recorder.leg())
+
+    assert recorder.drain().stored == 2
+    assert seen == [True]
+    assert look(recorder.spool) == []
+
+
+def test_no_event_is_stranded_when_many_put_and_drain_at_once(recorder: Recorder) -> None:
+    """As after calls: each puts its event, drains once and goes; the last one out leaves nothing."""
+    rounds, workers = 25, 4
+    barrier = threading.Barrier(workers)
+    stranded: list[int] = []
+    finished: list[int] = []
+
+    def one_round(number: int, shift: random.Random) -> None:
+        leg = recorder.leg(call_uniqueid=f"17.{number}")
+        barrier.wait(20)
+        until = time.monotonic() + shift.uniform(0, 0.01)
+        while time.monotonic() < until:
+            pass
+        recorder.put(leg)
+        recorder.drain()
+        if barrier.wait(20) == 0 and recorder.waiting():
+            stranded.append(number)
+        barrier.wait(20)
+
+    def work(worker: int) -> None:
+        for number in range(rounds):
+            one_round(number, random.Random(worker * 1000 + number))
+        finished.append(worker)
+
+    threads = [threading.Thread(target=work, args=(worker,)) for worker in range(workers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert sorted(finished) == list(range(workers))
+    assert stranded == []
+    assert len(recorder.legs()) == rounds * workers
+
+
+@pytest.mark.postgresql
+def test_two_servers_drain_into_one_database(
+    database_url: str, backend: str, tmp_path: Any, recorder: Recorder
+) -> None:
+    """Each has its own spool and lock; their calls have the same uniqueids."""
+    other = Recorder(Store(database_url), tmp_path / "other")
+    for number in range(20):
+        recorder.put(*call(recorder, number))
+        legs = [
+            other.leg(server="pbx2", call_uniqueid=f"17.{number}", started_at=after(leg)) for leg in range(2)
+        ]
+        other.put(*legs, *map(ended, legs))
+    start = _fork.Barrier(2)
+
+    def work(ours: Recorder) -> Callable[[], None]:
+        def run() -> None:
+            start.wait(10)
+            ours.drain()
+
+        return run
+
+    children = [forked(work(recorder)), forked(work(other))]
+
+    assert [exit_code(child) for child in children] == [0, 0]
+    assert (recorder.waiting(), other.waiting()) == ([], [])
+    assert len(recorder.calls()) == 40
+    assert sorted(row["leg"] for row in recorder.legs()) == [1] * 40 + [2] * 40
+
+
+# --- kill -9 ---
+
+
+def test_a_drain_killed_at_a_random_moment_loses_and_doubles_nothing(recorder: Recorder) -> None:
+    events = [event for number in range(3) for event in call(recorder, 1_000_000 + number)]
+    recorder.put(*events)
+    assert exit_code(forked(recorder.drain)) == 0
+    chance, moment, whole = random.Random(4711), 0.0, 0.05
+    killed = tries = 0
+
+    while killed < KILLS:
+        tries += 1
+        assert tries <= 4 * KILLS, f"only {killed} of {tries} drains met their end"
+        fresh = [event for other in range(3) for event in call(recorder, 3 * tries + other)]
+        events += fresh
+        recorder.put(*fresh)
+        moment = chance.uniform(0, whole)
+
+        def work(seconds: float = moment) -> None:
+            die_after(seconds)
+            recorder.drain()
+
+        if exit_code(forked(work)) == -signal.SIGALRM:
+            killed += 1
+            whole *= 1.05  # so that the late steps are met, too, however fast this machine is
+        else:
+            whole = max(moment, 0.005)
+        recorder.drain()
+        assert recorder.waiting() == []
+
+    assert_each_once(recorder, events)
+
+
+def test_a_drain_killed_at_any_line_loses_and_doubles_nothing(recorder: Recorder) -> None:
+    """Spread over all the lines of ours that a drain runs through, so in between any two steps."""
+    events: list[Event] = []
+    lines = _lines_of_a_drain(recorder, events)
+    killed = 0
+
+    for number, line in enumerate(range(1, lines, max(1, lines // KILLS))):
+        fresh = call(recorder, number)
+        events += fresh
+        recorder.put(*fresh)
+
+        def work(line: int = line) -> None:
+            sys.settrace(_Lines(line).trace)
+            recorder.drain()
+
+        killed += exit_code(forked(work)) == -signal.SIGKILL
+        recorder.drain()
+        assert recorder.waiting() == []
+
+    assert killed >= 30
+    assert_each_once(recorder, events)
+
+
+class _Lines:
+    """Counts the lines of noojee_agi that run, and kills this process before the one with that number."""
+
+    def __init__(self, last: int = sys.maxsize) -> None:
+        self.count = 0
+        self._last = last
+
+    def trace(self, frame: FrameType, event: str, _: object) -> Any:
+        if f"{os.sep}noojee_agi{os.sep}" not in frame.f_code.co_filename:
+            return None
+        if event == "line":
+            self.count += 1
+            if self.count == self._last:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return self.trace
+
+
+def _lines_of_a_drain(recorder: Recorder, events: list[Event]) -> int:
+    fresh = call(recorder, 1_000_000)
+    events += fresh
+    recorder.put(*fresh)
+    lines = _Lines()
+    before = sys.gettrace()
+    sys.settrace(lines.trace)
+    try:
+        recorder.drain()
+    finally:
+        sys.settrace(before)
+    return lines.count
+
+
+# --- how fast ---
+
+
+def test_the_throughput_of_a_drain_is_shown(
+    recorder: Recorder, backend: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(500):
+        recorder.put(*call(recorder, number))
+
+    began = time.monotonic()
+    stored = recorder.drain().stored
+    seconds = time.monotonic() - began
+
+    assert stored == 2000
+    with capsys.disabled():
+        print(f"\n{backend}: {stored} events in {seconds:.2f} s, {stored / seconds:.0f} a second")

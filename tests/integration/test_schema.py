@@ -1,0 +1,171 @@
+"""Migrations make what tables.py says, by themselves and without harm."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Mapping
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import inspect, text
+
+from integration.recorder import Recorder, exit_code, forked
+from noojee_agi.database import schema, tables
+from noojee_agi.database.store import REVISION, Store
+from noojee_agi.errors import ConfigurationError, StoreUnavailable
+
+_fork = multiprocessing.get_context("fork")
+
+
+def test_the_migrations_make_the_tables(empty_database_url: str) -> None:
+    store = Store(empty_database_url)
+
+    schema.upgrade(store)
+
+    with store.transaction() as connection:
+        context = MigrationContext.configure(
+            connection, opts={"compare_type": True, "compare_server_default": True}
+        )
+        assert compare_metadata(context, tables.metadata) == []
+        assert set(inspect(connection).get_table_names()) == {*tables.metadata.tables, "alembic_version"}
+
+
+def test_the_migrations_make_every_name_of_constraint_and_index(
+    empty_database_url: str, tmp_path: Path, backend: str, request: pytest.FixtureRequest
+) -> None:
+    """What the comparison does not look at: check constraints, primary and foreign keys' names."""
+    migrated = Store(empty_database_url)
+    schema.upgrade(migrated)
+    if backend == "sqlite":
+        made = Store(f"sqlite:///{tmp_path}/made.db")
+    else:
+        server = request.getfixturevalue("postgresql")
+        made = Store(server.url(server.create_database()))
+    with made.transaction() as connection:
+        tables.metadata.create_all(connection)
+
+    assert _names(migrated) == _names(made)
+
+
+def _names(store: Store) -> dict[str, object]:
+    with store.transaction() as connection:
+        look = inspect(connection)
+        return {
+            table: (
+                look.get_pk_constraint(table),
+                sorted(look.get_foreign_keys(table), key=str),
+                sorted(look.get_unique_constraints(table), key=str),
+                sorted(_index(index) for index in look.get_indexes(table)),
+                sorted(str(check["name"]) for check in look.get_check_constraints(table)),
+                [
+                    (column["name"], str(column["type"]), column["nullable"])
+                    for column in look.get_columns(table)
+                ],
+            )
+            for table in tables.metadata.tables
+        }
+
+
+def _index(index: Mapping[str, Any]) -> tuple[object, ...]:
+    conditions = [
+        str(value) for name, value in index.get("dialect_options", {}).items() if name.endswith("where")
+    ]
+    return index["name"], index["column_names"], bool(index["unique"]), conditions
+
+
+def test_an_upgrade_again_is_harmless(empty_database_url: str, tmp_path: Path) -> None:
+    recorder = Recorder(Store(empty_database_url), tmp_path / "recordings")
+    schema.upgrade(recorder.store)
+    recorder.store_all(recorder.leg(tag="INV-22"))
+    before = recorder.legs()
+
+    schema.upgrade(recorder.store)
+    schema.upgrade(recorder.store)
+
+    assert recorder.legs() == before
+    assert recorder.store.revision() == REVISION
+
+
+def test_the_revision_of_the_program_is_the_newest_migration(empty_database_url: str) -> None:
+    store = Store(empty_database_url)
+    assert store.revision() == ""
+
+    schema.upgrade(store)
+
+    assert store.revision() == REVISION
+
+
+def test_a_newer_schema_is_left_alone_and_said_in_a_sentence(database_url: str) -> None:
+    store = Store(database_url)
+    with store.transaction() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+
+    for work in (lambda: schema.open_store(database_url), lambda: schema.upgrade(store)):
+        with pytest.raises(StoreUnavailable) as caught:
+            work()
+        assert str(caught.value) == (
+            f"{store.name} has a newer schema than this program ({REVISION}): install the newer noojee-agi"
+        )
+    assert store.revision() == "9999"
+
+
+def test_a_sqlite_database_is_made_when_it_is_opened(tmp_path: Path) -> None:
+    store = schema.open_store(f"sqlite:///{tmp_path}/noojee.db")
+
+    assert store.revision() == REVISION
+
+
+@pytest.mark.postgresql
+def test_a_postgresql_database_is_not_made_unasked(request: pytest.FixtureRequest) -> None:
+    server = request.getfixturevalue("postgresql")
+    url = server.url(server.create_database())
+
+    with pytest.raises(StoreUnavailable, match="run noojee-agi db upgrade"):
+        schema.open_store(url)
+
+    assert Store(url).revision() == ""
+
+
+def test_two_processes_that_start_at_the_same_moment_make_one_sqlite_database(tmp_path: Path) -> None:
+    for number in range(12):
+        url = f"sqlite:///{tmp_path}/noojee-{number}.db"
+        start = _fork.Barrier(3)
+
+        def work(url: str = url, start: Barrier = start) -> None:
+            start.wait(10)
+            schema.open_store(url)
+
+        children = [forked(work) for _ in range(3)]
+
+        assert [exit_code(child) for child in children] == [0, 0, 0]
+        assert Store(url).revision() == REVISION
+
+
+def test_two_upgrades_at_the_same_moment_end_in_one_schema(empty_database_url: str) -> None:
+    """Two servers are installed together. One may be told to try again; nothing may be half done."""
+    start = _fork.Barrier(2)
+
+    def work() -> None:
+        start.wait(10)
+        schema.upgrade(Store(empty_database_url))
+
+    children = [forked(work), forked(work)]
+
+    assert 0 in [exit_code(child) for child in children]
+    schema.upgrade(Store(empty_database_url))
+    assert Store(empty_database_url).revision() == REVISION
+
+
+@pytest.mark.parametrize(
+    "url", ["", "nonsense", "mysql://user:hunter2@host/db", "sqlite", "oracle+x://a:hunter2@b"]
+)
+def test_an_url_of_no_supported_database_is_a_configuration_error_without_the_url(url: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        schema.open_store(url)
+
+    assert str(caught.value).startswith("[database] url")
+    assert "hunter2" not in str(caught.value)
