@@ -130,7 +130,7 @@ def _value(where: str, kind: object, text: str) -> object:
     return text
 
 
-_ABSOLUTE = "must be an absolute path of at most 255 letters, digits and . _ + @ = ~ : - (Asterisk hands it to a shell)"
+_ABSOLUTE = "must be an absolute path of at most 255 letters, digits and . _ + @ = ~ : - (a shell gets it)"
 _RULES = [
     ("recordings_directory", SAFE_PATH, _ABSOLUTE),
     ("state_directory", SAFE_PATH, _ABSOLUTE),

@@ -300,7 +300,7 @@ def test_a_file_that_is_not_utf_8_is_refused_without_its_bytes(tmp_path: Path) -
 
 @pytest.mark.parametrize("path", ["noojee_agi.conf", "/etc/a b.conf", "/etc/x;touch", "/etc/$(id).conf"])
 def test_the_files_own_path_must_be_safe_for_a_shell(path: str) -> None:
-    with pytest.raises(ConfigurationError, match="must be absolute"):
+    with pytest.raises(ConfigurationError, match="must be an absolute path"):
         config.load(path)
 
 
