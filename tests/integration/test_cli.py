@@ -629,9 +629,9 @@ def test_root_drains_as_asterisks_user(site_of_nobody: Site) -> None:
     for path in spool_folder.iterdir():
         os.chown(path, user.pw_uid, user.pw_gid)
 
-    said = site.cli("sync")
+    done = site.run_cli("sync")
 
-    assert said.startswith("2 events stored, 1 set aside")
+    assert done.stdout.startswith("2 events stored, 1 set aside"), done
     assert (folder / "17-1.json").exists()
     assert of_root(site) == []
 
