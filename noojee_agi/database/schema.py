@@ -26,7 +26,7 @@ def upgrade(store: Store) -> None:
     """Bring the database to REVISION; nothing happens when it is there. Raises StoreUnavailable."""
     settings = AlembicConfig()
     settings.set_main_option("script_location", "noojee_agi.database:migrations")
-    with store.transaction() as connection:
+    with store.transaction(takes_long=True) as connection:
         settings.attributes["connection"] = connection
         try:
             command.upgrade(settings, "head")

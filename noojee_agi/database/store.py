@@ -4,10 +4,12 @@ import contextlib
 import sqlite3
 import time
 from collections.abc import Iterator
+from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, exc, inspect, make_url, text
 from sqlalchemy.pool import NullPool
 
+from noojee_agi.database.watch import Watch
 from noojee_agi.errors import ConfigurationError, StoreRejected, StoreUnavailable
 
 REVISION = "0001"  # the newest migration
@@ -15,6 +17,7 @@ REVISION = "0001"  # the newest migration
 _CONNECT_SECONDS = 5
 _LOCK_SECONDS = 5
 _STATEMENT_SECONDS = 60
+_SILENT_SECONDS = 70  # a server that works has given the statement up by then
 # What a retry cannot mend: the value itself is wrong.
 _REJECTED = (exc.IntegrityError, exc.DataError, ValueError, TypeError, OverflowError)
 
@@ -47,9 +50,9 @@ class Store:
         return self.url.set(query={}).render_as_string(hide_password=True)
 
     @contextlib.contextmanager
-    def transaction(self) -> Iterator[Connection]:
-        """A connection whose work is committed at the end, or undone."""
-        with self._own_errors(), self.engine.begin() as connection:
+    def transaction(self, takes_long: bool = False) -> Iterator[Connection]:
+        """A connection whose work is committed at the end, or undone; takes_long: without a time limit."""
+        with self._own_errors(), self.engine.execution_options(takes_long=takes_long).begin() as connection:
             yield connection
 
     @contextlib.contextmanager
@@ -89,7 +92,12 @@ def _engine(url: URL) -> Engine:
         event.listen(engine, "begin", _on_sqlite_begin)
         return engine
     engine = create_engine(url, poolclass=NullPool, connect_args={"connect_timeout": _CONNECT_SECONDS})
+    # First of all: SQLAlchemy, too, asks a new connection questions.
+    event.listen(engine, "connect", _on_postgresql_connect, insert=True)
+    event.listen(engine, "close", _on_postgresql_close)
     event.listen(engine, "begin", _on_postgresql_begin)
+    event.listen(engine, "before_cursor_execute", _on_postgresql_question)
+    event.listen(engine, "commit", _on_postgresql_question)
     return engine
 
 
@@ -118,13 +126,31 @@ def _set_wal(connection: sqlite3.Connection) -> None:
             time.sleep(0.01)
 
 
+def _on_postgresql_connect(connection: Any, record: Any) -> None:
+    record.info["watch"] = Watch(connection.fileno(), _SILENT_SECONDS)
+
+
+def _on_postgresql_close(_: object, record: Any) -> None:
+    watch = record.info.pop("watch", None)
+    if watch:
+        watch.end()
+
+
+def _on_postgresql_question(connection: Connection, *_: object) -> None:
+    if connection.get_execution_options().get("takes_long"):
+        connection.info["watch"].end()
+    else:
+        connection.info["watch"].renew()
+
+
 def _on_postgresql_begin(connection: Connection) -> None:
     """Per transaction, not per connection: so it works through pgbouncer too.
 
     A commit that is said to be done must be: the event is forgotten then.
     """
+    seconds = 0 if connection.get_execution_options().get("takes_long") else _STATEMENT_SECONDS
     connection.exec_driver_sql(
-        f"SET LOCAL lock_timeout = '{_LOCK_SECONDS}s'; SET LOCAL statement_timeout = '{_STATEMENT_SECONDS}s';"
+        f"SET LOCAL lock_timeout = '{_LOCK_SECONDS}s'; SET LOCAL statement_timeout = '{seconds}s';"
         " SELECT set_config('synchronous_commit', 'on', true)"
         " WHERE current_setting('synchronous_commit') = 'off'"
     )
