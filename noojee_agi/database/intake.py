@@ -1,11 +1,12 @@
 """Events of the spool -> call records and legs. Every step may be repeated: twice is harmless."""
 
 import uuid
+from typing import Any
 
 from sqlalchemy import Connection, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from noojee_agi.database.tables import account, call_record, extension_attachment, recording_leg
+from noojee_agi.database.tables import RECORDING, account, call_record, extension_attachment, recording_leg
 from noojee_agi.errors import StoreRejected
 from noojee_agi.recording import Ending, Event, Leg
 
@@ -28,8 +29,16 @@ def store(connection: Connection, event: Event) -> None:
 def _store_leg(connection: Connection, leg: Leg) -> None:
     if connection.scalar(select(recording_leg.c.id).where(recording_leg.c.id == leg.id)):
         return
-    record_id = call_record_id(leg.server, leg.call_uniqueid)
-    _insert_call_record(connection, record_id, leg)
+    record_id = insert_call_record(
+        connection,
+        server=leg.server,
+        uniqueid=leg.call_uniqueid,
+        source=leg.source,
+        destination=leg.destination,
+        did=leg.did,
+        external_reference=leg.tag,
+        started_at=leg.started_at,
+    )
     owner_id, extension = _owner(connection, leg)
     number = connection.scalar(
         select(func.coalesce(func.max(recording_leg.c.leg), 0) + 1).where(
@@ -58,24 +67,20 @@ def _store_leg(connection: Connection, leg: Leg) -> None:
     connection.execute(update(call_record).where(call_record.c.id == record_id).values(changes))
 
 
-def _insert_call_record(connection: Connection, record_id: str, leg: Leg) -> None:
-    """Unless the call has one already. The row is then locked: legs of one call are numbered in turn."""
+def insert_call_record(connection: Connection, *, server: str, uniqueid: str, **columns: Any) -> str:
+    """Unless the call has one already; returns its id.
+
+    The row is then locked: legs of one call are numbered in turn.
+    """
+    record_id = call_record_id(server, uniqueid)
     insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
     connection.execute(
         insert(call_record)
-        .values(
-            id=record_id,
-            server=leg.server,
-            uniqueid=leg.call_uniqueid,
-            source=leg.source,
-            destination=leg.destination,
-            did=leg.did,
-            external_reference=leg.tag,
-            started_at=leg.started_at,
-        )
+        .values(id=record_id, server=server, uniqueid=uniqueid, **columns)
         .on_conflict_do_nothing(index_elements=["server", "uniqueid"])
     )
     connection.execute(select(call_record.c.id).where(call_record.c.id == record_id).with_for_update())
+    return record_id
 
 
 def _owner(connection: Connection, leg: Leg) -> tuple[str | None, str]:
@@ -124,13 +129,13 @@ def _store_ending(connection: Connection, ending: Ending) -> None:
         .where(recording_leg.c.id == ending.leg_id)
         .values(status=ending.status, ended_at=ending.ended_at, duration_seconds=duration, bytes=ending.bytes)
     )
-    _end_call_record(connection, leg.call_record_id)
+    end_call_record(connection, leg.call_record_id)
 
 
-def _end_call_record(connection: Connection, record_id: str) -> None:
+def end_call_record(connection: Connection, record_id: str) -> None:
     """A call's recording has ended when none of its legs records any more."""
     of_call = recording_leg.c.call_record_id == record_id
-    recording = select(recording_leg.c.id).where(of_call, recording_leg.c.status == "recording")
+    recording = select(recording_leg.c.id).where(of_call, RECORDING)
     if connection.scalar(recording.limit(1)):
         return
     connection.execute(

@@ -7,7 +7,14 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, exists, or_, select
 
-from noojee_agi.database.tables import account, account_group, call_record, recording_leg, team_member
+from noojee_agi.database.tables import (
+    RECORDING,
+    account,
+    account_group,
+    call_record,
+    recording_leg,
+    team_member,
+)
 from noojee_agi.recording import OpenLeg
 
 _HEARS_ALL = ("Administrator", "Recording Manager")
@@ -43,13 +50,20 @@ def legs_of_the_calls_of(connection: Connection, leg_ids: Iterable[str]) -> list
     return [dict(row._mapping) for row in connection.execute(statement)]
 
 
+def legs_whose_id_begins(connection: Connection, eight: str) -> list[dict[str, Any]]:
+    """Legs by the first eight hexadecimal digits of their id, as in the names of their files."""
+    first, last = (f"{eight}-{d * 4}-{d * 4}-{d * 4}-{d * 12}" for d in "0f")
+    statement = _legs().where(recording_leg.c.id.between(first, last))
+    return [dict(row._mapping) for row in connection.execute(statement)]
+
+
 def open_legs(connection: Connection, server: str) -> list[OpenLeg]:
     """The legs of this server that are thought to be recording."""
     leg = recording_leg.c
     rows = connection.execute(
         select(leg.id, leg.file, leg.started_at)
         .join(call_record, call_record.c.id == leg.call_record_id)
-        .where(leg.status == "recording", call_record.c.server == server)
+        .where(RECORDING, call_record.c.server == server)
     )
     return [OpenLeg(row.id, row.file, row.started_at) for row in rows]
 

@@ -17,7 +17,10 @@ def open_store(url: str) -> Store:
     if revision > REVISION:
         raise StoreUnavailable(newer(store))
     if revision or store.url.get_backend_name() != "sqlite":
-        raise StoreUnavailable(f"{store.name} has no tables of schema {REVISION}: run noojee-agi db upgrade")
+        has = f"schema {revision}" if revision else "no tables"
+        raise StoreUnavailable(
+            f"{store.name} has {has}, this program needs schema {REVISION}: run noojee-agi db upgrade"
+        )
     upgrade(store)
     return store
 

@@ -12,7 +12,7 @@ from sqlalchemy.pool import NullPool
 from noojee_agi.database.watch import Watch
 from noojee_agi.errors import ConfigurationError, StoreRejected, StoreUnavailable
 
-REVISION = "0001"  # the newest migration
+REVISION = "0002"  # the newest migration
 
 _CONNECT_SECONDS = 5
 _LOCK_SECONDS = 5

@@ -50,6 +50,9 @@ class UtcDateTime(TypeDecorator[datetime]):
 # Text with hyphens on SQLite too, so that an id reads the same in database, file name and log.
 Id = Uuid(as_uuid=False).with_variant(String(36), "sqlite")
 
+# SQLite uses a partial index only where the statement says the same in plain text, not as a parameter.
+RECORDING = text("status = 'recording'")
+
 metadata = MetaData(
     naming_convention={
         "pk": "pk_%(table_name)s",
@@ -159,4 +162,10 @@ recording_leg = Table(
     Index("ix_recording_leg_tag", "tag"),
     Index("ix_recording_leg_owner_id", "owner_id", "started_at"),
     Index("ix_recording_leg_started_at", "started_at"),
+    Index(
+        "ix_recording_leg_open",
+        "call_record_id",
+        sqlite_where=RECORDING,
+        postgresql_where=RECORDING,
+    ),
 )
