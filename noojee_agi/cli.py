@@ -6,13 +6,13 @@ import os
 import pwd
 import secrets
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any
 
 import click
 
-from noojee_agi import access, check, config, drain, extensions, install, snapshot, spool
+from noojee_agi import access, check, config, drain, extensions, install, rebuild, snapshot, spool
 from noojee_agi.config import Config
 from noojee_agi.database import queries, schema, settings
 from noojee_agi.database.store import Store
@@ -28,6 +28,7 @@ _COLUMNS = (
     *("status", "duration_seconds", "id", "file"),
 )
 _SHORT_KEY = 16
+_LONG_WORK = 1000
 
 
 class _Commands(click.Group):
@@ -165,6 +166,7 @@ def _changing(known: Config) -> Iterator[Any]:
         yield connection
         snapshot.save(known.snapshot_file, settings.snapshot(connection))
     drain.renew_snapshot(store, known.snapshot_file)
+    _save_settings(store, known)
 
 
 @cli.group()
@@ -294,29 +296,82 @@ def _table(head: Any, rows: list[Any]) -> None:
 
 @cli.command()
 @click.option("--retry-rejected", is_flag=True, help="Try again what the database has refused.")
+@click.option("--rebuild", "is_rebuild", is_flag=True, help="Make rows that are missing from the side-cars.")
 @click.pass_obj
-def sync(known: Config, retry_rejected: bool) -> None:
+def sync(known: Config, retry_rejected: bool, is_rebuild: bool) -> None:
     """Bring what waits in the spool into the database. Safe to repeat, and beside live calls."""
-    store = schema.open_store(known.database_url)
     if retry_rejected:
         spool.retry_rejected(known.spool_directory)
-    waiting = len(spool.waiting(known.spool_directory))
-    with click.progressbar(
-        length=waiting, label="storing", hidden=not sys.stderr.isatty(), file=sys.stderr
-    ) as bar:
-        result = drain.run(store, known.spool_directory, bar.update)
+    # What the spool holds comes after that: an ending may wait there for its leg.
+    store, failed = _rebuilt(known) if is_rebuild else (drain.open_database(known), 0)
+    _drain(store, known)
     closed = drain.close_silent_legs(store, known.server_name, known.spool_directory)
-    drain.renew_snapshot(store, known.snapshot_file)
-    click.echo(f"{result.stored} events stored, {result.rejected} set aside, {len(result.left)} for later")
     if closed:
         click.echo(f"{closed} legs closed that had ended without a word")
-    if result.busy:
-        click.echo("another drain is at work and takes the rest")
+    drain.renew_snapshot(store, known.snapshot_file)
+    _save_settings(store, known)
+    if is_rebuild:
+        for path in rebuild.files_without_side_car(store, known.recordings_directory):
+            click.echo(f"nothing is known of {path}: it has no side-car, and is left alone")
     aside = spool.rejected(known.spool_directory)
     for path in aside:
         click.echo(f"refused by the database: {path}; the reason is in {path}.reason", err=True)
     if aside:
         raise click.ClickException("mend the cause, then run noojee-agi sync --retry-rejected")
+    if failed:
+        raise click.ClickException(f"{failed} files could not be used: see above")
+
+
+def _drain(store: Store, known: Config) -> None:
+    with _progress("storing", len(spool.waiting(known.spool_directory))) as update:
+        result = drain.run(store, known.spool_directory, update)
+    click.echo(f"{result.stored} events stored, {result.rejected} set aside, {len(result.left)} for later")
+    if result.busy:
+        click.echo("another drain is at work and takes the rest")
+
+
+def _rebuilt(known: Config) -> tuple[Store, int]:
+    """The database with every row that the recordings tell of, and how many files could not be used."""
+    store = schema.open_store(known.database_url)
+    paths = rebuild.side_cars(known.recordings_directory)
+    with _progress("rebuilding", len(paths)) as update:
+        result = rebuild.run(store, known.recordings_directory, paths, update)
+    click.echo(f"{len(paths)} side-cars read, {result.legs} legs and {result.settings} settings made again")
+    for path, reason in result.refused.items():
+        click.echo(f"{path} cannot be used: {reason}", err=True)
+    return store, len(result.refused)
+
+
+def _save_settings(store: Store, known: Config) -> None:
+    """A copy with the recordings, for --rebuild; a failure is no reason to undo what was done."""
+    path = rebuild.copy_path(known.recordings_directory)
+    try:
+        if not rebuild.save_settings(store, known.recordings_directory):
+            click.echo(
+                f"warning: {path} knows more accounts than the database:"
+                " noojee-agi sync --rebuild brings them back; or delete that file",
+                err=True,
+            )
+    except (OSError, ValueError, KeyError, TypeError) as exc:
+        click.echo(f"warning: {path}, the copy for sync --rebuild, cannot be renewed: {exc}", err=True)
+
+
+@contextlib.contextmanager
+def _progress(label: str, length: int) -> Iterator[Callable[[int], None]]:
+    """A bar on a terminal; elsewhere a line for each tenth of long work."""
+    if sys.stderr.isatty():
+        with click.progressbar(length=length, label=label, file=sys.stderr) as bar:
+            yield bar.update
+        return
+    done = 0
+
+    def update(count: int) -> None:
+        nonlocal done
+        before, done = done, done + count
+        if length >= _LONG_WORK and done * 10 // length > before * 10 // length:
+            click.echo(f"{label}: {done} of {length}", err=True)
+
+    yield update
 
 
 @cli.command("install-agi")

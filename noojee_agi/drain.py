@@ -8,10 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from noojee_agi import closing, config, log, recording, sidecar, snapshot, spool, wav
+from noojee_agi.config import Config
 from noojee_agi.database import intake, queries, settings
 from noojee_agi.database.schema import open_store
 from noojee_agi.database.store import Store
-from noojee_agi.errors import NoojeeError, StoreRejected
+from noojee_agi.errors import NoojeeError, StoreRejected, StoreUnavailable
 from noojee_agi.recording import Event, Leg, leg_id
 
 logger = logging.getLogger(__name__)
@@ -29,6 +30,22 @@ class Result:
     rejected: int = 0
     busy: bool = False
     left: set[str] = field(default_factory=set)
+
+
+def open_database(known: Config) -> Store:
+    """The database, unless it has lost its rows: events wait then, for their owners would not be known.
+
+    Raises StoreUnavailable.
+    """
+    before = snapshot.load(known.snapshot_file)
+    store = open_store(known.database_url)
+    with store.reading() as connection:
+        if before and before.key_digest and not settings.key_digest(connection):
+            raise StoreUnavailable(
+                f"{store.name} has lost its apiKey, and what else? Put the database back from a backup,"
+                " or run noojee-agi sync --rebuild"
+            )
+    return store
 
 
 def run(store: Store, spool_directory: str, progress: Callable[[int], None] = lambda count: None) -> Result:
@@ -148,7 +165,7 @@ def main(path: str) -> None:
     known = config.load("" if path == "-" else path)
     log.to_file(known)
     try:
-        store = open_store(known.database_url)
+        store = open_database(known)
         result = run(store, known.spool_directory)
         if not result.busy:
             close_silent_legs(store, known.server_name, known.spool_directory)

@@ -3,7 +3,6 @@
 import sys
 
 from noojee_agi import config, drain, log
-from noojee_agi.database.schema import open_store
 from noojee_agi.errors import NoojeeError
 
 
@@ -11,7 +10,7 @@ def main(path: str) -> None:
     known = config.load("" if path == "-" else path)
     log.to_file(known)
     try:
-        drain.renew_snapshot(open_store(known.database_url), known.snapshot_file)
+        drain.renew_snapshot(drain.open_database(known), known.snapshot_file)
     except (NoojeeError, OSError) as exc:
         log.logger.error("the apiKey cannot be looked up: %s", exc)
 

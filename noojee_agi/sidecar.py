@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import uuid
 from datetime import datetime
 from typing import Any
 
@@ -11,6 +12,16 @@ from noojee_agi import spool
 logger = logging.getLogger(__name__)
 
 SUFFIX = ".json"
+
+_FIELDS: dict[str, Any] = {
+    **dict.fromkeys(["id", "server", "call_uniqueid", "source", "destination", "did"], str),
+    **dict.fromkeys(["external_reference", "uniqueid", "channel", "extension", "owner"], str),
+    **dict.fromkeys(["agent_login_name", "tag", "file", "status"], str),
+    **dict.fromkeys(["call_started_at", "started_at", "ended_at"], datetime),
+    **dict.fromkeys(["leg", "bytes"], int),
+    "duration_seconds": (float, int),
+}
+_MAY_BE_NULL = ("owner", "ended_at", "duration_seconds", "bytes")
 
 
 def path_for(file: str) -> str:
@@ -32,6 +43,27 @@ def write(leg: dict[str, Any]) -> bool:
         logger.error("no side-car %s, tried again later: %s", path, exc.strerror)
         return False
     return True
+
+
+def read(path: str) -> dict[str, Any]:
+    """The leg, as it was written. Raises OSError; ValueError, KeyError or TypeError when it is damaged."""
+    with open(path, encoding="utf-8") as file:
+        content = dict(json.load(file))
+    leg = {name: _read(name, content[name], kind) for name, kind in _FIELDS.items()}
+    leg["id"] = str(uuid.UUID(content["id"]))
+    return leg
+
+
+def _read(name: str, value: object, kind: Any) -> object:
+    if value is None and name in _MAY_BE_NULL:
+        return None
+    if kind is datetime and isinstance(value, str):
+        value = datetime.fromisoformat(value)
+        if value.tzinfo is None:
+            raise TypeError(f"{name} has no time zone")
+    if not isinstance(value, kind) or isinstance(value, bool) or "\0" in str(value):
+        raise TypeError(f"{name} = {value!r}")
+    return value
 
 
 def _text(value: object) -> str:

@@ -49,6 +49,7 @@ def site(shared: Site) -> Site:
         for table in ("recording_leg", "call_record", "extension_attachment", "account_group", "account"):
             connection.execute(text(f"DELETE FROM {table}"))
     shutil.rmtree(shared.recordings_directory / ".spool", ignore_errors=True)
+    (shared.recordings_directory / ".settings.json").unlink(missing_ok=True)
     return shared
 
 

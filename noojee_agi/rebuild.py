@@ -1,0 +1,169 @@
+"""`noojee-agi sync --rebuild`: what the database has lost is made again from what lies with the recordings.
+
+From the side-cars: call records, legs and their owners. From the settings' copy: the apiKey's digest,
+accounts, groups, teams and attachments.
+"""
+
+import json
+import logging
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from noojee_agi import sidecar, spool
+from noojee_agi.database import queries, restore
+from noojee_agi.database.store import Store
+from noojee_agi.errors import StoreRejected
+
+logger = logging.getLogger(__name__)
+
+_COPY = ".settings.json"
+_BATCH = 200
+# A file of which nothing is known yet may belong to a call that has just begun.
+_SETTLED_SECONDS = 60
+_ID_IN_NAME = re.compile(r"-([0-9a-f]{8})\.[^.]+$")
+
+
+@dataclass
+class Result:
+    """settings: rows made again. refused: side-car -> why it cannot be used."""
+
+    settings: int = 0
+    legs: int = 0
+    refused: dict[str, str] = field(default_factory=dict)
+
+
+def copy_path(recordings_directory: str) -> str:
+    """The settings' copy."""
+    return os.path.join(recordings_directory, _COPY)
+
+
+def save_settings(store: Store, recordings_directory: str) -> bool:
+    """Copy the settings to the recordings; False when the copy knows more accounts than the database.
+
+    Raises StoreUnavailable and OSError.
+    """
+    with store.reading() as connection:
+        rows = restore.settings_rows(connection)
+    text = json.dumps(rows, indent=1, ensure_ascii=False, default=datetime.isoformat) + "\n"
+    path = copy_path(recordings_directory)
+    there = _read_settings(path)
+    if there and (len(there["account"]) > len(rows["account"]) or not rows["system_variable"]):
+        return False
+    if json.loads(text) != there:
+        spool.write(path, text)
+    return True
+
+
+def side_cars(recordings_directory: str) -> list[str]:
+    """The path of every side-car. Raises OSError."""
+    return [path for path in _files(recordings_directory) if path.endswith(sidecar.SUFFIX)]
+
+
+def run(store: Store, recordings_directory: str, paths: list[str], progress: Callable[[int], None]) -> Result:
+    """Make every missing row again; progress is told how many side-cars each batch has read.
+
+    Raises StoreUnavailable (what was committed stays) and OSError.
+    """
+    result = Result()
+    _restore_settings(store, copy_path(recordings_directory), result)
+    for at in range(0, len(paths), _BATCH):
+        batch = paths[at : at + _BATCH]
+        _restore(store, list(_readable(batch, result)), result)
+        progress(len(batch))
+    return result
+
+
+def files_without_side_car(store: Store, recordings_directory: str) -> list[str]:
+    """The files of which nothing is known. A leg that has only lost its side-car gets it again.
+
+    Raises StoreUnavailable and OSError.
+    """
+    return [
+        path
+        for path in _files(recordings_directory)
+        if _is_settled_audio(path)
+        and not os.path.exists(sidecar.path_for(path))
+        and not _write_side_car_again(store, path)
+    ]
+
+
+def _restore_settings(store: Store, path: str, result: Result) -> None:
+    try:
+        rows = _read_settings(path)
+        if rows:
+            with store.transaction() as connection:
+                result.settings = restore.restore_settings(connection, rows)
+    except (StoreRejected, ValueError, KeyError, TypeError) as exc:
+        result.refused[path] = str(exc)
+
+
+def _read_settings(path: str) -> dict[str, list[dict[str, Any]]]:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return dict(json.load(file))
+    except FileNotFoundError:
+        return {}
+
+
+def _readable(paths: list[str], result: Result) -> Iterator[tuple[str, dict[str, Any]]]:
+    for path in paths:
+        try:
+            yield path, _where_it_lies(path, sidecar.read(path))
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as exc:
+            result.refused[path] = f"not a side-car of this program: {exc!r}"
+
+
+def _where_it_lies(path: str, leg: dict[str, Any]) -> dict[str, Any]:
+    """The leg; when the recordings have been moved, with its file's new place."""
+    beside = os.path.join(os.path.dirname(path), os.path.basename(leg["file"]))
+    return {**leg, "file": beside} if os.path.exists(beside) else leg
+
+
+def _restore(store: Store, legs: list[tuple[str, dict[str, Any]]], result: Result) -> None:
+    """In one transaction; when that is refused, one by one."""
+    try:
+        with store.transaction() as connection:
+            restored = restore.restore_legs(connection, [leg for _, leg in legs])
+            of_calls = queries.legs_of_the_calls_of(connection, restored)
+    except StoreRejected as exc:
+        if len(legs) == 1:
+            result.refused[legs[0][0]] = str(exc)
+            return
+        for leg in legs:
+            _restore(store, [leg], result)
+        return
+    for row in of_calls:
+        sidecar.write(row)
+    result.legs += len(restored)
+
+
+def _files(directory: str) -> Iterator[str]:
+    """Every file below, in the order of the days; nothing hidden, such as the spool."""
+    for folder, folders, names in os.walk(directory):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            if not name.startswith("."):
+                yield os.path.join(folder, name)
+
+
+def _is_settled_audio(path: str) -> bool:
+    if path.endswith((sidecar.SUFFIX, ".tmp")):
+        return False
+    try:
+        return time.time() - os.stat(path).st_mtime > _SETTLED_SECONDS
+    except FileNotFoundError:
+        return False
+
+
+def _write_side_car_again(store: Store, path: str) -> bool:
+    found = _ID_IN_NAME.search(path)
+    if not found:
+        return False
+    with store.reading() as connection:
+        legs = queries.legs_whose_id_begins(connection, found[1])
+    return any(leg["file"] == path and sidecar.write(leg) for leg in legs)
