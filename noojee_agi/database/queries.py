@@ -59,13 +59,18 @@ def legs_whose_id_begins(connection: Connection, eight: str) -> list[dict[str, A
 
 def open_legs(connection: Connection, server: str) -> list[OpenLeg]:
     """The legs of this server that are thought to be recording."""
+    rows = connection.execute(open_legs_statement(server))
+    return [OpenLeg(row.id, row.file, row.started_at) for row in rows]
+
+
+def open_legs_statement(server: str) -> Select[Any]:
+    """By the index ix_recording_leg_open: a drain asks after every call."""
     leg = recording_leg.c
-    rows = connection.execute(
+    return (
         select(leg.id, leg.file, leg.started_at)
         .join(call_record, call_record.c.id == leg.call_record_id)
         .where(RECORDING, call_record.c.server == server)
     )
-    return [OpenLeg(row.id, row.file, row.started_at) for row in rows]
 
 
 def _legs() -> Select[Any]:

@@ -27,14 +27,20 @@ def open_store(url: str) -> Store:
 
 def upgrade(store: Store) -> None:
     """Bring the database to REVISION; nothing happens when it is there. Raises StoreUnavailable."""
-    settings = AlembicConfig()
-    settings.set_main_option("script_location", "noojee_agi.database:migrations")
+    settings = alembic_settings()
     with store.transaction(takes_long=True) as connection:
         settings.attributes["connection"] = connection
         try:
             command.upgrade(settings, "head")
         except CommandError as error:
             raise StoreUnavailable(newer(store)) from error
+
+
+def alembic_settings() -> AlembicConfig:
+    """Where Alembic finds the migrations."""
+    settings = AlembicConfig()
+    settings.set_main_option("script_location", "noojee_agi.database:migrations")
+    return settings
 
 
 def newer(store: Store) -> str:

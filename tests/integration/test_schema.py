@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import inspect, text
+from alembic.script import ScriptDirectory
+from sqlalchemy import inspect, select, text
 
-from integration.recorder import Recorder, exit_code, forked
-from noojee_agi.database import schema, tables
+from integration.recorder import Recorder, after, exit_code, forked
+from noojee_agi.database import queries, schema, tables
 from noojee_agi.database.store import REVISION, Store
 from noojee_agi.errors import ConfigurationError, StoreUnavailable
+from noojee_agi.recording import Ending
 
 _fork = multiprocessing.get_context("fork")
 
@@ -88,6 +91,89 @@ def test_an_upgrade_again_is_harmless(empty_database_url: str, tmp_path: Path) -
 
     assert recorder.legs() == before
     assert recorder.store.revision() == REVISION
+
+
+# As the program of that schema left them: a call that is over, with an owner, and one that goes on.
+DATA = {
+    "0001": """
+INSERT INTO system_variable VALUES ('apiKey', 'hmac-sha256$00$11', '2026-03-01 09:00:00.000000+00:00');
+INSERT INTO account VALUES ('60aedd8e-e3a9-589f-9321-179b04961b5e', 'Ann', 'Ann Müller', TRUE);
+INSERT INTO account_group VALUES ('60aedd8e-e3a9-589f-9321-179b04961b5e', 'Agent');
+INSERT INTO extension_attachment VALUES
+  ('410', '2026-03-01T09:00:00.000000+00:00', '60aedd8e-e3a9-589f-9321-179b04961b5e', NULL);
+INSERT INTO call_record VALUES
+  ('11111111-0000-4000-8000-000000000001', 'pbx1', '17.1', '0123', '600', '555', 'INV-22',
+   '2026-03-01T09:30:00.000000+00:00', '2026-03-01T09:31:00.000000+00:00'),
+  ('11111111-0000-4000-8000-000000000002', 'pbx1', '17.2', '0123', '600', '555', '',
+   '2026-03-01T09:40:00.000000+00:00', NULL);
+INSERT INTO recording_leg VALUES
+  ('aaaaaaaa-0000-4000-8000-000000000001', '11111111-0000-4000-8000-000000000001', 1, '17.1',
+   'PJSIP/410-1', '410', '60aedd8e-e3a9-589f-9321-179b04961b5e', 'Ann', 'INV-22', '/r/1.wav', 'completed',
+   '2026-03-01T09:30:00.000000+00:00', '2026-03-01T09:31:00.000000+00:00', 60.0, 960044),
+  ('aaaaaaaa-0000-4000-8000-000000000002', '11111111-0000-4000-8000-000000000002', 1, '17.2',
+   'PJSIP/trunk-1', '600', NULL, '', '', '/r/2.wav', 'recording',
+   '2026-03-01T09:40:00.000000+00:00', NULL, NULL, NULL);
+""",
+}
+
+
+def test_there_is_data_of_every_earlier_schema() -> None:
+    """A new migration needs its predecessor's data here."""
+    assert sorted([*DATA, REVISION]) == sorted(each.revision for each in _scripts().walk_revisions())
+
+
+@pytest.mark.parametrize("earlier", DATA)
+def test_an_upgrade_from_an_earlier_schema_keeps_every_row(
+    empty_database_url: str, tmp_path: Path, earlier: str
+) -> None:
+    store = Store(empty_database_url)
+    _fill(store, earlier)
+    before = _rows(store)
+    with pytest.raises(StoreUnavailable, match=f"has schema {earlier}, .*run noojee-agi db upgrade"):
+        schema.open_store(empty_database_url)
+
+    schema.upgrade(store)
+
+    assert store.revision() == REVISION
+    assert _rows(store) == before
+    recorder = Recorder(store, tmp_path / "recordings")
+    recorder.store_all(Ending("aaaaaaaa-0000-4000-8000-000000000002", "completed", after(3600), 44_000, 2.7))
+    assert [leg["status"] for leg in recorder.legs()] == ["completed", "completed"]
+    assert [leg["owner"] for leg in recorder.legs()] == ["Ann", None]
+
+
+def _scripts() -> ScriptDirectory:
+    return ScriptDirectory.from_config(schema.alembic_settings())
+
+
+def _fill(store: Store, revision: str) -> None:
+    with store.transaction() as connection:
+        settings = schema.alembic_settings()
+        settings.attributes["connection"] = connection
+        command.upgrade(settings, revision)
+        for statement in DATA[revision].strip().split(";\n"):
+            connection.exec_driver_sql(statement)
+
+
+def _rows(store: Store) -> dict[str, set[str]]:
+    """Each table's rows, as text."""
+    with store.reading() as connection:
+        return {
+            table.name: {str(row) for row in connection.execute(select(table))}
+            for table in tables.metadata.sorted_tables
+        }
+
+
+def test_an_index_finds_the_legs_that_record_now(store: Store, backend: str) -> None:
+    with store.transaction() as connection:
+        if backend == "postgresql":
+            connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
+        statement = queries.open_legs_statement("pbx1")
+        compiled = str(statement.compile(connection, compile_kwargs={"literal_binds": True}))
+        explain = "EXPLAIN QUERY PLAN " if backend == "sqlite" else "EXPLAIN "
+        plan = "\n".join(str(row) for row in connection.exec_driver_sql(explain + compiled))
+
+    assert "ix_recording_leg_open" in plan
 
 
 def test_the_revision_of_the_program_is_the_newest_migration(empty_database_url: str) -> None:
