@@ -129,8 +129,7 @@ def _readable(paths: list[str], result: Result) -> list[tuple[str, Event]]:
 def _store(store: Store, events: list[tuple[str, Event]], result: Result) -> None:
     """Commit, mend files, write side-cars, and only then forget the events: a crash just repeats this."""
     with store.transaction() as connection:
-        for _, event in events:
-            intake.store(connection, event)
+        intake.store(connection, [event for _, event in events])
         legs = queries.legs_of_the_calls_of(connection, {leg_id(event) for _, event in events})
     for leg in legs:
         if leg["status"] == "interrupted":

@@ -1,9 +1,12 @@
-"""Events of the spool -> call records and legs. Every step may be repeated: twice is harmless."""
+"""Events of the spool -> call records and legs. Every step may be repeated: twice is harmless.
+
+The statements are built once, and each event takes few of them: a thousand events may wait.
+"""
 
 import uuid
-from typing import Any
+from collections.abc import Iterable
 
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection, Insert, bindparam, exists, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from noojee_agi.database.tables import RECORDING, account, call_record, extension_attachment, recording_leg
@@ -18,79 +21,70 @@ def call_record_id(server: str, uniqueid: str) -> str:
     return str(uuid.uuid5(_CALLS, f"{server}\0{uniqueid}"))
 
 
-def store(connection: Connection, event: Event) -> None:
+def store(connection: Connection, events: Iterable[Event]) -> None:
     """Raises StoreRejected for an ending whose leg is not there."""
-    if isinstance(event, Leg):
-        _store_leg(connection, event)
-    else:
-        _store_ending(connection, event)
+    events = list(events)
+    stored = _stored(connection, [event.id for event in events if isinstance(event, Leg)])
+    for event in events:
+        if isinstance(event, Ending):
+            _store_ending(connection, event)
+        elif event.id not in stored:
+            _store_leg(connection, event)
+            stored.add(event.id)
+
+
+def end_call_record(connection: Connection, record_id: str) -> None:
+    """A call's recording has ended when none of its legs records any more."""
+    connection.execute(_END_CALL, {"of_call": record_id})
+
+
+def _stored(connection: Connection, leg_ids: list[str]) -> set[str]:
+    return set(connection.scalars(select(recording_leg.c.id).where(recording_leg.c.id.in_(leg_ids))))
 
 
 def _store_leg(connection: Connection, leg: Leg) -> None:
-    if connection.scalar(select(recording_leg.c.id).where(recording_leg.c.id == leg.id)):
-        return
-    record_id = insert_call_record(
-        connection,
-        server=leg.server,
-        uniqueid=leg.call_uniqueid,
-        source=leg.source,
-        destination=leg.destination,
-        did=leg.did,
-        external_reference=leg.tag,
-        started_at=leg.started_at,
+    record_id = call_record_id(leg.server, leg.call_uniqueid)
+    connection.execute(
+        _BEGIN_CALL[connection.dialect.name],
+        {
+            "id": record_id,
+            "server": leg.server,
+            "uniqueid": leg.call_uniqueid,
+            "source": leg.source,
+            "destination": leg.destination,
+            "did": leg.did,
+            "external_reference": leg.tag,
+            "started_at": leg.started_at,
+        },
     )
     owner_id, extension = _owner(connection, leg)
-    number = connection.scalar(
-        select(func.coalesce(func.max(recording_leg.c.leg), 0) + 1).where(
-            recording_leg.c.call_record_id == record_id
-        )
+    inserted = connection.execute(
+        _INSERT_LEG[connection.dialect.name],
+        {
+            "of_call": record_id,
+            "id": leg.id,
+            "call_record_id": record_id,
+            "uniqueid": leg.uniqueid,
+            "channel": leg.channel,
+            "extension": extension,
+            "owner_id": owner_id,
+            "agent_login_name": leg.agent_login_name,
+            "tag": leg.tag,
+            "file": leg.file,
+            "status": "recording",
+            "started_at": leg.started_at,
+        },
     )
-    connection.execute(
-        recording_leg.insert().values(
-            id=leg.id,
-            call_record_id=record_id,
-            leg=number,
-            uniqueid=leg.uniqueid,
-            channel=leg.channel,
-            extension=extension,
-            owner_id=owner_id,
-            agent_login_name=leg.agent_login_name,
-            tag=leg.tag,
-            file=leg.file,
-            status="recording",
-            started_at=leg.started_at,
-        )
-    )
-    changes: dict[str, object] = {"ended_at": None}
-    if leg.tag:
-        changes["external_reference"] = leg.tag
-    connection.execute(update(call_record).where(call_record.c.id == record_id).values(changes))
-
-
-def insert_call_record(connection: Connection, *, server: str, uniqueid: str, **columns: Any) -> str:
-    """Unless the call has one already; returns its id.
-
-    The row is then locked: legs of one call are numbered in turn.
-    """
-    record_id = call_record_id(server, uniqueid)
-    insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
-    connection.execute(
-        insert(call_record)
-        .values(id=record_id, server=server, uniqueid=uniqueid, **columns)
-        .on_conflict_do_nothing(index_elements=["server", "uniqueid"])
-    )
-    connection.execute(select(call_record.c.id).where(call_record.c.id == record_id).with_for_update())
-    return record_id
+    if not inserted.rowcount:  # sync --rebuild has made it at this very moment
+        end_call_record(connection, record_id)
 
 
 def _owner(connection: Connection, leg: Leg) -> tuple[str | None, str]:
     """The account that owns the leg, as of the call's time, and the extension that the leg is filed under."""
     first = leg.extension or next(iter(leg.extensions), "")
     if leg.agent_login_name:
-        found = select(account.c.id).where(account.c.login == leg.agent_login_name.strip())
-        if not leg.agent_known:
-            found = found.where(account.c.enabled)
-        return connection.scalar(found), first
+        found = _KNOWN_LOGIN if leg.agent_known else _ENABLED_LOGIN
+        return connection.scalar(found, {"named": leg.agent_login_name.strip()}), first
     attached = _attached(connection, leg)
     for extension in leg.extensions:
         if extension in attached:
@@ -100,23 +94,12 @@ def _owner(connection: Connection, leg: Leg) -> tuple[str | None, str]:
 
 def _attached(connection: Connection, leg: Leg) -> dict[str, str]:
     """Extension -> account, of this call's extensions, at the time when the leg started."""
-    attachment = extension_attachment.c
-    rows = connection.execute(
-        select(attachment.extension, attachment.account_id).where(
-            attachment.extension.in_(leg.extensions),
-            attachment.attached_at <= leg.started_at,
-            (attachment.detached_at.is_(None)) | (attachment.detached_at > leg.started_at),
-        )
-    )
+    rows = connection.execute(_ATTACHED, {"extensions": leg.extensions, "started_at": leg.started_at})
     return {row.extension: row.account_id for row in rows}
 
 
 def _store_ending(connection: Connection, ending: Ending) -> None:
-    leg = connection.execute(
-        select(recording_leg.c.call_record_id, recording_leg.c.started_at, recording_leg.c.status).where(
-            recording_leg.c.id == ending.leg_id
-        )
-    ).one_or_none()
+    leg = connection.execute(_LEG, {"leg_id": ending.leg_id}).one_or_none()
     if leg is None:
         raise StoreRejected(f"leg {ending.leg_id} has ended, but nothing is known of its start")
     if ending.status == "failed" and leg.status != "recording":
@@ -125,21 +108,62 @@ def _store_ending(connection: Connection, ending: Ending) -> None:
     if duration is None and ending.status == "completed":
         duration = max(0.0, (ending.ended_at - leg.started_at).total_seconds())
     connection.execute(
-        update(recording_leg)
-        .where(recording_leg.c.id == ending.leg_id)
-        .values(status=ending.status, ended_at=ending.ended_at, duration_seconds=duration, bytes=ending.bytes)
+        _END_LEG,
+        {
+            "leg_id": ending.leg_id,
+            "status": ending.status,
+            "ended_at": ending.ended_at,
+            "duration_seconds": duration,
+            "bytes": ending.bytes,
+        },
     )
     end_call_record(connection, leg.call_record_id)
 
 
-def end_call_record(connection: Connection, record_id: str) -> None:
-    """A call's recording has ended when none of its legs records any more."""
-    of_call = recording_leg.c.call_record_id == record_id
-    recording = select(recording_leg.c.id).where(of_call, RECORDING)
-    if connection.scalar(recording.limit(1)):
-        return
-    connection.execute(
-        update(call_record)
-        .where(call_record.c.id == record_id)
-        .values(ended_at=select(func.max(recording_leg.c.ended_at)).where(of_call).scalar_subquery())
+def _begin_call(insert: sqlite.Insert | postgresql.Insert) -> Insert:
+    """A call's record is made by its first leg; each leg may bring a tag, and opens the record again.
+
+    The row is then locked: legs of one call are numbered in turn.
+    """
+    tag = func.coalesce(func.nullif(insert.excluded.external_reference, ""), call_record.c.external_reference)
+    return insert.on_conflict_do_update(
+        index_elements=["server", "uniqueid"], set_={"external_reference": tag, "ended_at": None}
     )
+
+
+def _insert_leg(insert: sqlite.Insert | postgresql.Insert) -> Insert:
+    """Unless it is there; with the call's next number."""
+    number = select(func.coalesce(func.max(recording_leg.c.leg), 0) + 1).where(_OF_CALL).scalar_subquery()
+    return insert.values(leg=number).on_conflict_do_nothing(index_elements=["id"])
+
+
+# The statements.
+_OF_CALL = recording_leg.c.call_record_id == bindparam("of_call")
+_BEGIN_CALL = {
+    "sqlite": _begin_call(sqlite.insert(call_record)),
+    "postgresql": _begin_call(postgresql.insert(call_record)),
+}
+_INSERT_LEG = {
+    "sqlite": _insert_leg(sqlite.insert(recording_leg)),
+    "postgresql": _insert_leg(postgresql.insert(recording_leg)),
+}
+_KNOWN_LOGIN = select(account.c.id).where(account.c.login == bindparam("named"))
+_ENABLED_LOGIN = _KNOWN_LOGIN.where(account.c.enabled)
+_ATTACHED = select(extension_attachment.c.extension, extension_attachment.c.account_id).where(
+    extension_attachment.c.extension.in_(bindparam("extensions", expanding=True)),
+    extension_attachment.c.attached_at <= bindparam("started_at"),
+    (extension_attachment.c.detached_at.is_(None))
+    | (extension_attachment.c.detached_at > bindparam("started_at")),
+)
+_LEG = select(recording_leg.c.call_record_id, recording_leg.c.started_at, recording_leg.c.status).where(
+    recording_leg.c.id == bindparam("leg_id")
+)
+_END_LEG = update(recording_leg).where(recording_leg.c.id == bindparam("leg_id"))
+_END_CALL = (
+    update(call_record)
+    .where(
+        call_record.c.id == bindparam("of_call"),
+        ~exists().where(_OF_CALL, RECORDING),
+    )
+    .values(ended_at=select(func.max(recording_leg.c.ended_at)).where(_OF_CALL).scalar_subquery())
+)

@@ -79,19 +79,13 @@ def _restore_leg(connection: Connection, leg: dict[str, Any]) -> None:
 
 def _restore_call_record(connection: Connection, leg: dict[str, Any]) -> str:
     """A call that went on after the loss has a record again, but it knows only of what came after it."""
-    record_id = intake.insert_call_record(
-        connection,
-        server=leg["server"],
-        uniqueid=leg["call_uniqueid"],
-        source=leg["source"],
-        destination=leg["destination"],
-        did=leg["did"],
-        external_reference=leg["external_reference"],
-        started_at=leg["call_started_at"],
-    )
+    record_id = intake.call_record_id(leg["server"], leg["call_uniqueid"])
+    values = {name: leg[name] for name in ("server", "source", "destination", "did", "external_reference")}
+    values.update(id=record_id, uniqueid=leg["call_uniqueid"], started_at=leg["call_started_at"])
+    _insert_missing(connection, call_record, values)
     call = call_record.c
     known = connection.execute(
-        select(call.started_at, call.external_reference).where(call.id == record_id)
+        select(call.started_at, call.external_reference).where(call.id == record_id).with_for_update()
     ).one()
     connection.execute(
         update(call_record)
