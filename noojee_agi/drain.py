@@ -2,6 +2,7 @@
 
 import logging
 import os
+import random
 import sys
 import time
 from collections.abc import Callable
@@ -12,12 +13,13 @@ from noojee_agi.config import Config
 from noojee_agi.database import intake, queries, settings
 from noojee_agi.database.schema import open_store
 from noojee_agi.database.store import Store
-from noojee_agi.errors import NoojeeError, StoreRejected, StoreUnavailable
+from noojee_agi.errors import NoojeeError, StoreConflict, StoreRejected, StoreUnavailable
 from noojee_agi.recording import Event, Leg, leg_id
 
 logger = logging.getLogger(__name__)
 
 _BATCH = 200
+_TRIES = 7
 # An ending without its start waits this long before it is set aside: the start may be on its way.
 _PATIENCE_SECONDS = 60
 
@@ -101,7 +103,7 @@ def _store_batch(store: Store, paths: list[str], result: Result) -> None:
 def _store_together(store: Store, events: list[tuple[str, Event]], result: Result) -> None:
     """In one transaction; when that is refused, halve until the refused one stands alone."""
     try:
-        _store(store, events, result)
+        _store_in_turn(store, events, result)
     except StoreRejected as exc:
         if len(events) == 1:
             _set_aside(*events[0], str(exc), result)
@@ -109,6 +111,17 @@ def _store_together(store: Store, events: list[tuple[str, Event]], result: Resul
         middle = len(events) // 2
         _store_together(store, events[:middle], result)
         _store_together(store, events[middle:], result)
+
+
+def _store_in_turn(store: Store, events: list[tuple[str, Event]], result: Result) -> None:
+    """Again at once when another host's transaction came first, as distributed databases often say."""
+    for attempt in range(_TRIES):
+        try:
+            _store(store, events, result)
+            return
+        except StoreConflict:
+            time.sleep(random.uniform(0, 0.02 * 2**attempt))
+    _store(store, events, result)
 
 
 def _readable(paths: list[str], result: Result) -> list[tuple[str, Event]]:

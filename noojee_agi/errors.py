@@ -9,6 +9,7 @@ NoojeeError                 500
 ├── TooLittleSpace          507  the recordings' disk
 ├── CallGone                404  the caller hung up or Asterisk closed the AGI: only the log is told
 ├── StoreUnavailable             the database cannot take it now: try again later
+│   └── StoreConflict            another transaction came first: try again at once
 └── StoreRejected                the database will never take this one: set it aside
 """
 
@@ -48,6 +49,10 @@ class CallGone(NoojeeError):
 
 
 class StoreUnavailable(NoojeeError):
+    pass
+
+
+class StoreConflict(StoreUnavailable):
     pass
 
 

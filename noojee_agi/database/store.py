@@ -10,7 +10,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, exc, inspe
 from sqlalchemy.pool import NullPool
 
 from noojee_agi.database.watch import Watch
-from noojee_agi.errors import ConfigurationError, StoreRejected, StoreUnavailable
+from noojee_agi.errors import ConfigurationError, StoreConflict, StoreRejected, StoreUnavailable
 
 REVISION = "0002"  # the newest migration
 
@@ -77,7 +77,13 @@ class Store:
         except exc.SQLAlchemyError as error:
             if isinstance(error, exc.StatementError) and not isinstance(error, exc.DBAPIError):
                 raise StoreRejected(f"{self.name} refuses this: {_first_line(error)}") from error
-            raise StoreUnavailable(f"{self.name} cannot be used: {_first_line(error)}") from error
+            kind = StoreConflict if _is_conflict(error) else StoreUnavailable
+            raise kind(f"{self.name} cannot be used: {_first_line(error)}") from error
+
+
+def _is_conflict(error: Exception) -> bool:
+    """SQLSTATE 40001 serialization_failure and 40P01 deadlock_detected (PostgreSQL manual, appendix A)."""
+    return getattr(getattr(error, "orig", None), "pgcode", None) in ("40001", "40P01")
 
 
 def _first_line(error: Exception) -> str:

@@ -10,13 +10,17 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import pytest
+from lab.postgresql import PrivatePostgreSQL
+from sqlalchemy import text
 
 from integration.recorder import Recorder, after, die_after, ended, exit_code, forked
 from noojee_agi import drain, sidecar, spool
+from noojee_agi.database import schema
 from noojee_agi.database.store import Store
 from noojee_agi.recording import Event, Leg
 
@@ -276,3 +280,35 @@ def test_the_throughput_of_a_drain_is_shown(
     assert stored == 2000
     with capsys.disabled():
         print(f"\n{backend}: {stored} events in {seconds:.2f} s, {stored / seconds:.0f} a second")
+
+
+@pytest.mark.postgresql
+def test_hosts_that_get_in_each_other_s_way_try_again_at_once(
+    postgresql: PrivatePostgreSQL, tmp_path: Path, tell: Callable[[str], None]
+) -> None:
+    """Serializable by default, as distributed databases are: there a transaction may fail at any time."""
+    hosts, calls = 6, 100
+    name = postgresql.create_database()
+    url = postgresql.url(name)
+    schema.upgrade(Store(url))
+    with Store(url).transaction() as connection:
+        connection.execute(text(f"ALTER DATABASE {name} SET default_transaction_isolation = serializable"))
+    recorders = [Recorder(Store(url), tmp_path / f"host{host}") for host in range(hosts)]
+    for host, recorder in enumerate(recorders):
+        for number in range(calls):
+            leg = recorder.leg(server=f"pbx{host}", call_uniqueid=f"17.{number}")
+            recorder.put(leg, ended(leg))
+    start = _fork.Barrier(hosts)
+
+    def work(recorder: Recorder) -> None:
+        start.wait(10)
+        assert recorder.drain().left == set()
+
+    children = [forked(lambda recorder=recorder: work(recorder)) for recorder in recorders]  # type: ignore[misc]
+
+    assert [exit_code(child) for child in children] == [0] * hosts
+    rows = recorders[0].legs()
+    assert len({(row["server"], row["call_uniqueid"]) for row in rows}) == len(rows) == hosts * calls
+    assert {row["status"] for row in rows} == {"completed"}
+    tell(f"{hosts} hosts into one serializable database: {hosts * calls} calls, 0 lost, 0 twice")
+    postgresql.drop_database(name)
