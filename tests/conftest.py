@@ -3,14 +3,14 @@
 A component that cannot be had is a skip with its reason, and a failure in CI.
 """
 
+import fcntl
 import os
 from collections.abc import Callable, Generator
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
 from lab.unavailable import LabUnavailable
-
-_figures = pytest.StashKey[list[str]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -26,15 +26,31 @@ def is_long(request: pytest.FixtureRequest) -> bool:
 @pytest.fixture
 def tell(request: pytest.FixtureRequest) -> Callable[[str], None]:
     """Show a figure (so many tries, so many losses) below the test results."""
-    return request.config.stash.setdefault(_figures, []).append
+
+    def show(figure: str) -> None:
+        request.node.user_properties.append(("figure", figure))
+
+    return show
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    figures = terminalreporter.config.stash.get(_figures, [])
+    reports = [*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")]
+    figures = [value for report in reports for name, value in report.user_properties if name == "figure"]
     if figures:
         terminalreporter.section("figures")
     for figure in figures:
         terminalreporter.line(figure)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Tests run beside each other (pytest-xdist), but one that is marked `alone` has the machine to itself."""
+    folder = os.open(Path(__file__).parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX if item.get_closest_marker("alone") else fcntl.LOCK_SH)
+        return (yield)
+    finally:
+        os.close(folder)
 
 
 @pytest.hookimpl(wrapper=True)

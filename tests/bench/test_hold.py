@@ -13,7 +13,7 @@ from bench.hold import PLAIN, STRAIGHTFORWARD, Holds
 ATTEMPTS = range(3)  # other work on the machine may spoil a run; too slow a program fails in all of them
 ROUNDS = 9
 
-pytestmark = pytest.mark.asterisk
+pytestmark = [pytest.mark.asterisk, pytest.mark.alone]
 
 Run = Callable[[int], Holds]
 
