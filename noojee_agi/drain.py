@@ -59,11 +59,13 @@ def run(store: Store, spool_directory: str, progress: Callable[[int], None] = la
     while True:
         with spool.lock(spool_directory) as ours:
             result.busy = not ours
-            while ours and (batch := _next_batch(spool_directory, result)):
-                _store_batch(store, batch, result)
-                progress(len(batch))
+            while ours and (paths := _waiting(spool_directory, result)):
+                for at in range(0, len(paths), _BATCH):
+                    batch = paths[at : at + _BATCH]
+                    _store_batch(store, batch, result)
+                    progress(len(batch))
         # An event that came after the last look, whose own drain found the lock taken, is ours too.
-        if not ours or not _next_batch(spool_directory, result):
+        if not ours or not _waiting(spool_directory, result):
             return result
 
 
@@ -88,10 +90,10 @@ def renew_snapshot(store: Store, path: str) -> None:
         snapshot.save(path, settings.snapshot(connection))
 
 
-def _next_batch(spool_directory: str, result: Result) -> list[str]:
+def _waiting(spool_directory: str, result: Result) -> list[str]:
     """Starts before endings: so the order of each leg holds even when the clock was set back."""
     paths = [path for path in spool.waiting(spool_directory) if path not in result.left]
-    return sorted(paths, key=lambda path: f"-{recording.STARTED}-" not in path)[:_BATCH]
+    return sorted(paths, key=lambda path: f"-{recording.STARTED}-" not in path)
 
 
 def _store_batch(store: Store, paths: list[str], result: Result) -> None:
