@@ -51,14 +51,17 @@ def read(file: str) -> Header | None:
 
 
 def repair(file: str) -> None:
-    """Write the lengths that the file has into its header, in place; safe to repeat. Raises OSError."""
+    """Write the lengths that the file has into its header, in place; safe to repeat. Raises OSError.
+
+    By the data's length a header is taken for right, so that is written last: a kill before it repeats this.
+    """
     header = read(file)
     if header is None or header.is_right:
         return
     descriptor = os.open(file, os.O_WRONLY | os.O_CLOEXEC)
     try:
-        os.pwrite(descriptor, _length(header.audio_bytes), header.data_at - 4)
         os.pwrite(descriptor, _length(header.repaired_size - _CHUNK_HEADER), 4)
+        os.pwrite(descriptor, _length(header.audio_bytes), header.data_at - 4)
         os.ftruncate(descriptor, header.repaired_size)
         os.fsync(descriptor)
     finally:
