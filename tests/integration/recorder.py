@@ -126,10 +126,11 @@ class Recorder:
         """Every leg of the database, field by field."""
         for row in self.legs():
             text = Path(sidecar.path_for(row["file"])).read_text(encoding="utf-8")
-            assert json.loads(text) == {name: _as_json(value) for name, value in row.items()}
+            assert json.loads(text) == {name: as_json(value) for name, value in row.items()}
 
 
-def _as_json(value: object) -> object:
+def as_json(value: object) -> object:
+    """A column's value as a side-car says it."""
     return value.isoformat() if isinstance(value, datetime) else value
 
 

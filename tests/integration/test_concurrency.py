@@ -1,4 +1,4 @@
-"""Several drains at once, and drains that die: each leg once, none forgotten."""
+"""Several drains at once: each leg once, none forgotten."""
 
 from __future__ import annotations
 
@@ -6,26 +6,23 @@ import multiprocessing
 import os
 import random
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import pytest
 from lab.postgresql import PrivatePostgreSQL
 from sqlalchemy import text
 
-from integration.recorder import Recorder, after, die_after, ended, exit_code, forked
+from integration.recorder import Recorder, after, ended, exit_code, forked
 from noojee_agi import drain, sidecar, spool
 from noojee_agi.database import schema
 from noojee_agi.database.store import Store
 from noojee_agi.recording import Event, Leg
 
 _fork = multiprocessing.get_context("fork")
-KILLS = 36
 
 
 def call(recorder: Recorder, number: int) -> list[Event]:
@@ -175,111 +172,6 @@ def test_two_servers_drain_into_one_database(
     assert (recorder.waiting(), other.waiting()) == ([], [])
     assert len(recorder.calls()) == 40
     assert sorted(row["leg"] for row in recorder.legs()) == [1] * 40 + [2] * 40
-
-
-# --- kill -9 ---
-
-
-def test_a_drain_killed_at_a_random_moment_loses_and_doubles_nothing(recorder: Recorder) -> None:
-    events = [event for number in range(3) for event in call(recorder, 1_000_000 + number)]
-    recorder.put(*events)
-    assert exit_code(forked(recorder.drain)) == 0
-    chance, moment, whole = random.Random(4711), 0.0, 0.05
-    killed = tries = 0
-
-    while killed < KILLS:
-        tries += 1
-        assert tries <= 4 * KILLS, f"only {killed} of {tries} drains met their end"
-        fresh = [event for other in range(3) for event in call(recorder, 3 * tries + other)]
-        events += fresh
-        recorder.put(*fresh)
-        moment = chance.uniform(0, whole)
-
-        def work(seconds: float = moment) -> None:
-            die_after(seconds)
-            recorder.drain()
-
-        if exit_code(forked(work)) == -signal.SIGALRM:
-            killed += 1
-            whole *= 1.05  # so that the late steps are met, too, however fast this machine is
-        else:
-            whole = max(moment, 0.005)
-        recorder.drain()
-        assert recorder.waiting() == []
-
-    assert_each_once(recorder, events)
-
-
-def test_a_drain_killed_at_any_line_loses_and_doubles_nothing(recorder: Recorder) -> None:
-    """Spread over all the lines of ours that a drain runs through, so in between any two steps."""
-    events: list[Event] = []
-    lines = _lines_of_a_drain(recorder, events)
-    killed = 0
-
-    for number, line in enumerate(range(1, lines, max(1, lines // KILLS))):
-        fresh = call(recorder, number)
-        events += fresh
-        recorder.put(*fresh)
-
-        def work(line: int = line) -> None:
-            sys.settrace(_Lines(line).trace)
-            recorder.drain()
-
-        killed += exit_code(forked(work)) == -signal.SIGKILL
-        recorder.drain()
-        assert recorder.waiting() == []
-
-    assert killed >= 30
-    assert_each_once(recorder, events)
-
-
-class _Lines:
-    """Counts the lines of noojee_agi that run, and kills this process before the one with that number."""
-
-    def __init__(self, last: int = sys.maxsize) -> None:
-        self.count = 0
-        self._last = last
-
-    def trace(self, frame: FrameType, event: str, _: object) -> Any:
-        if f"{os.sep}noojee_agi{os.sep}" not in frame.f_code.co_filename:
-            return None
-        if event == "line":
-            self.count += 1
-            if self.count == self._last:
-                os.kill(os.getpid(), signal.SIGKILL)
-        return self.trace
-
-
-def _lines_of_a_drain(recorder: Recorder, events: list[Event]) -> int:
-    fresh = call(recorder, 1_000_000)
-    events += fresh
-    recorder.put(*fresh)
-    lines = _Lines()
-    before = sys.gettrace()
-    sys.settrace(lines.trace)
-    try:
-        recorder.drain()
-    finally:
-        sys.settrace(before)
-    return lines.count
-
-
-# --- how fast ---
-
-
-def test_the_throughput_of_a_drain_is_shown(
-    recorder: Recorder, backend: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for number in range(500):
-        recorder.put(*call(recorder, number))
-
-    began = time.monotonic()
-    stored = recorder.drain().stored
-    seconds = time.monotonic() - began
-
-    assert stored == 2000
-    with capsys.disabled():
-        print(f"\n{backend}: {stored} events in {seconds:.2f} s, {stored / seconds:.0f} a second")
 
 
 @pytest.mark.postgresql

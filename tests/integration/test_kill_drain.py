@@ -1,0 +1,343 @@
+"""kill -9 of the drain at every step: the next drain makes it good, no leg is lost, none is there twice."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any
+
+import pytest
+from sqlalchemy import inspect, text
+
+from integration.recorder import Recorder, die_after, exit_code, forked
+from integration.silent_legs import (
+    REJECTED_PER_CALL,
+    assert_made_good,
+    lengths,
+    put_call,
+    put_cut_off_leg,
+)
+from noojee_agi import drain, sidecar, spool, wav
+from noojee_agi.database import schema, tables
+from noojee_agi.database.store import REVISION, Store
+from noojee_agi.recording import Event
+
+Tell = Callable[[str], None]
+Line = tuple[str, int]
+CUT = 16044  # bytes of a leg that was cut off, when it is repaired
+
+
+class Victims:
+    """Drains that are killed, each with a call of its own, and what became of the calls."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self.recorder = recorder
+        self.conf = str(recorder.directory.parent / "noojee_agi.conf")
+        self.kills = 0
+        self._statuses: dict[str, str] = {}
+        self._calls = 0
+        self._configure()
+
+    def drain(self) -> None:
+        """All that the background drain does: events, silent legs, snapshot."""
+        drain.main(self.conf)
+
+    def kill(self, begin: Callable[[], int]) -> None:
+        """Put a call, let `begin` drain it in a process that dies, and see the next drain make it good."""
+        uniqueid = f"17.{self._calls}"
+        self._calls += 1
+        statuses = put_call(self.recorder, uniqueid)
+        self._statuses |= statuses
+        self.kills += begin() < 0
+        assert exit_code(forked(self.drain)) == 0
+        assert_made_good(self.recorder, uniqueid, statuses)
+
+    def kill_often(self, wanted: int, begin: Callable[[float], int], since: float = 0.0) -> None:
+        """Kill that many, at moments spread over the time that a drain takes which nobody disturbs."""
+        tries = 0
+        while (left := wanted - self.kills) > 0:
+            whole = self._seconds(begin)
+            for number in range(left):
+                moment = since + (whole - since) * (number + 0.5) / left
+                self.kill(lambda moment=moment: begin(moment))  # type: ignore[misc]
+            tries += left
+            assert tries <= 5 * wanted, f"only {self.kills} of {tries} drains met their end"
+
+    def _seconds(self, begin: Callable[[float], int]) -> float:
+        took = []
+        for _ in range(2):
+            put_call(self.recorder, f"undisturbed.{time.time_ns()}")
+            start = time.monotonic()
+            assert begin(60.0) == 0
+            took.append(time.monotonic() - start)
+        return min(took)
+
+    def losses(self) -> str:
+        """In words; there must be none."""
+        rows = [row for row in self.recorder.legs() if row["id"] in self._statuses]
+        right = {row["id"] for row in rows if row["status"] == self._statuses[row["id"]]}
+        lost = len(self._statuses) - len(right)
+        twice = len(rows) - len({(row["call_uniqueid"], row["leg"]) for row in rows})
+        assert (lost, twice) == (0, 0)
+        assert len(self.recorder.reasons()) % REJECTED_PER_CALL == 0
+        assert len(self.recorder.reasons()) >= REJECTED_PER_CALL * self._calls
+        return f"{self.kills} kills, {len(rows)} legs, {lost} lost, {twice} twice"
+
+    def _configure(self) -> None:
+        url = self.recorder.store.url.render_as_string(hide_password=False)
+        state = self.recorder.directory.parent / "state"
+        state.mkdir()
+        Path(self.conf).write_text(
+            f"[database]\nurl = {url}\n[recordings]\ndirectory = {self.recorder.directory}\n"
+            f"[state]\ndirectory = {state}\n[server]\nname = pbx1\n"
+        )
+
+
+@pytest.fixture
+def victims(recorder: Recorder) -> Victims:
+    return Victims(recorder)
+
+
+# --- by the clock ---
+
+
+def test_a_drain_killed_at_any_moment_loses_and_doubles_nothing(
+    victims: Victims, backend: str, is_long: bool, tell: Tell
+) -> None:
+    def begin(seconds: float) -> int:
+        def work() -> None:
+            die_after(seconds)
+            victims.drain()
+
+        return exit_code(forked(work))
+
+    victims.kill_often(140 if is_long else 14, begin)
+
+    tell(f"kill -9 of the drain at any moment, {backend}: {victims.losses()}")
+
+
+def test_a_drain_program_killed_at_any_moment_loses_and_doubles_nothing(
+    victims: Victims, backend: str, is_long: bool, tell: Tell
+) -> None:
+    """The process that each call leaves behind, from the end of its imports on."""
+
+    def begin(seconds: float) -> int:
+        command = [sys.executable, "-I", "-m", "noojee_agi.drain", victims.conf]
+        with subprocess.Popen(command) as process:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(seconds)
+            process.kill()
+        return process.returncode
+
+    victims.kill_often(60 if is_long else 5, begin, since=_import_seconds() * 0.8)
+
+    tell(f"kill -9 of python -m noojee_agi.drain, {backend}: {victims.losses()}")
+
+
+def _import_seconds() -> float:
+    start = time.monotonic()
+    subprocess.run([sys.executable, "-I", "-c", "import noojee_agi.drain"], check=True)
+    return time.monotonic() - start
+
+
+# --- at every line ---
+
+
+def test_a_drain_killed_at_any_line_loses_and_doubles_nothing(
+    victims: Victims, backend: str, is_long: bool, tell: Tell, tmp_path: Path
+) -> None:
+    """Before the first and before the last run of each line of ours that a drain goes through."""
+    lines = _lines_of_a_drain(victims, tmp_path / "lines.json")
+    targets = [(line, times) for line, count in lines.items() for times in sorted({1, count})]
+    assert len(targets) > 200
+    step = 1 if is_long else len(targets) / 16
+
+    for number in range(int(len(targets) / step)):
+        target = targets[int(number * step)]
+
+        def begin(target: tuple[Line, int] = target) -> int:
+            return exit_code(forked(lambda: _traced(_KillAt(*target).trace, victims.drain)))
+
+        victims.kill(begin)
+
+    assert victims.kills >= 0.9 * len(targets) / step
+    tell(f"kill -9 of the drain at {len(lines)} lines, {backend}: {victims.losses()}")
+
+
+class _Lines:
+    """Counts how often each line of noojee_agi is come to."""
+
+    def __init__(self) -> None:
+        self.counts: dict[Line, int] = {}
+
+    def trace(self, frame: FrameType, event: str, _: object) -> Any:
+        if f"{os.sep}noojee_agi{os.sep}" not in frame.f_code.co_filename:
+            return None
+        if event == "line":
+            self.come_to((frame.f_code.co_filename, frame.f_lineno))
+        return self.trace
+
+    def come_to(self, line: Line) -> None:
+        self.counts[line] = self.counts.get(line, 0) + 1
+
+
+class _KillAt(_Lines):
+    """Kills this process when it comes to this line for that time."""
+
+    def __init__(self, line: Line, times: int) -> None:
+        super().__init__()
+        self._line, self._times = line, times
+
+    def come_to(self, line: Line) -> None:
+        super().come_to(line)
+        if self.counts.get(self._line) == self._times:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _traced(trace: Any, work: Callable[[], None]) -> None:
+    """In a process that ends with work."""
+    sys.settrace(trace)
+    work()
+    sys.settrace(None)
+
+
+def _lines_of_a_drain(victims: Victims, report: Path) -> dict[Line, int]:
+    def work() -> None:
+        lines = _Lines()
+        _traced(lines.trace, victims.drain)
+        report.write_text(json.dumps([[*line, count] for line, count in lines.counts.items()]))
+
+    put_call(victims.recorder, "traced")
+    assert exit_code(forked(work)) == 0
+    return {(file, line): count for file, line, count in json.loads(report.read_text())}
+
+
+# --- closing silent legs ---
+
+
+def killed_when_it_calls(code: CodeType, work: Callable[[], None]) -> None:
+    """Run work in a process that dies when it comes to the function of that code."""
+
+    def trace(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and frame.f_code is code:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    assert exit_code(forked(lambda: _traced(trace, work))) == -signal.SIGKILL
+
+
+def status(recorder: Recorder) -> str:
+    [row] = recorder.legs()
+    found: str = row["status"]
+    return found
+
+
+def test_a_kill_between_commit_and_repair_is_made_good(victims: Victims) -> None:
+    recorder = victims.recorder
+    leg = put_cut_off_leg(recorder)
+
+    killed_when_it_calls(wav.repair.__code__, victims.drain)
+    assert (status(recorder), lengths(leg.file)) == ("interrupted", (CUT, 8, 44))
+    assert '"recording"' in Path(sidecar.path_for(leg.file)).read_text()
+    assert len(recorder.waiting()) == 1
+
+    recorder.drain()
+    assert (status(recorder), lengths(leg.file)) == ("interrupted", (CUT, CUT, CUT))
+    assert recorder.waiting() == []
+    recorder.assert_side_cars_tell_the_same()
+
+
+@pytest.mark.parametrize("writes", [1, 2])
+def test_a_kill_in_the_middle_of_a_repair_is_made_good(victims: Victims, writes: int) -> None:
+    recorder = victims.recorder
+    leg = put_cut_off_leg(recorder)
+    write, done = os.pwrite, []
+
+    def write_and_die(descriptor: int, content: bytes, at: int) -> int:
+        write(descriptor, content, at)
+        done.append(at)
+        if len(done) == writes:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return len(content)
+
+    def work() -> None:
+        os.pwrite = write_and_die  # type: ignore[assignment]  # in a process that ends with this
+        victims.drain()
+
+    assert exit_code(forked(work)) == -signal.SIGKILL
+    recorder.drain()
+
+    assert lengths(leg.file) == (CUT, CUT, CUT)
+
+
+def test_a_kill_between_the_endings_of_two_silent_legs_closes_both_in_the_end(victims: Victims) -> None:
+    recorder = victims.recorder
+    for number in range(2):
+        put_cut_off_leg(recorder, call_uniqueid=f"17.{number}")
+    put = spool.put
+
+    def put_and_die(directory: str, event: Event) -> str:
+        put(directory, event)
+        os.kill(os.getpid(), signal.SIGKILL)
+        return ""
+
+    def work() -> None:
+        spool.put = put_and_die  # in a process that ends with this
+        victims.drain()
+
+    assert exit_code(forked(work)) == -signal.SIGKILL
+    assert len(recorder.waiting()) == 1
+    assert exit_code(forked(victims.drain)) == 0
+
+    assert {(row["status"], lengths(row["file"])) for row in recorder.legs()} == {("interrupted", (CUT,) * 3)}
+    assert recorder.waiting() == []
+
+
+# --- making the tables ---
+
+
+def test_a_killed_upgrade_leaves_no_half_schema(
+    empty_database_url: str, backend: str, is_long: bool, tell: Tell
+) -> None:
+    """The first drain makes SQLite's tables; PostgreSQL's are made by `noojee-agi db upgrade`."""
+    wanted = 40 if is_long else 4
+    start = time.monotonic()
+    assert exit_code(forked(lambda: schema.upgrade(Store(empty_database_url)))) == 0
+    whole = time.monotonic() - start
+    kills = 0
+
+    for number in range(wanted):
+        _remove_tables(empty_database_url)
+        moment = whole * (number + 0.5) / wanted
+        kills += exit_code(forked(lambda moment=moment: _upgrade(empty_database_url, moment))) < 0  # type: ignore[misc]
+        _assert_all_or_nothing(empty_database_url)
+
+    schema.upgrade(Store(empty_database_url))
+    assert kills > 0
+    tell(f"kill -9 of an upgrade, {backend}: {kills} kills, 0 half schemas")
+
+
+def _upgrade(url: str, seconds: float) -> None:
+    die_after(seconds)
+    schema.upgrade(Store(url))
+
+
+def _assert_all_or_nothing(url: str) -> None:
+    store = Store(url)
+    revision = store.revision()
+    with store.reading() as connection:
+        there = set(inspect(connection).get_table_names()) - {"alembic_version"}
+    assert (revision, there) in [("", set()), (REVISION, set(tables.metadata.tables))]
+
+
+def _remove_tables(url: str) -> None:
+    with Store(url).transaction() as connection:
+        tables.metadata.drop_all(connection)
+        connection.execute(text("DROP TABLE IF EXISTS alembic_version"))
