@@ -167,7 +167,7 @@ class PrivatePostgreSQL:
         if os.geteuid() != 0:
             return
         self._home = Path(tempfile.mkdtemp(prefix="lab-postgresql-", dir="/tmp"))
-        user = _server_user()
+        user = server_user()
         os.chown(self._home, user.pw_uid, user.pw_gid)
         if self._installation.root is not None:
             # The cache lies in root's home, which that user may not enter.
@@ -182,7 +182,7 @@ class PrivatePostgreSQL:
         initdb = str(self._installation.programs / "initdb")
         options = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"]
         self._run([*self._as_user(), initdb, *options, "-D", str(self._home / "data")])
-        self.port = _free_port()
+        self.port = free_port()
 
     def _server_command(self) -> list[str]:
         settings = ["listen_addresses=127.0.0.1", f"port={self.port}", "unix_socket_directories="]
@@ -204,7 +204,7 @@ class PrivatePostgreSQL:
         words = processes.dies_with_us() if pdeathsig else []
         if os.geteuid() != 0:
             return words
-        user = _server_user()
+        user = server_user()
         return [*(words or ["setpriv"]), f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
 
     def _run(self, command: Sequence[str]) -> None:
@@ -225,14 +225,16 @@ class PrivatePostgreSQL:
         return self.folder / "postgresql.log"
 
 
-def _server_user() -> pwd.struct_passwd:
+def server_user() -> pwd.struct_passwd:
+    """Return the user as whom root runs a server that root may not run."""
     try:
         return pwd.getpwnam("postgres")
     except KeyError:
         return pwd.getpwnam("nobody")
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of the loopback that nobody listens on now."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
