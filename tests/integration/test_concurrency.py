@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from lab.postgresql import PrivatePostgreSQL
@@ -143,35 +142,6 @@ def test_no_event_is_stranded_when_many_put_and_drain_at_once(recorder: Recorder
     assert sorted(finished) == list(range(workers))
     assert stranded == []
     assert len(recorder.legs()) == rounds * workers
-
-
-@pytest.mark.postgresql
-def test_two_servers_drain_into_one_database(
-    database_url: str, backend: str, tmp_path: Any, recorder: Recorder
-) -> None:
-    """Each has its own spool and lock; their calls have the same uniqueids."""
-    other = Recorder(Store(database_url), tmp_path / "other")
-    for number in range(20):
-        recorder.put(*call(recorder, number))
-        legs = [
-            other.leg(server="pbx2", call_uniqueid=f"17.{number}", started_at=after(leg)) for leg in range(2)
-        ]
-        other.put(*legs, *map(ended, legs))
-    start = _fork.Barrier(2)
-
-    def work(ours: Recorder) -> Callable[[], None]:
-        def run() -> None:
-            start.wait(10)
-            ours.drain()
-
-        return run
-
-    children = [forked(work(recorder)), forked(work(other))]
-
-    assert [exit_code(child) for child in children] == [0, 0]
-    assert (recorder.waiting(), other.waiting()) == ([], [])
-    assert len(recorder.calls()) == 40
-    assert sorted(row["leg"] for row in recorder.legs()) == [1] * 40 + [2] * 40
 
 
 @pytest.mark.postgresql
