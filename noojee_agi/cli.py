@@ -7,7 +7,7 @@ import pwd
 import secrets
 import sys
 from collections.abc import Callable, Iterator
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import Any
 
 import click
@@ -270,7 +270,8 @@ def recordings(
 
 def _local(moment: datetime | None) -> datetime | None:
     try:
-        return moment.astimezone() if moment else None
+        # Not astimezone(): it takes a time that summer time leaves out for an hour too early.
+        return datetime.fromtimestamp(moment.timestamp(), timezone.utc) if moment else None
     except (ValueError, OverflowError) as exc:
         raise click.ClickException(f"{moment} is out of range") from exc
 
