@@ -248,8 +248,7 @@ def test_a_drain_killed_in_the_middle_leaves_its_connection_in_no_transaction(
 def store_and_die(host: Recorder) -> None:
     """As a drain that is killed just before its commit."""
     with host.store.transaction() as connection:
-        for path in host.waiting():
-            intake.store(connection, spool.read(path))
+        intake.store(connection, map(spool.read, host.waiting()))
         os.kill(os.getpid(), signal.SIGKILL)
 
 
