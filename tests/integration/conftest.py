@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from lab.pgbouncer import PrivatePgBouncer
 from lab.postgresql import PrivatePostgreSQL
 from sqlalchemy import text
 
@@ -21,6 +22,14 @@ BACKENDS = ["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)]
 def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivatePostgreSQL]:
     with PrivatePostgreSQL(tmp_path_factory.mktemp("postgresql")) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def bouncer(
+    postgresql: PrivatePostgreSQL, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[PrivatePgBouncer]:
+    with PrivatePgBouncer(postgresql, tmp_path_factory.mktemp("pgbouncer")) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

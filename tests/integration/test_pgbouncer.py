@@ -29,16 +29,7 @@ from noojee_agi.errors import StoreUnavailable
 pytestmark = pytest.mark.postgresql
 
 _fork = multiprocessing.get_context("fork")
-POOL = 2
 HOSTS = 8
-
-
-@pytest.fixture(scope="module")
-def bouncer(
-    postgresql: PrivatePostgreSQL, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[PrivatePgBouncer]:
-    with PrivatePgBouncer(postgresql, tmp_path_factory.mktemp("pgbouncer"), POOL) as running:
-        yield running
 
 
 @pytest.fixture
@@ -198,10 +189,8 @@ def test_eight_hosts_drain_at_once_through_a_pool_of_two(
     assert {row["status"] for row in rows} == {"completed"}
     numbers = {(row["server"], row["call_uniqueid"], row["leg"]) for row in rows}
     assert len(numbers) == legs
-    assert 0 < len(servers(bouncer, pooled)) <= POOL
-    tell(
-        f"{HOSTS} hosts through pgbouncer, {POOL} connections: {rounds} rounds, {legs} legs, 0 lost, 0 twice"
-    )
+    assert 0 < len(servers(bouncer, pooled)) <= bouncer.pool_size == 2
+    tell(f"{HOSTS} hosts through a pgbouncer of two: {rounds} rounds, {legs} legs, 0 lost, 0 twice")
 
 
 def drain_at_once(ours: list[Recorder]) -> None:
@@ -256,7 +245,7 @@ def test_nothing_is_lost_when_the_pool_is_killed_in_the_middle(
     postgresql: PrivatePostgreSQL, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(drain, "_BATCH", 2)
-    with PrivatePgBouncer(postgresql, tmp_path / "pgbouncer", POOL) as mortal:
+    with PrivatePgBouncer(postgresql, tmp_path / "pgbouncer") as mortal:
         host = Recorder(Store(mortal.url(database)), tmp_path / "pbx")
         put_calls(host, 3)
         with pytest.raises(StoreUnavailable):

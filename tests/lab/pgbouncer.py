@@ -65,7 +65,7 @@ class PrivatePgBouncer:
         self.folder = folder.absolute()
         self.port = 0
         self._postgresql = postgresql
-        self._pool_size = pool_size
+        self.pool_size = pool_size
         self._root = find()
         self._home = self.folder
         self._process: subprocess.Popen[bytes] | None = None
@@ -124,7 +124,7 @@ class PrivatePgBouncer:
         self.port = free_port()
         configuration = self._home / "pgbouncer.ini"
         configuration.write_text(
-            CONFIGURATION.format(server_port=self._postgresql.port, port=self.port, pool_size=self._pool_size)
+            CONFIGURATION.format(server_port=self._postgresql.port, port=self.port, pool_size=self.pool_size)
         )
         with self._log().open("wb") as log:
             self._process = subprocess.Popen(

@@ -144,6 +144,14 @@ class PrivatePostgreSQL:
             processes.send(signal.SIGKILL, [process.pid, *backends])
             process.wait()
 
+    def freeze(self) -> None:
+        """Stop every process of it where it is (SIGSTOP): connections stay open, nothing is answered."""
+        processes.send(signal.SIGSTOP, [self.pid, *processes.children(self.pid)])
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        processes.send(signal.SIGCONT, [self.pid, *processes.children(self.pid)])
+
     def restart(self, mode: str = "fast") -> None:
         """Stop and start again."""
         self.stop(mode)
