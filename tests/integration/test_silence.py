@@ -242,6 +242,17 @@ def test_a_migration_may_take_as_long_as_it_likes(line: Line) -> None:
         ask(connection, [f"SELECT pg_sleep({SILENT_SECONDS * 1.5})"])
 
 
+def test_a_connection_that_is_closed_is_watched_no_longer(
+    postgresql: PrivatePostgreSQL, database: str
+) -> None:
+    """With the limit of 70 seconds: a watch must not outlive its connection."""
+    with Store(postgresql.url(database)).transaction() as connection:
+        ask(connection, [LOOK])
+        assert watching()
+
+    wait_until(lambda: not watching(), 10, "the end of the watch")
+
+
 # --- a drain ---
 
 
