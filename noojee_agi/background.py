@@ -32,9 +32,10 @@ def fork(work: Callable[[], None], log_file: str) -> int:
         os._exit(1 if failure[0] else 0)
 
 
-def become(module: str, config: Config) -> None:
+def become(module: str, config: Config, *words: str) -> None:
     """Replace this process by `python -m noojee_agi.<module>`. Raises OSError."""
-    os.execv(sys.executable, [sys.executable, "-I", "-m", f"noojee_agi.{module}", config.path or "-"])
+    command = [sys.executable, "-I", "-m", f"noojee_agi.{module}", config.path or "-", *words]
+    os.execv(sys.executable, command)
 
 
 def read_database(config: Config) -> None:

@@ -174,12 +174,14 @@ def _set_aside(path: str, event: Event, reason: str, result: Result) -> None:
     result.rejected += 1
 
 
-def main(path: str) -> None:
-    """The background drain."""
+def main(path: str, lock: str = "") -> None:
+    """The background drain. lock: the descriptor of the spool's lock, held since before our imports."""
     known = config.load("" if path == "-" else path)
     log.to_file(known)
     try:
         store = open_database(known)
+        if lock:
+            os.close(int(lock))
         result = run(store, known.spool_directory)
         if not result.busy:
             close_silent_legs(store, known.server_name, known.spool_directory)
@@ -192,4 +194,4 @@ def main(path: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

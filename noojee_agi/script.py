@@ -75,7 +75,7 @@ def _drain(known: Config, leg_id: str) -> None:
     for path in spool.waiting(known.spool_directory):
         if leg_id and leg_id in path:
             spool.settle(path)
-    with spool.lock(known.spool_directory) as is_free:
-        pass
-    if is_free:
-        background.become("drain", known)
+    lock = spool.take_lock(known.spool_directory)
+    if lock is not None:
+        os.set_inheritable(lock, True)  # a drain begins with half a second of imports: one at a time does that
+        background.become("drain", known, str(lock))

@@ -123,14 +123,23 @@ def reject(path: str, reason: str) -> None:
 @contextlib.contextmanager
 def lock(directory: str) -> Iterator[bool]:
     """Whether this process is now the only drain; the lock dies with its holder (flock). Raises OSError."""
+    descriptor = take_lock(directory)
+    try:
+        yield descriptor is not None
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def take_lock(directory: str) -> int | None:
+    """The lock's descriptor, which holds it until it is closed; None when another has it. Raises OSError."""
     make_folder(directory)
     descriptor = os.open(os.path.join(directory, _LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
-    finally:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as exc:
         os.close(descriptor)
+        if isinstance(exc, BlockingIOError):
+            return None
+        raise
+    return descriptor
