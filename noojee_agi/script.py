@@ -77,5 +77,7 @@ def _drain(known: Config, leg_id: str) -> None:
             spool.settle(path)
     lock = spool.take_lock(known.spool_directory)
     if lock is not None:
-        os.set_inheritable(lock, True)  # a drain begins with half a second of imports: one at a time does that
+        os.set_inheritable(
+            lock, True
+        )  # a drain begins with half a second of imports: one at a time does that
         background.become("drain", known, str(lock))

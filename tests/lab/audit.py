@@ -1,0 +1,78 @@
+"""Holds the database, the recordings folder and the spool against each other when all calls are over."""
+
+from __future__ import annotations
+
+import json
+import wave
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab.site import Site
+from lab.waiting import wait_until
+
+SYNC_SECONDS = 90.0
+WITHOUT_AUDIO_BYTES = 44
+
+
+def sync_until_all_is_closed(site: Site) -> None:
+    """Type `noojee-agi sync` until no leg records and no event waits."""
+
+    def all_is_closed() -> bool:
+        site.cli("sync")
+        return not site.legs("--status", "recording") and not waiting(site)
+
+    wait_until(all_is_closed, SYNC_SECONDS, "all legs to be closed")
+
+
+def waiting(site: Site) -> list[Path]:
+    return [*(site.recordings_directory / ".spool").glob("*.json")]
+
+
+def assert_nothing_is_lost_or_twice(site: Site) -> list[dict[str, Any]]:
+    """Every file has its one leg, each leg tells the truth of its file, and nothing was set aside."""
+    legs = site.legs()
+    assert waiting(site) == []
+    assert [*site.recordings_directory.glob(".spool/rejected/*")] == []
+    _assert_each_once(legs)
+    files = [str(path) for path in site.audio_files()]
+    assert sorted(leg["file"] for leg in legs if Path(leg["file"]).exists()) == sorted(files)
+    for leg in legs:
+        assert_tells_the_truth(leg)
+    return legs
+
+
+def _assert_each_once(legs: Sequence[dict[str, Any]]) -> None:
+    for name in ("id", "file"):
+        assert len({leg[name] for leg in legs}) == len(legs), f"the same {name} twice"
+    assert len({(leg["call_record_id"], leg["leg"]) for leg in legs}) == len(legs)
+
+
+def assert_tells_the_truth(leg: dict[str, Any]) -> None:
+    """Status, bytes and duration against the file, and the side-car against the row."""
+    file = Path(leg["file"])
+    if not file.exists():
+        assert (leg["status"], leg["bytes"]) == ("failed", None), leg
+        return
+    assert leg["bytes"] == file.stat().st_size, leg
+    if leg["bytes"] <= WITHOUT_AUDIO_BYTES:
+        assert (leg["status"], leg["duration_seconds"]) == ("empty", 0), leg
+    else:
+        assert leg["status"] in ("completed", "interrupted"), leg
+        assert leg["duration_seconds"] == pytest.approx(wav_seconds(file), abs=0.001), leg
+    side_car = json.loads(file.with_suffix(".json").read_text())
+    assert {name: side_car[name] for name in leg} == leg
+
+
+def wav_seconds(file: Path) -> float:
+    """How long the file plays, read to its very last frame; its header's lengths must be right."""
+    size = file.stat().st_size
+    with file.open("rb") as raw:
+        assert int.from_bytes(raw.read(8)[4:], "little") == size - 8, file
+    with wave.open(str(file), "rb") as audio:
+        frames = audio.getnframes()
+        read = len(audio.readframes(frames + 1))
+        assert read == frames * audio.getsampwidth() == size - WITHOUT_AUDIO_BYTES, file
+        return frames / audio.getframerate()
