@@ -76,7 +76,7 @@ def test_a_recordings_folder_that_cannot_be_used_is_503(pbx: Pbx, directory: obj
 def test_a_format_that_asterisk_does_not_know_is_503_and_the_leg_is_failed(pbx: Pbx) -> None:
     pbx.site.configure({"recordings.format": "nosuch"})
 
-    view = pbx.dial("AGI(start_record.py,,no-format)", seconds=2)
+    view = pbx.dial("AGI(start_record.py,,no-format)", seconds=4)
 
     assert (view.status, view.file, view.agi_status) == ("503", "", "SUCCESS")
     assert "format" in view.message
