@@ -152,11 +152,13 @@ def _on_postgresql_question(connection: Connection, *_: object) -> None:
 def _on_postgresql_begin(connection: Connection) -> None:
     """Per transaction, not per connection: so it works through pgbouncer too.
 
-    A commit that is said to be done must be: the event is forgotten then.
+    A commit that is said to be done must be: the event is forgotten then. And when the network forgets us in
+    the middle, the server must not keep our locks until its kernel notices: the next drain needs them.
     """
     seconds = 0 if connection.get_execution_options().get("takes_long") else _STATEMENT_SECONDS
     connection.exec_driver_sql(
         f"SET LOCAL lock_timeout = '{_LOCK_SECONDS}s'; SET LOCAL statement_timeout = '{seconds}s';"
+        f" SET LOCAL idle_in_transaction_session_timeout = '{seconds}s';"
         " SELECT set_config('synchronous_commit', 'on', true)"
         " WHERE current_setting('synchronous_commit') = 'off'"
     )
