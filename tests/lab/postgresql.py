@@ -157,9 +157,9 @@ class PrivatePostgreSQL:
         self.stop(mode)
         self.start()
 
-    def create_database(self, template: str | None = None) -> str:
+    def create_database(self, template: str | None = None, name: str = "") -> str:
         """Create a database and return its name; it copies `template`, which nobody may be connected to."""
-        name = f"lab_{next(self._numbers)}"
+        name = name or f"lab_{next(self._numbers)}"
         self._execute(f'CREATE DATABASE "{name}" TEMPLATE "{template or "template0"}"')
         return name
 
