@@ -24,6 +24,9 @@ exten => _X.,1,Answer()
  same => n,Playtones(425)
  same => n,Wait(${EXTEN:0:1}.${EXTEN:1})
  same => n,Hangup()
+exten => stays,1,Answer()
+ same => n,Playtones(425)
+ same => n,Wait(600)
 """
 
 
@@ -55,8 +58,8 @@ class Pbx:
         self.asterisk.wait_quiet(60)
         return self.view()
 
-    def start_call(self, dialplan: str, seconds: float, extension: str = "500") -> None:
-        """The same, without waiting for the call's end."""
+    def start_call(self, dialplan: str, seconds: float | None, extension: str = "500") -> None:
+        """The same, without waiting for the call's end; with seconds None, until hang_up()."""
         self._calls += 1
         lines = [f" same => n,{line.strip()}" for line in dialplan.strip().splitlines() if line.strip()]
         text = "\n".join(
@@ -77,7 +80,13 @@ class Pbx:
         (self.asterisk.folder / "etc/test.conf").write_text(text + "\n")
         self.asterisk.rx("dialplan reload")
         # A call of 1.5 s is 15 at the context caller: its first digit is the seconds.
-        self.asterisk.originate(f"{extension}@test/n", f"{seconds:.3f}@caller".replace(".", "", 1))
+        caller = "stays" if seconds is None else f"{seconds:.3f}".replace(".", "", 1)
+        self.asterisk.originate(f"{extension}@test/n", f"{caller}@caller")
+
+    def hang_up(self) -> None:
+        """End all calls, and wait until their channels are gone."""
+        self.asterisk.rx("channel request hangup all")
+        self.asterisk.wait_quiet()
 
     @property
     def _view_file(self) -> Path:

@@ -1,0 +1,83 @@
+"""The database is deleted while calls go on, and made again from what lies with the recordings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from integration.losable import dump
+from lab.pbx import Pbx
+from lab.waiting import wait_until
+
+from noojee_agi import spool
+from noojee_agi.database.store import Store
+
+pytestmark = pytest.mark.asterisk
+
+
+@pytest.fixture
+def fresh(pbx: Pbx, tmp_path: Path) -> Iterator[Pbx]:
+    """The session's Asterisk with a database, recordings and state that no other test has used."""
+    for name in ("recordings", "state"):
+        (tmp_path / name).mkdir()
+    pbx.site.configure(
+        {
+            "database.url": f"sqlite:///{tmp_path}/state/noojee.db",
+            "recordings.directory": f"{tmp_path}/recordings",
+            "state.directory": f"{tmp_path}/state",
+        }
+    )
+    pbx.site.cli("apikey", "set", text=pbx.site.key + "\n")
+    pbx.site.cli("account", "add", "Fred", "--group", "Agent")
+    pbx.site.cli("account", "add", "Ann")
+    pbx.site.cli("attach", "Ann", "500")
+    yield pbx
+    pbx.hang_up()
+    pbx.wait_until_idle()
+
+
+def test_a_database_deleted_during_a_call_comes_back_and_the_call_ends_in_it(
+    fresh: Pbx, tmp_path: Path
+) -> None:
+    pbx, store = fresh, Store(f"sqlite:///{tmp_path}/state/noojee.db")
+    pbx.leg(pbx.dial("AGI(start_record.py,,rebuild-1,Fred)", seconds=1))
+    pbx.leg(pbx.dial("AGI(start_record.py,500,rebuild-2)", seconds=1))
+    pbx.start_call("AGI(start_record.py,,rebuild-3,Fred)", seconds=None)
+    (running,) = pbx.site.wait_for_legs("--tag", "rebuild-3", status="recording")
+    wait_until(lambda: not pbx.site.processes(), 20, "the drain to end")
+    pbx.site.cli("sync")
+    before = dump(store)
+    assert len(before["recording_leg"]) == 3
+
+    for path in (tmp_path / "state").glob("noojee.db*"):
+        path.unlink()
+    assert pbx.site.cli("sync", "--rebuild").startswith("3 side-cars read, 3 legs and 5 settings made again")
+    assert dump(store) == before
+    assert [leg["status"] for leg in before["recording_leg"] if leg["id"] == running["id"]] == ["recording"]
+
+    pbx.hang_up()
+    (leg,) = pbx.site.wait_for_legs("--tag", "rebuild-3", status="completed")
+    assert (leg["id"], leg["owner"], leg["leg"]) == (running["id"], "Fred", 1)
+    assert leg["bytes"] == Path(leg["file"]).stat().st_size
+
+
+def test_calls_are_recorded_without_the_database_and_have_owners_when_it_is_back(
+    fresh: Pbx, tmp_path: Path
+) -> None:
+    directory = spool.directory_in(f"{tmp_path}/recordings")
+    pbx = fresh
+    for path in (tmp_path / "state").glob("noojee.db*"):
+        path.unlink()
+
+    named = pbx.dial("AGI(start_record.py,,lost-1,Fred)", seconds=1)
+    attached = pbx.dial("AGI(start_record.py,500,lost-2)", seconds=1)
+    wait_until(lambda: len(spool.waiting(directory)) == 4, 20, "both starts and ends in the spool")
+    pbx.wait_until_idle()
+    assert (named.status, attached.status) == ("200", "200")
+    assert "sync --rebuild" in (tmp_path / "state/noojee-agi.log").read_text()
+
+    pbx.site.cli("sync", "--rebuild")
+
+    assert [pbx.leg(view)["owner"] for view in (named, attached)] == ["Fred", "Ann"]
+    assert [spool.waiting(directory), spool.rejected(directory)] == [[], []]
