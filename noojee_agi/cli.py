@@ -301,10 +301,10 @@ def _table(head: Any, rows: list[Any]) -> None:
 @click.pass_obj
 def sync(known: Config, retry_rejected: bool, is_rebuild: bool) -> None:
     """Bring what waits in the spool into the database. Safe to repeat, and beside live calls."""
-    if retry_rejected:
-        spool.retry_rejected(known.spool_directory)
-    # What the spool holds comes after that: an ending may wait there for its leg.
+    # What the spool holds comes after that: an ending may wait there, or have been set aside, for its leg.
     store, failed = _rebuilt(known) if is_rebuild else (drain.open_database(known), 0)
+    if retry_rejected or is_rebuild:
+        spool.retry_rejected(known.spool_directory)
     _drain(store, known)
     closed = drain.close_silent_legs(store, known.server_name, known.spool_directory)
     if closed:
@@ -314,6 +314,7 @@ def sync(known: Config, retry_rejected: bool, is_rebuild: bool) -> None:
     if is_rebuild:
         for path in rebuild.files_without_side_car(store, known.recordings_directory):
             click.echo(f"nothing is known of {path}: it has no side-car, and is left alone")
+        drain.run(store, known.spool_directory)  # its own drain found the spool locked by us
     aside = spool.rejected(known.spool_directory)
     for path in aside:
         click.echo(f"refused by the database: {path}; the reason is in {path}.reason", err=True)

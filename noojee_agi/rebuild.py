@@ -67,14 +67,16 @@ def side_cars(recordings_directory: str) -> list[str]:
 def run(store: Store, recordings_directory: str, paths: list[str], progress: Callable[[int], None]) -> Result:
     """Make every missing row again; progress is told how many side-cars each batch has read.
 
-    Raises StoreUnavailable (what was committed stays) and OSError.
+    No drain works meanwhile: it would set endings aside whose legs are not back yet, and write side-cars
+    that are older when we write them. Raises StoreUnavailable (what was committed stays) and OSError.
     """
     result = Result()
-    _restore_settings(store, copy_path(recordings_directory), result)
-    for at in range(0, len(paths), _BATCH):
-        batch = paths[at : at + _BATCH]
-        _restore(store, list(_readable(batch, result)), result)
-        progress(len(batch))
+    with spool.lock(spool.directory_in(recordings_directory), wait=True):
+        _restore_settings(store, copy_path(recordings_directory), result)
+        for at in range(0, len(paths), _BATCH):
+            batch = paths[at : at + _BATCH]
+            _restore(store, list(_readable(batch, result)), result)
+            progress(len(batch))
     return result
 
 
@@ -83,13 +85,13 @@ def files_without_side_car(store: Store, recordings_directory: str) -> list[str]
 
     Raises StoreUnavailable and OSError.
     """
-    return [
-        path
-        for path in _files(recordings_directory)
-        if _is_settled_audio(path)
-        and not os.path.exists(sidecar.path_for(path))
-        and not _write_side_car_again(store, path)
-    ]
+    unknown = []
+    for path in _files(recordings_directory):
+        if _is_settled_audio(path) and not os.path.exists(sidecar.path_for(path)):
+            with spool.lock(spool.directory_in(recordings_directory), wait=True):
+                if not _write_side_car_again(store, path):
+                    unknown.append(path)
+    return unknown
 
 
 def _restore_settings(store: Store, path: str, result: Result) -> None:

@@ -121,9 +121,12 @@ def reject(path: str, reason: str) -> None:
 
 
 @contextlib.contextmanager
-def lock(directory: str) -> Iterator[bool]:
-    """Whether this process is now the only drain; the lock dies with its holder (flock). Raises OSError."""
-    descriptor = take_lock(directory)
+def lock(directory: str, wait: bool = False) -> Iterator[bool]:
+    """Whether this process is now the only drain; the lock dies with its holder (flock). Raises OSError.
+
+    With wait it is true as soon as the present holder is done.
+    """
+    descriptor = take_lock(directory, wait)
     try:
         yield descriptor is not None
     finally:
@@ -131,12 +134,12 @@ def lock(directory: str) -> Iterator[bool]:
             os.close(descriptor)
 
 
-def take_lock(directory: str) -> int | None:
+def take_lock(directory: str, wait: bool = False) -> int | None:
     """The lock's descriptor, which holds it until it is closed; None when another has it. Raises OSError."""
     make_folder(directory)
     descriptor = os.open(os.path.join(directory, _LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except OSError as exc:
         os.close(descriptor)
         if isinstance(exc, BlockingIOError):
