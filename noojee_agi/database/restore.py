@@ -1,5 +1,6 @@
 """Rows that a database has lost, from what was kept of them outside. What is there is never changed."""
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
@@ -18,6 +19,7 @@ from noojee_agi.database.tables import (
     team,
     team_member,
 )
+from noojee_agi.recording import Ending
 
 _SETTINGS = (system_variable, account, account_group, team, team_member, extension_attachment)
 _OF_LEG = (
@@ -55,48 +57,82 @@ def _with_times(table: Table, row: dict[str, Any]) -> dict[str, Any]:
 
 
 def restore_legs(connection: Connection, side_cars: list[dict[str, Any]]) -> list[str]:
-    """Insert call record, owner and leg of each side-car whose leg is not there; returns these legs' ids."""
-    there = _there(connection, [leg["id"] for leg in side_cars])
+    """Insert call record, owner and leg of each side-car whose leg is not there; returns these legs' ids.
+
+    A leg that records, although its side-car knows its end, is that of an older backup: it is ended.
+    """
+    there = _statuses(connection, [leg["id"] for leg in side_cars])
     missing = {leg["id"]: leg for leg in side_cars if leg["id"] not in there}
+    ended = [leg for leg in side_cars if there.get(leg["id"]) == "recording" != leg["status"]]
+    owners = _restore_owners(connection, missing.values())
     for leg in missing.values():
-        _restore_leg(connection, leg)
-    return list(missing)
+        _restore_leg(connection, leg, owners.get(leg["owner"]))
+    intake.store(connection, map(_ending, ended))
+    return [*missing, *(leg["id"] for leg in ended)]
 
 
-def _there(connection: Connection, ids: list[str]) -> set[str]:
-    return set(connection.scalars(select(recording_leg.c.id).where(recording_leg.c.id.in_(ids))))
+def _statuses(connection: Connection, ids: list[str]) -> dict[str, str]:
+    leg = recording_leg.c
+    rows = connection.execute(select(leg.id, leg.status).where(leg.id.in_(ids)))
+    return {row.id: row.status for row in rows}
 
 
-def _restore_leg(connection: Connection, leg: dict[str, Any]) -> None:
+def _ending(leg: dict[str, Any]) -> Ending:
+    return Ending(leg["id"], leg["status"], leg["ended_at"], leg["bytes"], leg["duration_seconds"])
+
+
+def _restore_owners(connection: Connection, legs: Iterable[dict[str, Any]]) -> dict[str, str]:
+    """Login -> account, made again, but not enabled, where there is none.
+
+    In this order on each host: two that insert the same ones would wait for each other.
+    """
+    logins = sorted({leg["owner"] for leg in legs if leg["owner"] is not None})
+    for login in logins:
+        row = {"id": settings.account_id(login), "login": login, "name": login, "enabled": False}
+        _insert_missing(connection, account, row)
+    rows = connection.execute(select(account.c.login, account.c.id).where(account.c.login.in_(logins)))
+    return {row.login: row.id for row in rows}
+
+
+def _restore_leg(connection: Connection, leg: dict[str, Any], owner_id: str | None) -> None:
     record_id = _restore_call_record(connection, leg)
     values = {name: leg[name] for name in _OF_LEG}
     values["call_record_id"] = record_id
     values["leg"] = _number(connection, record_id, leg["leg"])
-    values["owner_id"] = _restore_owner(connection, leg["owner"])
+    values["owner_id"] = owner_id
     _insert_missing(connection, recording_leg, values)
     intake.end_call_record(connection, record_id)
 
 
 def _restore_call_record(connection: Connection, leg: dict[str, Any]) -> str:
-    """A call that went on after the loss has a record again, but it knows only of what came after it."""
+    """Of what is there, and what the side-car says of the call, the earlier beginning and the later tag.
+
+    A call that went on after the loss has a record again, but it knows only of what came after it; one of
+    an older backup knows only of what came before.
+    """
     record_id = intake.call_record_id(leg["server"], leg["call_uniqueid"])
-    values = {name: leg[name] for name in ("server", "source", "destination", "did", "external_reference")}
-    values.update(id=record_id, uniqueid=leg["call_uniqueid"], started_at=leg["call_started_at"])
-    _insert_missing(connection, call_record, values)
+    beginning = {name: leg[name] for name in ("source", "destination", "did")}
+    beginning["started_at"] = leg["call_started_at"]
+    reference = {"external_reference": leg["external_reference"]}
+    names = {"id": record_id, "server": leg["server"], "uniqueid": leg["call_uniqueid"]}
+    _insert_missing(connection, call_record, {**names, **beginning, **reference})
     call = call_record.c
-    known = connection.execute(
-        select(call.started_at, call.external_reference).where(call.id == record_id).with_for_update()
-    ).one()
-    connection.execute(
-        update(call_record)
-        .where(call.id == record_id)
-        .values(
-            started_at=min(known.started_at, leg["call_started_at"]),
-            external_reference=known.external_reference or leg["external_reference"],
-            ended_at=None,
-        )
-    )
+    started_at = connection.scalar(select(call.started_at).where(call.id == record_id).with_for_update())
+    changes = {"ended_at": None}
+    if started_at and leg["call_started_at"] < started_at:
+        changes |= beginning
+    if leg["external_reference"] and not _has_later_tag(connection, record_id, leg):
+        changes |= reference
+    connection.execute(update(call_record).where(call.id == record_id).values(changes))
     return record_id
+
+
+def _has_later_tag(connection: Connection, record_id: str, leg: dict[str, Any]) -> bool:
+    other = recording_leg.c
+    later = select(other.id).where(
+        other.call_record_id == record_id, other.tag != "", other.started_at > leg["started_at"]
+    )
+    return connection.scalar(later.limit(1)) is not None
 
 
 def _number(connection: Connection, record_id: str, wanted: int) -> int:
@@ -104,15 +140,6 @@ def _number(connection: Connection, record_id: str, wanted: int) -> int:
     numbers = select(recording_leg.c.leg).where(recording_leg.c.call_record_id == record_id)
     taken = set(connection.scalars(numbers))
     return max(taken) + 1 if wanted in taken else wanted
-
-
-def _restore_owner(connection: Connection, login: str | None) -> str | None:
-    """The account of that login, made again, but not enabled, when it is not there."""
-    if login is None:
-        return None
-    row = {"id": settings.account_id(login), "login": login, "name": login, "enabled": False}
-    _insert_missing(connection, account, row)
-    return connection.scalar(select(account.c.id).where(account.c.login == login))
 
 
 def _insert_missing(connection: Connection, table: Table, row: dict[str, Any]) -> int:
