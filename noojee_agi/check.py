@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from noojee_agi import spool
+from noojee_agi import drain, spool
 from noojee_agi.config import SAFE_PATH, Config
 from noojee_agi.database import settings
 from noojee_agi.database.schema import open_store
@@ -111,7 +111,7 @@ def _programs(programs: str) -> str:
 
 
 def _key(config: Config) -> str:
-    with open_store(config.database_url).reading() as connection:
+    with drain.open_database(config).reading() as connection:
         if not settings.key_digest(connection):
             raise _Problem("none is set, so no call is recorded: noojee-agi apikey new")
     if not os.path.exists(config.snapshot_file):

@@ -159,9 +159,12 @@ def _set_key(known: Config, key: str) -> None:
 def _changing(known: Config) -> Iterator[Any]:
     """A transaction, with the snapshot in it: when that cannot be written, nothing has changed.
 
-    It is written again after the commit: a drain may just have read what was there before.
+    It is written again after the commit: a drain may just have read what was there before. A database that
+    has lost settings is not changed: with a key alone it would look as if it had lost nothing.
     """
     store = schema.open_store(known.database_url)
+    if rebuild.copy_knows_more(store, known.recordings_directory):
+        raise click.ClickException(_lost(rebuild.copy_path(known.recordings_directory)))
     with store.transaction() as connection:
         yield connection
         snapshot.save(known.snapshot_file, settings.snapshot(connection))
@@ -349,13 +352,15 @@ def _save_settings(store: Store, known: Config) -> None:
     path = rebuild.copy_path(known.recordings_directory)
     try:
         if not rebuild.save_settings(store, known.recordings_directory):
-            click.echo(
-                f"warning: {path} knows more accounts than the database:"
-                " noojee-agi sync --rebuild brings them back; or delete that file",
-                err=True,
-            )
-    except (OSError, ValueError, KeyError, TypeError) as exc:
+            click.echo(f"warning: {_lost(path)}", err=True)
+    except (OSError, NoojeeError) as exc:
         click.echo(f"warning: {path}, the copy for sync --rebuild, cannot be renewed: {exc}", err=True)
+
+
+def _lost(path: str) -> str:
+    return (
+        f"{path} knows more than the database: noojee-agi sync --rebuild brings it back; or delete that file"
+    )
 
 
 @contextlib.contextmanager

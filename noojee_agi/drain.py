@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from noojee_agi import closing, config, log, recording, sidecar, snapshot, spool, wav
+from noojee_agi import closing, config, log, rebuild, recording, sidecar, snapshot, spool, wav
 from noojee_agi.config import Config
 from noojee_agi.database import intake, queries, settings
 from noojee_agi.database.schema import open_store
@@ -42,11 +42,13 @@ def open_database(known: Config) -> Store:
     before = snapshot.load(known.snapshot_file)
     store = open_store(known.database_url)
     with store.reading() as connection:
-        if before and before.key_digest and not settings.key_digest(connection):
-            raise StoreUnavailable(
-                f"{store.name} has lost its apiKey, and what else? Put the database back from a backup,"
-                " or run noojee-agi sync --rebuild"
-            )
+        has_key = bool(settings.key_digest(connection))
+    had_key = before is not None and before.key_digest
+    if not has_key and (had_key or rebuild.copy_knows_more(store, known.recordings_directory)):
+        raise StoreUnavailable(
+            f"{store.name} has lost its apiKey, and what else? Put the database back from a backup,"
+            " or run noojee-agi sync --rebuild"
+        )
     return store
 
 

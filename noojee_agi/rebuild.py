@@ -17,7 +17,7 @@ from typing import Any
 from noojee_agi import sidecar, spool
 from noojee_agi.database import queries, restore
 from noojee_agi.database.store import Store
-from noojee_agi.errors import StoreRejected
+from noojee_agi.errors import NoojeeError, StoreRejected
 
 logger = logging.getLogger(__name__)
 
@@ -43,20 +43,27 @@ def copy_path(recordings_directory: str) -> str:
 
 
 def save_settings(store: Store, recordings_directory: str) -> bool:
-    """Copy the settings to the recordings; False when the copy knows more accounts than the database.
+    """Copy the settings to the recordings; False when the copy knows more than the database.
 
-    Raises StoreUnavailable and OSError.
+    Raises OSError, StoreUnavailable, and NoojeeError when the present copy is damaged.
     """
+    if copy_knows_more(store, recordings_directory):
+        return False
     with store.reading() as connection:
         rows = restore.settings_rows(connection)
     text = json.dumps(rows, indent=1, ensure_ascii=False, default=datetime.isoformat) + "\n"
     path = copy_path(recordings_directory)
-    there = _read_settings(path)
-    if there and (len(there["account"]) > len(rows["account"]) or not rows["system_variable"]):
-        return False
-    if json.loads(text) != there:
+    if json.loads(text) != _read_settings(path):
         spool.write(path, text)
     return True
+
+
+def copy_knows_more(store: Store, recordings_directory: str) -> bool:
+    """Whether the database has lost settings; a group that was taken from an account is not lost.
+
+    Raises OSError, StoreUnavailable, and NoojeeError when the copy is damaged.
+    """
+    return _restore_settings(store, recordings_directory, only_try=True) > 0
 
 
 def side_cars(recordings_directory: str) -> list[str]:
@@ -68,11 +75,12 @@ def run(store: Store, recordings_directory: str, paths: list[str], progress: Cal
     """Make every missing row again; progress is told how many side-cars each batch has read.
 
     No drain works meanwhile: it would set endings aside whose legs are not back yet, and write side-cars
-    that are older when we write them. Raises StoreUnavailable (what was committed stays) and OSError.
+    that are older when we write them. Raises StoreUnavailable (what was committed stays), OSError, and
+    NoojeeError when the settings' copy is damaged.
     """
     result = Result()
     with spool.lock(spool.directory_in(recordings_directory), wait=True):
-        _restore_settings(store, copy_path(recordings_directory), result)
+        result.settings = _restore_settings(store, recordings_directory)
         for at in range(0, len(paths), _BATCH):
             batch = paths[at : at + _BATCH]
             _restore(store, list(_readable(batch, result)), result)
@@ -94,22 +102,31 @@ def files_without_side_car(store: Store, recordings_directory: str) -> list[str]
     return unknown
 
 
-def _restore_settings(store: Store, path: str, result: Result) -> None:
+def _restore_settings(store: Store, recordings_directory: str, only_try: bool = False) -> int:
+    path = copy_path(recordings_directory)
     try:
         rows = _read_settings(path)
-        if rows:
-            with store.transaction() as connection:
-                result.settings = restore.restore_settings(connection, rows)
-    except (StoreRejected, ValueError, KeyError, TypeError) as exc:
-        result.refused[path] = str(exc)
+        if rows is None:
+            return 0
+        with store.transaction() as connection:
+            if only_try:
+                count = restore.restore_settings(connection, {**rows, "account_group": []})
+                connection.rollback()
+                return count
+            return restore.restore_settings(connection, rows)
+    except (StoreRejected, ValueError, KeyError, TypeError, RecursionError) as exc:
+        raise NoojeeError(
+            f"{path}, the copy of the settings, cannot be used ({exc!r}): mend it, or delete it; without it"
+            " sync --rebuild makes the owners of recordings again, not enabled"
+        ) from exc
 
 
-def _read_settings(path: str) -> dict[str, list[dict[str, Any]]]:
+def _read_settings(path: str) -> dict[str, list[dict[str, Any]]] | None:
     try:
         with open(path, encoding="utf-8") as file:
             return dict(json.load(file))
     except FileNotFoundError:
-        return {}
+        return None
 
 
 def _readable(paths: list[str], result: Result) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -1,4 +1,4 @@
-"""Rows that a database has lost, from what was kept of them outside. What is there is never changed."""
+"""Rows that a database has lost, from what was kept of them outside."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -22,6 +22,7 @@ from noojee_agi.database.tables import (
 from noojee_agi.recording import Ending
 
 _SETTINGS = (system_variable, account, account_group, team, team_member, extension_attachment)
+_ENDS = {"team_member": "left_at", "extension_attachment": "detached_at"}
 _OF_LEG = (
     *("id", "uniqueid", "channel", "extension", "agent_login_name", "tag", "file"),
     *("status", "started_at", "ended_at", "duration_seconds", "bytes"),
@@ -40,15 +41,54 @@ def settings_rows(connection: Connection) -> dict[str, list[dict[str, Any]]]:
 
 
 def restore_settings(connection: Connection, rows: dict[str, list[dict[str, Any]]]) -> int:
-    """Insert those rows that are not there; times may be text. Returns how many.
+    """Insert those rows that are not there, end what has ended, take the newer variable; times may be text.
 
-    Raises KeyError, TypeError and ValueError when they are none of settings_rows().
+    Returns how many rows have changed. Raises KeyError, TypeError and ValueError when they are none of
+    settings_rows().
     """
-    return sum(
-        _insert_missing(connection, table, _with_times(table, row))
-        for table in _SETTINGS
-        for row in rows[table.name]
+    return sum(_restore_rows(connection, table, rows[table.name]) for table in _SETTINGS)
+
+
+def _restore_rows(connection: Connection, table: Table, rows: list[dict[str, Any]]) -> int:
+    """The ended ones first: an extension has one open attachment."""
+    end = _ENDS.get(table.name, "")
+    found = sorted((_with_times(table, row) for row in rows), key=lambda row: row.get(end) is None)
+    if table is extension_attachment:
+        found = [_ended_by_the_next(connection, row) for row in found]
+    return sum(_insert_or_renew(connection, table, row, end) for row in found)
+
+
+def _ended_by_the_next(connection: Connection, row: dict[str, Any]) -> dict[str, Any]:
+    """When the extension has been attached to somebody else since, this attachment ended then."""
+    attachment = extension_attachment.c
+    next_at = connection.scalar(
+        select(attachment.attached_at).where(
+            attachment.extension == row["extension"],
+            attachment.detached_at.is_(None),
+            attachment.attached_at > row["attached_at"],
+        )
     )
+    return {**row, "detached_at": row["detached_at"] or next_at}
+
+
+def _insert_or_renew(connection: Connection, table: Table, row: dict[str, Any], end: str) -> int:
+    statement = _insert(connection, table).values(row)
+    new, key = statement.excluded, table.primary_key.columns
+    if end:
+        statement = statement.on_conflict_do_update(
+            index_elements=key,
+            set_={end: new[end]},
+            where=table.c[end].is_(None) & new[end].is_not(None),
+        )
+    elif table is system_variable:
+        statement = statement.on_conflict_do_update(
+            index_elements=key,
+            set_={"value": new.value, "updated_at": new.updated_at},
+            where=new.updated_at > table.c.updated_at,
+        )
+    else:
+        statement = statement.on_conflict_do_nothing()
+    return connection.execute(statement).rowcount
 
 
 def _with_times(table: Table, row: dict[str, Any]) -> dict[str, Any]:
@@ -142,6 +182,9 @@ def _number(connection: Connection, record_id: str, wanted: int) -> int:
     return max(taken) + 1 if wanted in taken else wanted
 
 
-def _insert_missing(connection: Connection, table: Table, row: dict[str, Any]) -> int:
-    insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
-    return connection.execute(insert(table).values(row).on_conflict_do_nothing()).rowcount
+def _insert_missing(connection: Connection, table: Table, row: dict[str, Any]) -> None:
+    connection.execute(_insert(connection, table).values(row).on_conflict_do_nothing())
+
+
+def _insert(connection: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:
+    return (sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert)(table)

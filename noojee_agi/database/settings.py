@@ -48,11 +48,21 @@ def enabled_logins(connection: Connection) -> frozenset[str]:
 
 
 def add_account(connection: Connection, login: str, name: str, groups: tuple[str, ...]) -> None:
-    """Raises BadArgument when there is one of that login."""
-    if has_account(connection, login):
+    """One that is not enabled, such as sync --rebuild makes for a leg's owner, is made anew.
+
+    Raises BadArgument when there is an enabled one of that login.
+    """
+    there = connection.execute(
+        select(account.c.id, account.c.enabled).where(account.c.login == login)
+    ).first()
+    if there and there.enabled:
         raise BadArgument(f"there is an account {login} already: see noojee-agi account list")
-    new_id = account_id(login)
-    connection.execute(account.insert().values(id=new_id, login=login, name=name, enabled=True))
+    new_id = there.id if there else account_id(login)
+    if there:
+        connection.execute(update(account).where(account.c.id == new_id).values(name=name, enabled=True))
+        connection.execute(delete(account_group).where(account_group.c.account_id == new_id))
+    else:
+        connection.execute(account.insert().values(id=new_id, login=login, name=name, enabled=True))
     for group in dict.fromkeys(groups):
         connection.execute(account_group.insert().values(account_id=new_id, group_name=group))
 

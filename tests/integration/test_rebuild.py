@@ -468,7 +468,7 @@ def test_files_without_side_car_are_named_and_left_alone(site: LosableSite) -> N
 
 def test_a_leg_that_lost_only_its_side_car_gets_it_again(site: LosableSite) -> None:
     site.set_up()
-    legs = [leg for leg in site.record_everything() if os.path.exists(leg.file)]
+    legs = [leg for leg in site.record_everything() if os.path.exists(leg.file) and leg.tag != "INV-5"]
     before = contents(site)
     for leg in legs:
         set_age(leg.file, 61)
@@ -905,6 +905,7 @@ def test_a_new_key_alone_does_not_make_a_lost_database_a_good_one(site: LosableS
 @only_sqlite
 def test_a_new_installation_hears_nothing_of_loss(site: LosableSite) -> None:
     """Whatever is set first."""
+    assert "none is set, so no call is recorded: noojee-agi apikey new" in site.run("check").stdout
     for words in [("account", "add", "a"), ("account", "add", "b"), ("attach", "a", "1"), ("apikey", "new")]:
         done = site.run(*words)
         assert (words, done.returncode, done.stderr) == (words, 0, "")
