@@ -316,7 +316,7 @@ def sync(known: Config, retry_rejected: bool, is_rebuild: bool) -> None:
     _save_settings(store, known)
     if is_rebuild:
         for path in rebuild.files_without_side_car(store, known.recordings_directory):
-            click.echo(f"nothing is known of {path}: it has no side-car, and is left alone")
+            click.echo(f"nothing is known of {_cell(path)}: it has no side-car, and is left alone")
         drain.run(store, known.spool_directory)  # its own drain found the spool locked by us
     aside = spool.rejected(known.spool_directory)
     for path in aside:
@@ -343,7 +343,7 @@ def _rebuilt(known: Config) -> tuple[Store, int]:
         result = rebuild.run(store, known.recordings_directory, paths, update)
     click.echo(f"{len(paths)} side-cars read, {result.legs} legs and {result.settings} settings made again")
     for path, reason in result.refused.items():
-        click.echo(f"{path} cannot be used: {reason}", err=True)
+        click.echo(f"{_cell(path)} cannot be used: {_cell(reason)}", err=True)
     return store, len(result.refused)
 
 

@@ -67,8 +67,10 @@ def copy_knows_more(store: Store, recordings_directory: str) -> bool:
 
 
 def side_cars(recordings_directory: str) -> list[str]:
-    """The path of every side-car. Raises OSError."""
-    return [path for path in _files(recordings_directory) if path.endswith(sidecar.SUFFIX)]
+    """The path of every side-car, and of every folder that cannot be read, so that run() names it."""
+    unreadable: list[str] = []
+    found = [path for path in _files(recordings_directory, unreadable) if path.endswith(sidecar.SUFFIX)]
+    return unreadable + found
 
 
 def run(store: Store, recordings_directory: str, paths: list[str], progress: Callable[[int], None]) -> Result:
@@ -83,8 +85,11 @@ def run(store: Store, recordings_directory: str, paths: list[str], progress: Cal
         result.settings = _restore_settings(store, recordings_directory)
         for at in range(0, len(paths), _BATCH):
             batch = paths[at : at + _BATCH]
-            _restore(store, list(_readable(batch, result)), result)
+            _restore(store, list(_readable(recordings_directory, batch, result)), result)
             progress(len(batch))
+        for path in list(result.refused):
+            if _write_side_car_again(store, path):
+                del result.refused[path]
     return result
 
 
@@ -94,10 +99,10 @@ def files_without_side_car(store: Store, recordings_directory: str) -> list[str]
     Raises StoreUnavailable and OSError.
     """
     unknown = []
-    for path in _files(recordings_directory):
+    for path in _files(recordings_directory, []):
         if _is_settled_audio(path) and not os.path.exists(sidecar.path_for(path)):
             with spool.lock(spool.directory_in(recordings_directory), wait=True):
-                if not _write_side_car_again(store, path):
+                if not _write_side_car_again(store, sidecar.path_for(path)):
                     unknown.append(path)
     return unknown
 
@@ -129,26 +134,40 @@ def _read_settings(path: str) -> dict[str, list[dict[str, Any]]] | None:
         return None
 
 
-def _readable(paths: list[str], result: Result) -> Iterator[tuple[str, dict[str, Any]]]:
+def _readable(
+    recordings_directory: str, paths: list[str], result: Result
+) -> Iterator[tuple[str, dict[str, Any]]]:
     for path in paths:
         try:
-            yield path, _where_it_lies(path, sidecar.read(path))
+            leg = sidecar.read(path)
+            if sidecar.path_for(_beside(path, leg)) != path:
+                raise ValueError(f"file = {leg['file']!r} is another's")
+            if _is_copy(recordings_directory, path, leg):
+                raise ValueError(f"a copy of that of {leg['file']!r}")
+            yield path, leg
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as exc:
             result.refused[path] = f"not a side-car of this program: {exc!r}"
 
 
-def _where_it_lies(path: str, leg: dict[str, Any]) -> dict[str, Any]:
-    """The leg; when the recordings have been moved, with its file's new place."""
-    beside = os.path.join(os.path.dirname(path), os.path.basename(leg["file"]))
-    return {**leg, "file": beside} if os.path.exists(beside) else leg
+def _is_copy(recordings_directory: str, path: str, leg: dict[str, Any]) -> bool:
+    """Whether the leg's own side-car lies with these recordings too: somebody has collected some."""
+    own = sidecar.path_for(leg["file"])
+    return own != path and own.startswith(f"{recordings_directory}/") and os.path.exists(own)
+
+
+def _beside(path: str, leg: dict[str, Any]) -> str:
+    """Where the side-car's file lies now, when the recordings have been moved too."""
+    return os.path.join(os.path.dirname(path), os.path.basename(leg["file"]))
 
 
 def _restore(store: Store, legs: list[tuple[str, dict[str, Any]]], result: Result) -> None:
     """In one transaction; when that is refused, one by one."""
+    known = {leg["id"]: (path, leg) for path, leg in legs}
     try:
         with store.transaction() as connection:
-            restored = restore.restore_legs(connection, [leg for _, leg in legs])
-            of_calls = queries.legs_of_the_calls_of(connection, restored)
+            found = [{**leg, "file": _beside(path, leg)} for path, leg in legs]
+            restored = restore.restore_legs(connection, found)
+            rows = queries.legs_of_the_calls_of(connection, known)
     except StoreRejected as exc:
         if len(legs) == 1:
             result.refused[legs[0][0]] = str(exc)
@@ -156,18 +175,50 @@ def _restore(store: Store, legs: list[tuple[str, dict[str, Any]]], result: Resul
         for leg in legs:
             _restore(store, [leg], result)
         return
-    for row in of_calls:
-        sidecar.write(row)
+    calls = {row["call_record_id"] for row in rows if row["id"] in restored}
+    for row in rows:
+        if row["call_record_id"] in calls or _is_out_of_date(known.get(row["id"]), row):
+            sidecar.write(row)
     result.legs += len(restored)
 
 
-def _files(directory: str) -> Iterator[str]:
-    """Every file below, in the order of the days; nothing hidden, such as the spool."""
-    for folder, folders, names in os.walk(directory):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+def _is_out_of_date(leg: tuple[str, dict[str, Any]] | None, row: dict[str, Any]) -> bool:
+    """Whether this side-car differs from the row: we were killed before it was written."""
+    if leg is None or sidecar.path_for(row["file"]) != leg[0]:
+        return False
+    return any(row[name] != value for name, value in leg[1].items())
+
+
+def _files(directory: str, unreadable: list[str]) -> Iterator[str]:
+    """Every file below, in the order of the days; nothing hidden, such as the spool.
+
+    Links to other disks are followed: a year may lie there.
+    """
+    places = {os.path.realpath(directory)}
+    for folder, folders, names in os.walk(
+        directory, followlinks=True, onerror=lambda error: unreadable.append(error.filename)
+    ):
+        folders[:] = sorted(
+            name
+            for name in folders
+            if not name.startswith(".")
+            and name != "lost+found"
+            and _leads_elsewhere(os.path.join(folder, name), places)
+        )
         for name in sorted(names):
             if not name.startswith("."):
                 yield os.path.join(folder, name)
+
+
+def _leads_elsewhere(folder: str, places: set[str]) -> bool:
+    """False for a link to where we are or come anyway; places, the tops of those, gets what a link adds."""
+    if not os.path.islink(folder):
+        return True
+    place = os.path.realpath(folder)
+    if any(os.path.commonpath([place, known]) in (place, known) for known in places):
+        return False
+    places.add(place)
+    return True
 
 
 def _is_settled_audio(path: str) -> bool:
@@ -175,14 +226,15 @@ def _is_settled_audio(path: str) -> bool:
         return False
     try:
         return time.time() - os.stat(path).st_mtime > _SETTLED_SECONDS
-    except FileNotFoundError:
+    except OSError:  # gone, or a link that leads nowhere
         return False
 
 
 def _write_side_car_again(store: Store, path: str) -> bool:
+    """Whether the database knows the leg of this side-car."""
     found = _ID_IN_NAME.search(path)
     if not found:
         return False
     with store.reading() as connection:
         legs = queries.legs_whose_id_begins(connection, found[1])
-    return any(leg["file"] == path and sidecar.write(leg) for leg in legs)
+    return any(sidecar.path_for(leg["file"]) == path and sidecar.write(leg) for leg in legs)
