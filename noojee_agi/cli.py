@@ -159,12 +159,9 @@ def _set_key(known: Config, key: str) -> None:
 def _changing(known: Config) -> Iterator[Any]:
     """A transaction, with the snapshot in it: when that cannot be written, nothing has changed.
 
-    It is written again after the commit: a drain may just have read what was there before. A database that
-    has lost settings is not changed: with a key alone it would look as if it had lost nothing.
+    It is written again after the commit: a drain may just have read what was there before.
     """
     store = schema.open_store(known.database_url)
-    if rebuild.copy_knows_more(store, known.recordings_directory):
-        raise click.ClickException(_lost(rebuild.copy_path(known.recordings_directory)))
     with store.transaction() as connection:
         yield connection
         snapshot.save(known.snapshot_file, settings.snapshot(connection))
@@ -190,6 +187,24 @@ def account_add(known: Config, login: str, name: str, groups: tuple[str, ...]) -
         _require_name(group, "--group", 100)
     with _changing(known) as connection:
         settings.add_account(connection, login, name or login, groups)
+
+
+@account.command("enable")
+@click.argument("login")
+@click.pass_obj
+def account_enable(known: Config, login: str) -> None:
+    """Let LOGIN own and hear recordings again."""
+    with _changing(known) as connection:
+        settings.enable_account(connection, login, True)
+
+
+@account.command("disable")
+@click.argument("login")
+@click.pass_obj
+def account_disable(known: Config, login: str) -> None:
+    """Let LOGIN own no more recordings by its name, and hear none; what it owns stays its own."""
+    with _changing(known) as connection:
+        settings.enable_account(connection, login, False)
 
 
 @account.command("list")
@@ -338,10 +353,11 @@ def _drain(store: Store, known: Config) -> None:
 def _rebuilt(known: Config) -> tuple[Store, int]:
     """The database with every row that the recordings tell of, and how many files could not be used."""
     store = schema.open_store(known.database_url)
-    paths = rebuild.side_cars(known.recordings_directory)
-    with _progress("rebuilding", len(paths)) as update:
-        result = rebuild.run(store, known.recordings_directory, paths, update)
-    click.echo(f"{len(paths)} side-cars read, {result.legs} legs and {result.settings} settings made again")
+    with _progress("rebuilding", rebuild.count_side_cars(known.recordings_directory)) as update:
+        result = rebuild.run(store, known.recordings_directory, update)
+    click.echo(
+        f"{result.side_cars} side-cars read, {result.legs} legs and {result.settings} settings made again"
+    )
     for path, reason in result.refused.items():
         click.echo(f"{_cell(path)} cannot be used: {_cell(reason)}", err=True)
     return store, len(result.refused)
@@ -352,15 +368,13 @@ def _save_settings(store: Store, known: Config) -> None:
     path = rebuild.copy_path(known.recordings_directory)
     try:
         if not rebuild.save_settings(store, known.recordings_directory):
-            click.echo(f"warning: {_lost(path)}", err=True)
+            click.echo(
+                f"warning: {path} knows settings that the database has lost:"
+                " noojee-agi sync --rebuild brings them back; or delete that file",
+                err=True,
+            )
     except (OSError, NoojeeError) as exc:
         click.echo(f"warning: {path}, the copy for sync --rebuild, cannot be renewed: {exc}", err=True)
-
-
-def _lost(path: str) -> str:
-    return (
-        f"{path} knows more than the database: noojee-agi sync --rebuild brings it back; or delete that file"
-    )
 
 
 @contextlib.contextmanager

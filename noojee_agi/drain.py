@@ -35,21 +35,25 @@ class Result:
 
 
 def open_database(known: Config) -> Store:
-    """The database, unless it has lost its rows: events wait then, for their owners would not be known.
+    """The database, unless it was lost: events wait then, for their owners would not be known.
 
     Raises StoreUnavailable.
     """
-    before = snapshot.load(known.snapshot_file)
     store = open_store(known.database_url)
     with store.reading() as connection:
-        has_key = bool(settings.key_digest(connection))
-    had_key = before is not None and before.key_digest
-    if not has_key and (had_key or rebuild.copy_knows_more(store, known.recordings_directory)):
+        is_empty = settings.is_empty(connection)
+    if is_empty and (_had_key(known.snapshot_file) or rebuild.has_copy(known.recordings_directory)):
         raise StoreUnavailable(
-            f"{store.name} has lost its apiKey, and what else? Put the database back from a backup,"
-            " or run noojee-agi sync --rebuild"
+            f"{store.name} is empty, and was not: put it back from a backup, or run noojee-agi sync --rebuild"
+            f" (to begin anew, delete {known.snapshot_file} and"
+            f" {rebuild.copy_path(known.recordings_directory)})"
         )
     return store
+
+
+def _had_key(snapshot_file: str) -> bool:
+    before = snapshot.load(snapshot_file)
+    return before is not None and bool(before.key_digest)
 
 
 def run(store: Store, spool_directory: str, progress: Callable[[int], None] = lambda count: None) -> Result:
@@ -87,9 +91,13 @@ def close_silent_legs(store: Store, server: str, spool_directory: str) -> int:
 
 
 def renew_snapshot(store: Store, path: str) -> None:
-    """Read what the call path must know. Raises StoreUnavailable and OSError."""
+    """Read what the call path must know. Raises StoreUnavailable and OSError.
+
+    A database that was lost knows less than the snapshot: every call would be refused.
+    """
     with store.reading() as connection:
-        snapshot.save(path, settings.snapshot(connection))
+        if not (settings.is_empty(connection) and _had_key(path)):
+            snapshot.save(path, settings.snapshot(connection))
 
 
 def _waiting(spool_directory: str, result: Result) -> list[str]:

@@ -5,13 +5,13 @@ accounts, groups, teams and attachments.
 """
 
 import json
-import logging
 import os
 import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
 from noojee_agi import sidecar, spool
@@ -19,20 +19,21 @@ from noojee_agi.database import queries, restore
 from noojee_agi.database.store import Store
 from noojee_agi.errors import NoojeeError, StoreRejected
 
-logger = logging.getLogger(__name__)
-
 _COPY = ".settings.json"
 _BATCH = 200
 # A file of which nothing is known yet may belong to a call that has just begun.
 _SETTLED_SECONDS = 60
 _ID_IN_NAME = re.compile(r"-([0-9a-f]{8})\.[^.]+$")
 
+Settings = dict[str, list[dict[str, Any]]]
+
 
 @dataclass
 class Result:
-    """settings: rows made again. refused: side-car -> why it cannot be used."""
+    """settings and legs: how many rows were made again. refused: side-car or folder -> why it is no use."""
 
     settings: int = 0
+    side_cars: int = 0
     legs: int = 0
     refused: dict[str, str] = field(default_factory=dict)
 
@@ -42,38 +43,36 @@ def copy_path(recordings_directory: str) -> str:
     return os.path.join(recordings_directory, _COPY)
 
 
+def has_copy(recordings_directory: str) -> bool:
+    return os.path.exists(copy_path(recordings_directory))
+
+
 def save_settings(store: Store, recordings_directory: str) -> bool:
-    """Copy the settings to the recordings; False when the copy knows more than the database.
+    """Copy the settings to the recordings; False when the copy knows rows that the database has lost.
 
     Raises OSError, StoreUnavailable, and NoojeeError when the present copy is damaged.
     """
-    if copy_knows_more(store, recordings_directory):
-        return False
     with store.reading() as connection:
         rows = restore.settings_rows(connection)
-    text = json.dumps(rows, indent=1, ensure_ascii=False, default=datetime.isoformat) + "\n"
     path = copy_path(recordings_directory)
-    if json.loads(text) != _read_settings(path):
+    text = json.dumps(rows, indent=1, ensure_ascii=False, default=datetime.isoformat) + "\n"
+    new, old = json.loads(text), _read_settings(path)
+    try:
+        if old and restore.lost(old, new):
+            return False
+    except (KeyError, TypeError, AttributeError) as exc:
+        raise _damaged(path, exc) from exc
+    if new != old:
         spool.write(path, text)
     return True
 
 
-def copy_knows_more(store: Store, recordings_directory: str) -> bool:
-    """Whether the database has lost settings; a group that was taken from an account is not lost.
-
-    Raises OSError, StoreUnavailable, and NoojeeError when the copy is damaged.
-    """
-    return _restore_settings(store, recordings_directory, only_try=True) > 0
+def count_side_cars(recordings_directory: str) -> int:
+    """How many side-cars run() is going to read."""
+    return sum(path.endswith(sidecar.SUFFIX) for path in _files(recordings_directory, {}))
 
 
-def side_cars(recordings_directory: str) -> list[str]:
-    """The path of every side-car, and of every folder that cannot be read, so that run() names it."""
-    unreadable: list[str] = []
-    found = [path for path in _files(recordings_directory, unreadable) if path.endswith(sidecar.SUFFIX)]
-    return unreadable + found
-
-
-def run(store: Store, recordings_directory: str, paths: list[str], progress: Callable[[int], None]) -> Result:
+def run(store: Store, recordings_directory: str, progress: Callable[[int], None]) -> Result:
     """Make every missing row again; progress is told how many side-cars each batch has read.
 
     No drain works meanwhile: it would set endings aside whose legs are not back yet, and write side-cars
@@ -82,10 +81,12 @@ def run(store: Store, recordings_directory: str, paths: list[str], progress: Cal
     """
     result = Result()
     with spool.lock(spool.directory_in(recordings_directory), wait=True):
-        result.settings = _restore_settings(store, recordings_directory)
-        for at in range(0, len(paths), _BATCH):
-            batch = paths[at : at + _BATCH]
+        result.settings = _restore_settings(store, copy_path(recordings_directory))
+        files = _files(recordings_directory, result.refused)
+        paths = (path for path in files if path.endswith(sidecar.SUFFIX))
+        while batch := list(islice(paths, _BATCH)):
             _restore(store, list(_readable(recordings_directory, batch, result)), result)
+            result.side_cars += len(batch)
             progress(len(batch))
         for path in list(result.refused):
             if _write_side_car_again(store, path):
@@ -93,45 +94,45 @@ def run(store: Store, recordings_directory: str, paths: list[str], progress: Cal
     return result
 
 
-def files_without_side_car(store: Store, recordings_directory: str) -> list[str]:
+def files_without_side_car(store: Store, recordings_directory: str) -> Iterator[str]:
     """The files of which nothing is known. A leg that has only lost its side-car gets it again.
 
     Raises StoreUnavailable and OSError.
     """
-    unknown = []
-    for path in _files(recordings_directory, []):
+    for path in _files(recordings_directory, {}):
         if _is_settled_audio(path) and not os.path.exists(sidecar.path_for(path)):
             with spool.lock(spool.directory_in(recordings_directory), wait=True):
-                if not _write_side_car_again(store, sidecar.path_for(path)):
-                    unknown.append(path)
-    return unknown
+                is_known = _write_side_car_again(store, sidecar.path_for(path))
+            if not is_known:
+                yield path
 
 
-def _restore_settings(store: Store, recordings_directory: str, only_try: bool = False) -> int:
-    path = copy_path(recordings_directory)
+def _restore_settings(store: Store, path: str) -> int:
+    rows = _read_settings(path)
+    if rows is None:
+        return 0
     try:
-        rows = _read_settings(path)
-        if rows is None:
-            return 0
         with store.transaction() as connection:
-            if only_try:
-                count = restore.restore_settings(connection, {**rows, "account_group": []})
-                connection.rollback()
-                return count
             return restore.restore_settings(connection, rows)
-    except (StoreRejected, ValueError, KeyError, TypeError, RecursionError) as exc:
-        raise NoojeeError(
-            f"{path}, the copy of the settings, cannot be used ({exc!r}): mend it, or delete it; without it"
-            " sync --rebuild makes the owners of recordings again, not enabled"
-        ) from exc
+    except (StoreRejected, ValueError, KeyError, TypeError, AttributeError) as exc:
+        raise _damaged(path, exc) from exc
 
 
-def _read_settings(path: str) -> dict[str, list[dict[str, Any]]] | None:
+def _read_settings(path: str) -> Settings | None:
     try:
         with open(path, encoding="utf-8") as file:
             return dict(json.load(file))
     except FileNotFoundError:
         return None
+    except (ValueError, TypeError, RecursionError) as exc:
+        raise _damaged(path, exc) from exc
+
+
+def _damaged(path: str, exc: Exception) -> NoojeeError:
+    return NoojeeError(
+        f"{path}, the copy of the settings, cannot be used ({exc!r}): mend it, or delete it; without it"
+        " sync --rebuild makes the owners of recordings again, not enabled"
+    )
 
 
 def _readable(
@@ -189,35 +190,33 @@ def _is_out_of_date(leg: tuple[str, dict[str, Any]] | None, row: dict[str, Any])
     return any(row[name] != value for name, value in leg[1].items())
 
 
-def _files(directory: str, unreadable: list[str]) -> Iterator[str]:
+def _files(directory: str, unreadable: dict[str, str]) -> Iterator[str]:
     """Every file below, in the order of the days; nothing hidden, such as the spool.
 
-    Links to other disks are followed: a year may lie there.
+    Links to elsewhere are followed: a year may lie on another disk. unreadable: folder -> why.
     """
-    places = {os.path.realpath(directory)}
-    for folder, folders, names in os.walk(
-        directory, followlinks=True, onerror=lambda error: unreadable.append(error.filename)
-    ):
-        folders[:] = sorted(
-            name
-            for name in folders
-            if not name.startswith(".")
-            and name != "lost+found"
-            and _leads_elsewhere(os.path.join(folder, name), places)
-        )
+
+    def note(error: OSError) -> None:
+        unreadable[error.filename] = error.strerror or str(error)
+
+    tops = {os.path.realpath(directory)}
+    for folder, folders, names in os.walk(directory, followlinks=True, onerror=note):
+        folders[:] = sorted(name for name in folders if _is_ours(os.path.join(folder, name), tops))
         for name in sorted(names):
             if not name.startswith("."):
                 yield os.path.join(folder, name)
 
 
-def _leads_elsewhere(folder: str, places: set[str]) -> bool:
-    """False for a link to where we are or come anyway; places, the tops of those, gets what a link adds."""
-    if not os.path.islink(folder):
-        return True
-    place = os.path.realpath(folder)
-    if any(os.path.commonpath([place, known]) in (place, known) for known in places):
+def _is_ours(folder: str, tops: set[str]) -> bool:
+    """Not hidden, and no link to where we come anyway; the target of any other link joins the tops."""
+    name = os.path.basename(folder)
+    if name.startswith(".") or name == "lost+found":
         return False
-    places.add(place)
+    if os.path.islink(folder):
+        place = os.path.realpath(folder)
+        if any(os.path.commonpath([place, top]) in (place, top) for top in tops):
+            return False
+        tops.add(place)
     return True
 
 

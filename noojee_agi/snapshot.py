@@ -37,14 +37,9 @@ def load(path: str) -> Snapshot | None:
 
 
 def save(path: str, snapshot: Snapshot) -> None:
-    """Write what was read of the database, unless somebody has read it later. Raises OSError.
-
-    A database without an apiKey that had one has lost its rows, and knows less than the snapshot.
-    """
+    """Write what was read of the database, unless somebody has read it later. Raises OSError."""
     there = load(path)
-    if there and (snapshot.read_at < there.read_at <= recording.now()):
-        return
-    if there and there.key_digest and not snapshot.key_digest:
+    if there and snapshot.read_at < there.read_at <= recording.now():
         return
     content = asdict(snapshot)
     content["logins"] = sorted(snapshot.logins)

@@ -40,6 +40,28 @@ def settings_rows(connection: Connection) -> dict[str, list[dict[str, Any]]]:
     }
 
 
+def lost(old: dict[str, list[dict[str, Any]]], new: dict[str, list[dict[str, Any]]]) -> bool:
+    """Whether old knows what new does not. Groups and teams may be taken away, nothing else is."""
+    for table in (system_variable, account, extension_attachment):
+        there = {_key(table, row): row for row in new[table.name]}
+        if any(_knows_less(there.get(_key(table, row)), row) for row in old[table.name]):
+            return True
+    return False
+
+
+def _key(table: Table, row: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(str(row[column.name]) for column in table.primary_key.columns)
+
+
+def _knows_less(new: dict[str, Any] | None, old: dict[str, Any]) -> bool:
+    """Whether the row is gone, its end is forgotten, or it is an older one."""
+    return (
+        new is None
+        or bool(old.get("detached_at") and not new.get("detached_at"))
+        or old.get("updated_at", "") > new.get("updated_at", "")
+    )
+
+
 def restore_settings(connection: Connection, rows: dict[str, list[dict[str, Any]]]) -> int:
     """Insert those rows that are not there, end what has ended, take the newer variable; times may be text.
 
@@ -183,7 +205,7 @@ def _number(connection: Connection, record_id: str, wanted: int) -> int:
 
 
 def _insert_missing(connection: Connection, table: Table, row: dict[str, Any]) -> None:
-    connection.execute(_insert(connection, table).values(row).on_conflict_do_nothing())
+    connection.execute(_insert(connection, table).on_conflict_do_nothing(), row)
 
 
 def _insert(connection: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:

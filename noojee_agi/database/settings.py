@@ -6,7 +6,13 @@ from typing import Any
 from sqlalchemy import Connection, delete, select, true, update
 
 from noojee_agi import recording
-from noojee_agi.database.tables import account, account_group, extension_attachment, system_variable
+from noojee_agi.database.tables import (
+    account,
+    account_group,
+    call_record,
+    extension_attachment,
+    system_variable,
+)
 from noojee_agi.errors import BadArgument
 from noojee_agi.snapshot import Snapshot
 
@@ -17,6 +23,14 @@ _ACCOUNTS = uuid.UUID("c0a6e9b4-5f0d-4d3e-8f0a-9f3b6d1f2a77")
 def account_id(login: str) -> str:
     """The same login always gets the same id, so that a leg's owner can be made again from a side-car."""
     return str(uuid.uuid5(_ACCOUNTS, login))
+
+
+def is_empty(connection: Connection) -> bool:
+    """Whether nothing was ever set or stored: a new database, or one that was lost."""
+    return not any(
+        connection.execute(select(table).limit(1)).first()
+        for table in (system_variable, account, call_record)
+    )
 
 
 def key_digest(connection: Connection) -> str:
@@ -48,23 +62,20 @@ def enabled_logins(connection: Connection) -> frozenset[str]:
 
 
 def add_account(connection: Connection, login: str, name: str, groups: tuple[str, ...]) -> None:
-    """One that is not enabled, such as sync --rebuild makes for a leg's owner, is made anew.
-
-    Raises BadArgument when there is an enabled one of that login.
-    """
-    there = connection.execute(
-        select(account.c.id, account.c.enabled).where(account.c.login == login)
-    ).first()
-    if there and there.enabled:
+    """Raises BadArgument when there is one of that login."""
+    if has_account(connection, login):
         raise BadArgument(f"there is an account {login} already: see noojee-agi account list")
-    new_id = there.id if there else account_id(login)
-    if there:
-        connection.execute(update(account).where(account.c.id == new_id).values(name=name, enabled=True))
-        connection.execute(delete(account_group).where(account_group.c.account_id == new_id))
-    else:
-        connection.execute(account.insert().values(id=new_id, login=login, name=name, enabled=True))
+    new_id = account_id(login)
+    connection.execute(account.insert().values(id=new_id, login=login, name=name, enabled=True))
     for group in dict.fromkeys(groups):
         connection.execute(account_group.insert().values(account_id=new_id, group_name=group))
+
+
+def enable_account(connection: Connection, login: str, enabled: bool) -> None:
+    """Let the account own and hear recordings, or no longer. Raises BadArgument when there is none."""
+    found = connection.execute(update(account).where(account.c.login == login).values(enabled=enabled))
+    if not found.rowcount:
+        raise BadArgument(f"there is no account {login}: see noojee-agi account list")
 
 
 def accounts(connection: Connection) -> list[dict[str, Any]]:
