@@ -680,3 +680,27 @@ def test_a_user_who_may_not_write_there_is_told_so_in_one_line(site_of_nobody: S
     )
 
     assert_one_line_error(done)
+
+
+def test_a_disabled_account_hears_nothing_until_it_is_enabled_again(site: Site, recorder: Recorder) -> None:
+    add_account(site, "ann", "Administrator")
+    recorder.store_all(recorder.leg())
+
+    assert run_here(site, "account", "disable", "ann").returncode == 0
+    heard_disabled = run_here(site, "recordings", "--json", "--as", "ann").stdout
+    assert "ann" not in (snapshot.load(str(site.snapshot)) or pytest.fail("no snapshot")).logins
+    assert run_here(site, "account", "enable", "ann").returncode == 0
+
+    assert heard_disabled == "[]\n"
+    assert len(json.loads(run_here(site, "recordings", "--json", "--as", "ann").stdout)) == 1
+    assert "ann" in (snapshot.load(str(site.snapshot)) or pytest.fail("no snapshot")).logins
+
+
+@pytest.mark.parametrize("word", ["enable", "disable"])
+def test_only_an_account_that_is_there_is_enabled_or_disabled(site: Site, word: str) -> None:
+    done = site.run_cli("account", word, "nobody")
+
+    assert (done.returncode, done.stderr) == (
+        1,
+        "Error: there is no account nobody: see noojee-agi account list\n",
+    )
