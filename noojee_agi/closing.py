@@ -42,7 +42,7 @@ def _ending(leg: OpenLeg, now: datetime) -> Ending | None:
     if header is None:
         seconds = max(0.0, (changed_at - leg.started_at).total_seconds())
         return Ending(leg.id, "interrupted", changed_at, os.path.getsize(leg.file), round(seconds, 3))
-    if header.is_right or not header.audio_bytes:
+    if header.is_right:
         return recording.ending(leg.id, leg.file, changed_at)  # Asterisk closed it, only the word was lost
     return Ending(leg.id, "interrupted", changed_at, header.repaired_size, header.seconds)
 

@@ -65,6 +65,8 @@ def run(store: Store, spool_directory: str, progress: Callable[[int], None] = la
     while True:
         with spool.lock(spool_directory) as ours:
             result.busy = not ours
+            if ours:
+                spool.tidy(spool_directory)
             while ours and (paths := _waiting(spool_directory, result)):
                 for at in range(0, len(paths), _BATCH):
                     batch = paths[at : at + _BATCH]

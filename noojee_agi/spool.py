@@ -16,6 +16,8 @@ REJECTED = "rejected"
 _DIRECTORY = ".spool"
 _SUFFIX = ".json"
 _LOCK = ".lock"
+_HALF_WRITTEN = ".tmp"
+_HALF_WRITTEN_SECONDS = 3600
 
 
 def directory_in(recordings_directory: str) -> str:
@@ -40,7 +42,7 @@ def write(path: str, text: str) -> None:
 
     Raises OSError.
     """
-    temporary = f"{path}.{os.getpid()}.tmp"
+    temporary = f"{path}.{os.getpid()}{_HALF_WRITTEN}"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
     try:
         with open(descriptor, "w", encoding="utf-8", errors="replace") as file:
@@ -109,6 +111,15 @@ def read(path: str) -> recording.Event:
     """The event in this file. Raises OSError; ValueError, KeyError or TypeError when it is damaged."""
     with open(path, encoding="utf-8") as file:
         return recording.from_json(file.read())
+
+
+def tidy(directory: str) -> None:
+    """Remove what killed programs have left half written. Raises OSError."""
+    for name in os.listdir(directory):
+        path = os.path.join(directory, name)
+        with contextlib.suppress(FileNotFoundError):
+            if name.endswith(_HALF_WRITTEN) and time.time() - os.stat(path).st_mtime > _HALF_WRITTEN_SECONDS:
+                os.unlink(path)
 
 
 def reject(path: str, reason: str) -> None:

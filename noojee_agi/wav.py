@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass
 
 _RIFF_HEADER = 12
+_RIFF_LENGTH_AT = 4
 _CHUNK_HEADER = 8
 _BYTES_PER_SECOND_AT = 8  # in the chunk "fmt "
 _BLOCK_ALIGN_AT = 12
@@ -14,8 +15,9 @@ _BLOCK_ALIGN_AT = 12
 
 @dataclass(frozen=True)
 class Header:
-    """data_at: where the audio begins. data_bytes: how long the header says it is. size: the file's."""
+    """data_at: where the audio begins. riff_bytes, data_bytes: what the header says. size: the file's."""
 
+    riff_bytes: int
     bytes_per_second: int
     block_align: int
     data_at: int
@@ -33,7 +35,7 @@ class Header:
 
     @property
     def is_right(self) -> bool:
-        return self.data_bytes == self.size - self.data_at
+        return self.data_bytes == self.size - self.data_at and self.riff_bytes > 0
 
     @property
     def repaired_size(self) -> int:
@@ -51,16 +53,13 @@ def read(file: str) -> Header | None:
 
 
 def repair(file: str) -> None:
-    """Write the lengths that the file has into its header, in place; safe to repeat. Raises OSError.
-
-    By the data's length a header is taken for right, so that is written last: a kill before it repeats this.
-    """
+    """Write the lengths that the file has into its header, in place; safe to repeat. Raises OSError."""
     header = read(file)
     if header is None or header.is_right:
         return
     descriptor = os.open(file, os.O_WRONLY | os.O_CLOEXEC)
     try:
-        os.pwrite(descriptor, _length(header.repaired_size - _CHUNK_HEADER), 4)
+        os.pwrite(descriptor, _length(header.repaired_size - _CHUNK_HEADER), _RIFF_LENGTH_AT)
         os.pwrite(descriptor, _length(header.audio_bytes), header.data_at - 4)
         os.ftruncate(descriptor, header.repaired_size)
         os.fsync(descriptor)
@@ -78,7 +77,8 @@ def _chunks(start: bytes, size: int) -> Header | None:
         name, length = start[at : at + 4], int.from_bytes(start[at + 4 : at + 8], "little")
         body = at + _CHUNK_HEADER
         if name == b"data":
-            known = bytes_per_second and Header(bytes_per_second, block_align or 1, body, length, size)
+            riff = _number(start, _RIFF_LENGTH_AT, 4)
+            known = bytes_per_second and Header(riff, bytes_per_second, block_align or 1, body, length, size)
             return known or None
         if name == b"fmt ":
             bytes_per_second = _number(start, body + _BYTES_PER_SECOND_AT, 4)

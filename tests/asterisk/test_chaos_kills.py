@@ -353,7 +353,7 @@ def test_an_asterisk_that_dies_leaves_files_that_play_and_legs_that_say_so(
     assert set(legs) == set(given)
     assert all(call["ended_at"] for call in call_records(site))
     young = [legs.pop(tag) for tag in aftermath.asterisk.young]
-    assert {(leg["status"], leg["bytes"]) for leg in young} == {("empty", audit.WITHOUT_AUDIO_BYTES)}
+    assert {(leg["status"], leg["bytes"]) for leg in young} == {("interrupted", audit.WITHOUT_AUDIO_BYTES)}
     assert {leg["status"] for leg in legs.values()} == {"interrupted"}
     lost = [given[tag] - leg["duration_seconds"] for tag, leg in legs.items()]
     assert all(leg["bytes"] % BUFFER_BYTES == audit.WITHOUT_AUDIO_BYTES for leg in legs.values())

@@ -119,6 +119,7 @@ def test_a_configuration_with_a_typing_error_is_500_and_named(pbx: Pbx) -> None:
     assert str(pbx.site.conf) in view.message
 
 
+@pytest.mark.alone  # the database is asked for one second at most
 def test_a_key_that_was_changed_elsewhere_is_right_at_once(pbx: Pbx) -> None:
     """Changed on another host: this host's snapshot still has the old one."""
     old = pbx.site.snapshot.read_text().replace('"read_at": "20', '"read_at": "19')
