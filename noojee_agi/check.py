@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from noojee_agi import drain, spool
 from noojee_agi.config import SAFE_PATH, Config
 from noojee_agi.database import settings
-from noojee_agi.database.schema import open_store
 from noojee_agi.database.store import Store
 from noojee_agi.errors import NoojeeError
 
@@ -36,7 +35,7 @@ def stages(config: Config, programs: str) -> Iterator[Stage]:
     yield _stage("state", lambda: _writable(config.state_directory, "[state] directory"))
     yield _stage("free space", lambda: _free_space(config))
     yield _stage("programs", lambda: _programs(programs))
-    yield _stage("database", lambda: open_store(config.database_url).name)
+    yield _stage("database", lambda: drain.open_database(config).name)
     yield _stage("apiKey", lambda: _key(config))
     yield _stage("spool", lambda: _spool(config))
     yield _stage("rejected", lambda: _rejected(config))

@@ -88,9 +88,11 @@ def act_as_owner(directory: str) -> None:
         account = pwd.getpwuid(owner.st_uid)
         os.initgroups(account.pw_name, account.pw_gid)
         os.setgid(account.pw_gid)
+        os.environ["HOME"] = account.pw_dir  # libpq looks for certificates there, and root's is closed to us
     except KeyError:  # an owner that has no name here
         os.setgroups([])
         os.setgid(owner.st_gid)
+        os.environ["HOME"] = "/nonexistent"
     os.setuid(owner.st_uid)
 
 
@@ -116,7 +118,10 @@ def db() -> None:
 def db_upgrade(known: Config) -> None:
     """Make or upgrade the tables."""
     store = Store(known.database_url)
+    is_new = not store.revision()
     schema.upgrade(store)
+    if is_new:
+        drain.restore_settings(store, known)
     drain.renew_snapshot(store, known.snapshot_file)
     click.echo(f"{store.name} has schema {store.revision()}")
 
@@ -161,7 +166,7 @@ def _changing(known: Config) -> Iterator[Any]:
 
     It is written again after the commit: a drain may just have read what was there before.
     """
-    store = schema.open_store(known.database_url)
+    store = drain.open_database(known)
     with store.transaction() as connection:
         yield connection
         snapshot.save(known.snapshot_file, settings.snapshot(connection))
@@ -212,7 +217,7 @@ def account_disable(known: Config, login: str) -> None:
 @click.pass_obj
 def account_list(known: Config, as_json: bool) -> None:
     """List all accounts with their groups and the extensions they are attached to."""
-    with schema.open_store(known.database_url).reading() as connection:
+    with drain.open_database(known).reading() as connection:
         rows = settings.accounts(connection)
     if as_json:
         click.echo(json.dumps(rows, indent=1, ensure_ascii=False))
@@ -275,7 +280,7 @@ def recordings(
         started_to=_local(started_to),
         **wanted,
     )
-    with schema.open_store(known.database_url).reading() as connection:
+    with drain.open_database(known).reading() as connection:
         if wanted_legs.heard_by and not settings.has_account(connection, wanted_legs.heard_by):
             click.echo(f"there is no account {wanted_legs.heard_by}", err=True)
         rows = list(queries.legs(connection, wanted_legs))
@@ -320,7 +325,8 @@ def _table(head: Any, rows: list[Any]) -> None:
 def sync(known: Config, retry_rejected: bool, is_rebuild: bool) -> None:
     """Bring what waits in the spool into the database. Safe to repeat, and beside live calls."""
     # What the spool holds comes after that: an ending may wait there, or have been set aside, for its leg.
-    store, failed = _rebuilt(known) if is_rebuild else (drain.open_database(known), 0)
+    store = drain.open_database(known)
+    failed = _rebuild(store, known) if is_rebuild else 0
     if retry_rejected or is_rebuild:
         spool.retry_rejected(known.spool_directory)
     _drain(store, known)
@@ -328,7 +334,7 @@ def sync(known: Config, retry_rejected: bool, is_rebuild: bool) -> None:
     if closed:
         click.echo(f"{closed} legs closed that had ended without a word")
     drain.renew_snapshot(store, known.snapshot_file)
-    _save_settings(store, known)
+    is_copied = _save_settings(store, known)
     if is_rebuild:
         for path in rebuild.files_without_side_car(store, known.recordings_directory):
             click.echo(f"nothing is known of {_cell(path)}: it has no side-car, and is left alone")
@@ -340,6 +346,8 @@ def sync(known: Config, retry_rejected: bool, is_rebuild: bool) -> None:
         raise click.ClickException("mend the cause, then run noojee-agi sync --retry-rejected")
     if failed:
         raise click.ClickException(f"{failed} files could not be used: see above")
+    if not is_copied:
+        sys.exit(1)
 
 
 def _drain(store: Store, known: Config) -> None:
@@ -350,9 +358,8 @@ def _drain(store: Store, known: Config) -> None:
         click.echo("another drain is at work and takes the rest")
 
 
-def _rebuilt(known: Config) -> tuple[Store, int]:
-    """The database with every row that the recordings tell of, and how many files could not be used."""
-    store = schema.open_store(known.database_url)
+def _rebuild(store: Store, known: Config) -> int:
+    """Make every row again that the recordings tell of; returns how many files could not be used."""
     with _progress("rebuilding", rebuild.count_side_cars(known.recordings_directory)) as update:
         result = rebuild.run(store, known.recordings_directory, update)
     click.echo(
@@ -360,21 +367,20 @@ def _rebuilt(known: Config) -> tuple[Store, int]:
     )
     for path, reason in result.refused.items():
         click.echo(f"{_cell(path)} cannot be used: {_cell(reason)}", err=True)
-    return store, len(result.refused)
+    return len(result.refused)
 
 
-def _save_settings(store: Store, known: Config) -> None:
+def _save_settings(store: Store, known: Config) -> bool:
     """A copy with the recordings, for --rebuild; a failure is no reason to undo what was done."""
     path = rebuild.copy_path(known.recordings_directory)
     try:
-        if not rebuild.save_settings(store, known.recordings_directory):
-            click.echo(
-                f"warning: {path} knows settings that the database has lost:"
-                " noojee-agi sync --rebuild brings them back; or delete that file",
-                err=True,
-            )
+        if rebuild.save_settings(store, known.recordings_directory):
+            return True
+        problem = "knows settings that the database has lost: noojee-agi sync --rebuild brings them back"
     except (OSError, NoojeeError) as exc:
-        click.echo(f"warning: {path}, the copy for sync --rebuild, cannot be renewed: {exc}", err=True)
+        problem = f"cannot be renewed: {exc}"
+    click.echo(f"warning: {path}, the copy of the settings, {problem}", err=True)
+    return False
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from noojee_agi.config import Config
 from noojee_agi.database import intake, queries, settings
 from noojee_agi.database.schema import open_store
 from noojee_agi.database.store import Store
-from noojee_agi.errors import NoojeeError, StoreConflict, StoreRejected, StoreUnavailable
+from noojee_agi.errors import NoojeeError, StoreConflict, StoreRejected
 from noojee_agi.recording import Event, Leg, leg_id
 
 logger = logging.getLogger(__name__)
@@ -35,25 +35,26 @@ class Result:
 
 
 def open_database(known: Config) -> Store:
-    """The database, unless it was lost: events wait then, for their owners would not be known.
+    """The database. One that has to be made gets the settings from their copy, if there is one: it was lost.
 
-    Raises StoreUnavailable.
+    Else waiting events would be stored without their owners. Raises StoreUnavailable and OSError.
     """
-    store = open_store(known.database_url)
-    with store.reading() as connection:
-        is_empty = settings.is_empty(connection)
-    if is_empty and (_had_key(known.snapshot_file) or rebuild.has_copy(known.recordings_directory)):
-        raise StoreUnavailable(
-            f"{store.name} is empty, and was not: put it back from a backup, or run noojee-agi sync --rebuild"
-            f" (to begin anew, delete {known.snapshot_file} and"
-            f" {rebuild.copy_path(known.recordings_directory)})"
+    return open_store(known.database_url, lambda store: restore_settings(store, known))
+
+
+def restore_settings(store: Store, known: Config) -> None:
+    """Of a database that has just been made. Raises StoreUnavailable and OSError."""
+    try:
+        restored = rebuild.restore_settings(store, known.recordings_directory)
+    except NoojeeError as exc:
+        logger.error("%s was made anew without its settings: %s", store.name, exc)
+        return
+    if restored:
+        logger.error(
+            "%s was made anew, %d settings are back from their copy: noojee-agi sync --rebuild does the rest",
+            store.name,
+            restored,
         )
-    return store
-
-
-def _had_key(snapshot_file: str) -> bool:
-    before = snapshot.load(snapshot_file)
-    return before is not None and bool(before.key_digest)
 
 
 def run(store: Store, spool_directory: str, progress: Callable[[int], None] = lambda count: None) -> Result:
@@ -93,13 +94,9 @@ def close_silent_legs(store: Store, server: str, spool_directory: str) -> int:
 
 
 def renew_snapshot(store: Store, path: str) -> None:
-    """Read what the call path must know. Raises StoreUnavailable and OSError.
-
-    A database that was lost knows less than the snapshot: every call would be refused.
-    """
+    """Read what the call path must know. Raises StoreUnavailable and OSError."""
     with store.reading() as connection:
-        if not (settings.is_empty(connection) and _had_key(path)):
-            snapshot.save(path, settings.snapshot(connection))
+        snapshot.save(path, settings.snapshot(connection))
 
 
 def _waiting(spool_directory: str, result: Result) -> list[str]:

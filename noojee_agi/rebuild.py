@@ -5,6 +5,7 @@ accounts, groups, teams and attachments.
 """
 
 import json
+import logging
 import os
 import re
 import time
@@ -18,6 +19,8 @@ from noojee_agi import sidecar, spool
 from noojee_agi.database import queries, restore
 from noojee_agi.database.store import Store
 from noojee_agi.errors import NoojeeError, StoreRejected
+
+logger = logging.getLogger(__name__)
 
 _COPY = ".settings.json"
 _BATCH = 200
@@ -43,27 +46,25 @@ def copy_path(recordings_directory: str) -> str:
     return os.path.join(recordings_directory, _COPY)
 
 
-def has_copy(recordings_directory: str) -> bool:
-    return os.path.exists(copy_path(recordings_directory))
-
-
 def save_settings(store: Store, recordings_directory: str) -> bool:
     """Copy the settings to the recordings; False when the copy knows rows that the database has lost.
 
-    Raises OSError, StoreUnavailable, and NoojeeError when the present copy is damaged.
+    A damaged copy is replaced. Raises OSError and StoreUnavailable.
     """
     with store.reading() as connection:
         rows = restore.settings_rows(connection)
     path = copy_path(recordings_directory)
     text = json.dumps(rows, indent=1, ensure_ascii=False, default=datetime.isoformat) + "\n"
-    new, old = json.loads(text), _read_settings(path)
+    new, old = json.loads(text), None
     try:
+        old = _read_settings(path)
         if old and restore.lost(old, new):
             return False
-    except (KeyError, TypeError, AttributeError) as exc:
-        raise _damaged(path, exc) from exc
+    except (NoojeeError, KeyError, TypeError, AttributeError) as exc:
+        logger.error("%s, the copy of the settings, was damaged and is written anew: %s", path, exc)
     if new != old:
         spool.write(path, text)
+        spool.settle(path)
     return True
 
 
@@ -75,20 +76,21 @@ def count_side_cars(recordings_directory: str) -> int:
 def run(store: Store, recordings_directory: str, progress: Callable[[int], None]) -> Result:
     """Make every missing row again; progress is told how many side-cars each batch has read.
 
-    No drain works meanwhile: it would set endings aside whose legs are not back yet, and write side-cars
-    that are older when we write them. Raises StoreUnavailable (what was committed stays), OSError, and
-    NoojeeError when the settings' copy is damaged.
+    Between the batches drains may work; an ending that they set aside, since its leg is not back yet, is to
+    be tried again afterwards. Raises StoreUnavailable (what was committed stays), OSError, and NoojeeError
+    when the settings' copy is damaged.
     """
-    result = Result()
-    with spool.lock(spool.directory_in(recordings_directory), wait=True):
-        result.settings = _restore_settings(store, copy_path(recordings_directory))
-        files = _files(recordings_directory, result.refused)
-        paths = (path for path in files if path.endswith(sidecar.SUFFIX))
-        while batch := list(islice(paths, _BATCH)):
+    result = Result(settings=restore_settings(store, recordings_directory))
+    files = _files(recordings_directory, result.refused)
+    paths = (path for path in files if path.endswith(sidecar.SUFFIX))
+    while batch := list(islice(paths, _BATCH)):
+        # A drain must not write a side-car between our look at its leg and our writing it.
+        with spool.lock(spool.directory_in(recordings_directory), wait=True):
             _restore(store, list(_readable(recordings_directory, batch, result)), result)
-            result.side_cars += len(batch)
-            progress(len(batch))
-        for path in list(result.refused):
+        result.side_cars += len(batch)
+        progress(len(batch))
+    for path in list(result.refused):
+        with spool.lock(spool.directory_in(recordings_directory), wait=True):
             if _write_side_car_again(store, path):
                 del result.refused[path]
     return result
@@ -107,7 +109,12 @@ def files_without_side_car(store: Store, recordings_directory: str) -> Iterator[
                 yield path
 
 
-def _restore_settings(store: Store, path: str) -> int:
+def restore_settings(store: Store, recordings_directory: str) -> int:
+    """What the settings' copy knows and the database has lost; returns how many rows.
+
+    Raises StoreUnavailable, OSError, and NoojeeError when the copy is damaged.
+    """
+    path = copy_path(recordings_directory)
     rows = _read_settings(path)
     if rows is None:
         return 0
@@ -130,8 +137,8 @@ def _read_settings(path: str) -> Settings | None:
 
 def _damaged(path: str, exc: Exception) -> NoojeeError:
     return NoojeeError(
-        f"{path}, the copy of the settings, cannot be used ({exc!r}): mend it, or delete it; without it"
-        " sync --rebuild makes the owners of recordings again, not enabled"
+        f"{path}, the copy of the settings, cannot be used ({exc!r}): mend it, or keep it elsewhere;"
+        " without it sync --rebuild makes the owners of recordings again, not enabled"
     )
 
 

@@ -37,8 +37,13 @@ def load(path: str) -> Snapshot | None:
 
 
 def save(path: str, snapshot: Snapshot) -> None:
-    """Write what was read of the database, unless somebody has read it later. Raises OSError."""
+    """Write what was read of the database, unless somebody has read it later. Raises OSError.
+
+    A database that has no apiKey any more has lost it: with no digest every call would be refused.
+    """
     there = load(path)
+    if there and there.key_digest and not snapshot.key_digest:
+        return
     if there and snapshot.read_at < there.read_at <= recording.now():
         return
     content = asdict(snapshot)

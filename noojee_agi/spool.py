@@ -117,7 +117,7 @@ def tidy(directory: str) -> None:
     """Remove what killed programs have left half written. Raises OSError."""
     for name in os.listdir(directory):
         path = os.path.join(directory, name)
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):  # gone, or none of ours
             if name.endswith(_HALF_WRITTEN) and time.time() - os.stat(path).st_mtime > _HALF_WRITTEN_SECONDS:
                 os.unlink(path)
 

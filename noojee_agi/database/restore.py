@@ -68,6 +68,10 @@ def restore_settings(connection: Connection, rows: dict[str, list[dict[str, Any]
     Returns how many rows have changed. Raises KeyError, TypeError and ValueError when they are none of
     settings_rows().
     """
+    there = set(connection.scalars(select(account.c.id)))
+    # A group that was taken from an account does not come back.
+    groups = [row for row in rows[account_group.name] if row["account_id"] not in there]
+    rows = {**rows, account_group.name: groups}
     return sum(_restore_rows(connection, table, rows[table.name]) for table in _SETTINGS)
 
 

@@ -1,5 +1,7 @@
 """Making and upgrading the tables, by Alembic."""
 
+from collections.abc import Callable
+
 from alembic import command
 from alembic.config import Config as AlembicConfig
 from alembic.util import CommandError
@@ -8,7 +10,7 @@ from noojee_agi.database.store import REVISION, Store
 from noojee_agi.errors import StoreUnavailable
 
 
-def open_store(url: str) -> Store:
+def open_store(url: str, when_made: Callable[[Store], None] = lambda store: None) -> Store:
     """The database, ready for use; a SQLite file is made. Raises StoreUnavailable or ConfigurationError."""
     store = Store(url)
     revision = store.revision()
@@ -22,6 +24,7 @@ def open_store(url: str) -> Store:
             f"{store.name} has {has}, this program needs schema {REVISION}: run noojee-agi db upgrade"
         )
     upgrade(store)
+    when_made(store)
     return store
 
 

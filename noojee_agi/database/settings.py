@@ -9,7 +9,6 @@ from noojee_agi import recording
 from noojee_agi.database.tables import (
     account,
     account_group,
-    call_record,
     extension_attachment,
     system_variable,
 )
@@ -23,14 +22,6 @@ _ACCOUNTS = uuid.UUID("c0a6e9b4-5f0d-4d3e-8f0a-9f3b6d1f2a77")
 def account_id(login: str) -> str:
     """The same login always gets the same id, so that a leg's owner can be made again from a side-car."""
     return str(uuid.uuid5(_ACCOUNTS, login))
-
-
-def is_empty(connection: Connection) -> bool:
-    """Whether nothing was ever set or stored: a new database, or one that was lost."""
-    return not any(
-        connection.execute(select(table).limit(1)).first()
-        for table in (system_variable, account, call_record)
-    )
 
 
 def key_digest(connection: Connection) -> str:

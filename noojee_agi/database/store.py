@@ -58,7 +58,7 @@ class Store:
     @contextlib.contextmanager
     def reading(self) -> Iterator[Connection]:
         """A connection that changes nothing and, with SQLite, keeps no writer waiting."""
-        with self._own_errors(), self.engine.execution_options(sqlite_begin="BEGIN").begin() as connection:
+        with self._own_errors(), self.engine.execution_options(reads_only=True).begin() as connection:
             yield connection
 
     def revision(self) -> str:
@@ -103,7 +103,9 @@ def _engine(url: URL) -> Engine:
     event.listen(engine, "close", _on_postgresql_close)
     event.listen(engine, "begin", _on_postgresql_begin)
     event.listen(engine, "before_cursor_execute", _on_postgresql_question)
+    event.listen(engine, "after_cursor_execute", _on_postgresql_answer)
     event.listen(engine, "commit", _on_postgresql_question)
+    event.listen(engine, "rollback", _on_postgresql_question)
     return engine
 
 
@@ -117,7 +119,8 @@ def _on_sqlite_connect(connection: sqlite3.Connection, _: object) -> None:
 
 def _on_sqlite_begin(connection: Connection) -> None:
     """A transaction that is going to write says so at once: waiting for the lock later would fail."""
-    connection.exec_driver_sql(connection.get_execution_options().get("sqlite_begin", "BEGIN IMMEDIATE"))
+    reads_only = connection.get_execution_options().get("reads_only")
+    connection.exec_driver_sql("BEGIN" if reads_only else "BEGIN IMMEDIATE")
 
 
 def _set_wal(connection: sqlite3.Connection) -> None:
@@ -143,10 +146,15 @@ def _on_postgresql_close(_: object, record: Any) -> None:
 
 
 def _on_postgresql_question(connection: Connection, *_: object) -> None:
+    watch = connection.info["watch"]
     if connection.get_execution_options().get("takes_long"):
-        connection.info["watch"].end()
+        watch.rest()
     else:
-        connection.info["watch"].renew()
+        watch.begin()
+
+
+def _on_postgresql_answer(connection: Connection, *_: object) -> None:
+    connection.info["watch"].rest()
 
 
 def _on_postgresql_begin(connection: Connection) -> None:
@@ -155,10 +163,13 @@ def _on_postgresql_begin(connection: Connection) -> None:
     A commit that is said to be done must be: the event is forgotten then. And when the network forgets us in
     the middle, the server must not keep our locks until its kernel notices: the next drain needs them.
     """
-    seconds = 0 if connection.get_execution_options().get("takes_long") else _STATEMENT_SECONDS
+    options = connection.get_execution_options()
+    statement = 0 if options.get("takes_long") else _STATEMENT_SECONDS
+    lock = _STATEMENT_SECONDS if options.get("takes_long") else _LOCK_SECONDS
+    idle = 0 if options.get("takes_long") or options.get("reads_only") else _STATEMENT_SECONDS
     connection.exec_driver_sql(
-        f"SET LOCAL lock_timeout = '{_LOCK_SECONDS}s'; SET LOCAL statement_timeout = '{seconds}s';"
-        f" SET LOCAL idle_in_transaction_session_timeout = '{seconds}s';"
+        f"SET LOCAL lock_timeout = '{lock}s'; SET LOCAL statement_timeout = '{statement}s';"
+        f" SET LOCAL idle_in_transaction_session_timeout = '{idle}s';"
         " SELECT set_config('synchronous_commit', 'on', true)"
         " WHERE current_setting('synchronous_commit') = 'off'"
     )

@@ -27,9 +27,9 @@ from integration.losable import (
     write_wav,
 )
 from integration.recorder import CALL_TIME, after, die_after, ended, exit_code, forked
-from noojee_agi import access, config, drain, rebuild, recording, sidecar, snapshot, wav
+from noojee_agi import access, drain, rebuild, recording, sidecar, snapshot, wav
+from noojee_agi.database import schema
 from noojee_agi.database.tables import call_record, recording_leg, team_member
-from noojee_agi.errors import StoreUnavailable
 from noojee_agi.snapshot import Knowledge
 
 
@@ -83,7 +83,8 @@ def test_every_row_comes_back(site: LosableSite) -> None:
     }
     owners = {row["owner"] for row in site.recorder.legs()}
     assert owners == {None, "ann", "fred", "gone"}
-    site.lose()
+    site.remove()
+    schema.upgrade(site.store)
     assert not any(site.dump().values())
 
     said = site.rebuild()
@@ -92,6 +93,19 @@ def test_every_row_comes_back(site: LosableSite) -> None:
     site.recorder.assert_side_cars_tell_the_same()
     rows = sum(len(found) for table, found in before.items() if table not in ("call_record", "recording_leg"))
     assert said.startswith(f"10 side-cars read, {len(legs)} legs and {rows} settings made again\n")
+
+
+def test_a_database_that_is_made_anew_gets_its_settings_at_once(site: LosableSite) -> None:
+    """With its first use: the calls that come now have their owners."""
+    site.set_up()
+    site.record_everything()
+    before = site.dump()
+
+    site.lose()
+
+    after_loss = site.dump()
+    assert [after_loss.pop(table) for table in ("call_record", "recording_leg")] == [[], []]
+    assert all(rows == before[table] for table, rows in after_loss.items())
 
 
 @only_sqlite
@@ -202,7 +216,8 @@ def test_a_call_record_that_was_lost_with_its_legs_comes_back(site: LosableSite)
 
 
 def put_back(site: LosableSite, backup: Dump) -> None:
-    site.lose()
+    site.remove()
+    schema.upgrade(site.store)
     for table, rows in backup.items():
         if rows:
             site.insert(table, *rows)
@@ -832,43 +847,42 @@ def test_recordings_that_were_copied_are_where_the_configuration_says(
 # --- the background drain of a database that lost its rows ---
 
 
-def test_the_background_drain_leaves_events_in_the_spool_until_the_rows_are_back(site: LosableSite) -> None:
+def test_what_comes_after_a_loss_has_its_owner_at_once(site: LosableSite) -> None:
+    """The settings are back with the first use; an ending waits for its leg, set aside, until the rebuild."""
     site.set_up()
     known = site.completed(extensions=("410",))
     running = site.running(call_uniqueid="1700000003.1", extensions=("410",))
     before = snapshot.load(str(site.snapshot))
     site.lose()
     new = site.leg(started_at=after(70), extensions=("410",))
-    waiting = site.recorder.put(new, ended(new), ended(running))
+    site.recorder.put(new, ended(new), ended(running))
 
     site.background_drain()
 
-    assert site.recorder.waiting() == sorted(waiting)
-    assert site.recorder.reasons() == []
-    assert "3 events wait in the spool" in site.log()
-    assert "run noojee-agi sync --rebuild" in site.log()
+    assert site.recorder.the_leg(new)["owner"] == "ann"
+    assert len(site.recorder.reasons()) == 1
     left = snapshot.load(str(site.snapshot))
     assert before is not None
     assert left is not None
     assert (left.key_digest, left.logins) == (before.key_digest, before.logins)
-    plain = site.run("sync")
-    assert (plain.returncode, "sync --rebuild" in plain.stderr) == (1, True)
-    assert site.recorder.waiting() == sorted(waiting)
 
     site.rebuild()
 
+    assert site.recorder.reasons() == []
     assert {row["id"]: (row["owner"], row["status"]) for row in site.recorder.legs()} == {
         leg.id: ("ann", "completed") for leg in (known, new, running)
     }
 
 
-def test_calls_are_accepted_although_the_database_lost_the_key(site: LosableSite) -> None:
+def test_calls_are_accepted_although_nothing_is_left_of_the_key_but_the_snapshot(site: LosableSite) -> None:
     site.set_up()
+    site.settings_copy.unlink()
     site.lose()
+    site.run("account", "add", "bob")
+    site.rebuild()
 
     def read_database() -> None:
-        with pytest.raises(StoreUnavailable):
-            drain.open_database(config.load(str(site.conf)))
+        drain.renew_snapshot(site.store, str(site.snapshot))
 
     knowledge = Knowledge(str(site.snapshot), read_database)
 
@@ -876,19 +890,7 @@ def test_calls_are_accepted_although_the_database_lost_the_key(site: LosableSite
     assert knowledge.renewed() is not None
 
 
-def test_check_says_how_a_lost_database_comes_back(site: LosableSite) -> None:
-    """A new key would not bring it back, and would refuse every call that has the old one."""
-    site.set_up()
-    site.lose()
-
-    said = site.run("check").stdout
-
-    [line] = [line for line in said.splitlines() if line.split()[1] == "apiKey"]
-    assert line.startswith("FAIL")
-    assert "sync --rebuild" in line
-
-
-def test_events_wait_although_the_snapshot_was_lost_with_the_database(site: LosableSite) -> None:
+def test_owners_are_known_although_the_snapshot_was_lost_with_the_database(site: LosableSite) -> None:
     """Both lie in the state folder, and the recordings on a disk of their own."""
     site.set_up()
     site.lose()
@@ -903,7 +905,7 @@ def test_events_wait_although_the_snapshot_was_lost_with_the_database(site: Losa
     assert site.recorder.the_leg(leg)["owner"] == "ann"
 
 
-def test_who_sets_a_new_key_is_told_how_the_rest_comes_back(site: LosableSite) -> None:
+def test_who_sets_a_new_key_first_loses_nothing_else(site: LosableSite) -> None:
     site.set_up()
     accounts = site.dump()["account"]
     site.lose()
@@ -912,7 +914,6 @@ def test_who_sets_a_new_key_is_told_how_the_rest_comes_back(site: LosableSite) -
     site.rebuild()
 
     assert done.returncode == 0
-    assert "sync --rebuild" in done.stderr
     assert site.dump()["account"] == accounts
 
 
@@ -995,10 +996,10 @@ def _all_of(terminal: int) -> bytes:
 # --- beside live work ---
 
 
-def test_a_drain_beside_a_rebuild_sets_no_ending_aside(
+def test_an_ending_that_a_drain_sets_aside_beside_a_rebuild_is_stored_after_it(
     site: LosableSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The settings are back first, so drains work again; this leg's row comes later."""
+    """Drains work between the batches; this leg's row comes later."""
     monkeypatch.setattr(rebuild, "_BATCH", 1)
     legs = [site.running(call_uniqueid=f"17.{number}") for number in range(4)]
     site.lose()
@@ -1008,7 +1009,7 @@ def test_a_drain_beside_a_rebuild_sets_no_ending_aside(
         site.recorder.drain()
 
     rebuild.run(site.store, str(site.recordings), drain_in_between)
-    site.sync()
+    site.rebuild()
 
     assert site.recorder.reasons() == []
     assert {row["status"] for row in site.recorder.legs()} == {"completed"}
