@@ -82,6 +82,7 @@ class Victims:
             start = time.monotonic()
             assert begin(60.0) == 0
             took.append(time.monotonic() - start)
+            assert self.recorder.waiting() == []
         return min(took)
 
     def losses(self) -> str:
@@ -131,11 +132,14 @@ def test_a_drain_killed_at_any_moment_loses_and_doubles_nothing(
 def test_a_drain_program_killed_at_any_moment_loses_and_doubles_nothing(
     victims: Victims, backend: str, is_long: bool, tell: Tell
 ) -> None:
-    """The process that each call leaves behind; the first half of its time it imports."""
+    """As each call leaves it behind, with the spool's lock; the first half of its time it imports."""
 
     def begin(seconds: float) -> int:
-        command = [sys.executable, "-I", "-m", "noojee_agi.drain", victims.conf]
-        with subprocess.Popen(command) as process:
+        lock = spool.take_lock(victims.recorder.spool)
+        assert lock is not None
+        command = [sys.executable, "-I", "-m", "noojee_agi.drain", victims.conf, str(lock)]
+        with subprocess.Popen(command, pass_fds=(lock,)) as process:
+            os.close(lock)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(seconds)
             process.kill()

@@ -30,6 +30,12 @@ pytestmark = pytest.mark.postgresql
 
 _fork = multiprocessing.get_context("fork")
 HOSTS = 8
+SETTINGS = {
+    "lock_timeout": "5s",
+    "statement_timeout": "1min",
+    "idle_in_transaction_session_timeout": "1min",
+    "synchronous_commit": "on",
+}
 
 
 @pytest.fixture
@@ -51,10 +57,9 @@ def raw_connection(bouncer: PrivatePgBouncer, database: str, **more: str) -> Any
 
 def shown(connection: Any) -> dict[str, str]:
     """What the server says of our settings, and which of the pool's connections this is."""
-    names = ("lock_timeout", "statement_timeout", "synchronous_commit")
     with connection.cursor() as cursor:
         found = {}
-        for name in names:
+        for name in SETTINGS:
             cursor.execute(f"SHOW {name}")
             found[name] = cursor.fetchone()[0]
         cursor.execute("SELECT pg_backend_pid()")
@@ -123,9 +128,9 @@ def test_the_settings_hold_in_the_transaction_and_reach_no_other_client(
 
     for found in ours:
         assert found.pop("server") == theirs["server"]
-        assert found == {"lock_timeout": "5s", "statement_timeout": "1min", "synchronous_commit": "on"}
+        assert found == SETTINGS
     del theirs["server"]
-    assert theirs == {"lock_timeout": "0", "statement_timeout": "0", "synchronous_commit": "off"}
+    assert theirs == {**dict.fromkeys(SETTINGS, "0"), "synchronous_commit": "off"}
 
 
 def test_a_transaction_that_fails_leaves_its_settings_to_nobody(
