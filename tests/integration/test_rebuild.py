@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
+import multiprocessing
 import os
 import random
 import shutil
@@ -17,6 +20,7 @@ from typing import Any
 import pytest
 from lab.postgresql import PrivatePostgreSQL
 from lab.site import PROGRAMS
+from lab.waiting import wait_until
 from sqlalchemy import delete, update
 
 from integration.losable import (
@@ -27,9 +31,10 @@ from integration.losable import (
     write_wav,
 )
 from integration.recorder import CALL_TIME, after, die_after, ended, exit_code, forked
-from noojee_agi import access, drain, rebuild, recording, sidecar, snapshot, wav
-from noojee_agi.database import schema
+from noojee_agi import access, drain, rebuild, recording, sidecar, snapshot, spool, wav
+from noojee_agi.database import schema, settings
 from noojee_agi.database.tables import call_record, recording_leg, team_member
+from noojee_agi.errors import BadArgument
 from noojee_agi.snapshot import Knowledge
 
 
@@ -943,8 +948,13 @@ def make_side_cars(site: LosableSite, count: int) -> None:
 
 
 def test_elsewhere_than_on_a_terminal_long_work_says_a_line_for_each_tenth(
-    site: LosableSite, backend: str, is_long: bool, tell: Callable[[str], None]
+    site: LosableSite,
+    backend: str,
+    is_long: bool,
+    tell: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(rebuild, "_BATCH", 50)
     site.set_up()
     count = 10_000 if is_long else 1000
     make_side_cars(site, count)
@@ -954,11 +964,11 @@ def test_elsewhere_than_on_a_terminal_long_work_says_a_line_for_each_tenth(
     done = site.run("sync", "--rebuild")
     seconds = time.monotonic() - began
 
-    lines = done.stderr.splitlines()
     assert done.returncode == 0
     assert len(site.recorder.legs()) == count
-    assert 5 <= len(lines) <= 10
-    assert lines[-1] == f"rebuilding: {count} of {count}"
+    assert done.stderr.splitlines() == [
+        f"rebuilding: {count * tenth // 10} of {count}" for tenth in range(1, 11)
+    ]
     tell(f"rebuild, {backend}: {count} side-cars in {seconds:.1f} s, {count / seconds:.0f} a second")
 
 
@@ -1054,6 +1064,27 @@ def test_two_rebuilds_at_once_are_as_good_as_one(
     tell(f"two rebuilds at once, {backend}: {rounds} rounds, 0 legs lost, 0 twice")
 
 
+def test_a_rebuild_waits_for_the_drain_that_is_at_work(site: LosableSite) -> None:
+    leg = site.completed()
+    site.lose()
+
+    with spool.lock(site.recorder.spool):
+        process = site.start("sync", "--rebuild", stdout=PIPE)
+        wait_until(
+            lambda: is_waiting_for_a_lock(process.pid) or process.poll() is not None, 30, "the rebuild"
+        )
+        assert site.recorder.legs() == []
+    process.communicate(timeout=60)
+
+    assert process.returncode == 0
+    assert [row["id"] for row in site.recorder.legs()] == [leg.id]
+
+
+def is_waiting_for_a_lock(process: int) -> bool:
+    waiting = [line.split() for line in Path("/proc/locks").read_text().splitlines() if "->" in line]
+    return str(process) in [words[5] for words in waiting]
+
+
 @pytest.mark.postgresql
 @pytest.mark.parametrize("backend", ["postgresql"])
 def test_two_servers_rebuild_one_database_at_once(
@@ -1062,29 +1093,44 @@ def test_two_servers_rebuild_one_database_at_once(
     """Without the settings' copy, so both make the same accounts, each in its own order."""
     (tmp_path / "other").mkdir()
     other = LosableSite(tmp_path / "other", site.url, site.remove)
-    site.set_up()
-    for number in range(40):
-        for place, server, logins in ((site, "pbx1", ("ann", "fred")), (other, "pbx2", ("fred", "ann"))):
-            for login in logins:
-                place.completed(
-                    0.01,
-                    server=server,
-                    call_uniqueid=f"17.{number}",
-                    agent_login_name=login,
-                    agent_known=True,
-                )
+    servers = {"pbx1": site, "pbx2": other}
+    for server, place in servers.items():
+        events = [event for number in range(60) for event in owned_call(place, server, number)]
+        place.recorder.store_all(*events)
     legs, calls = site.recorder.legs(), site.recorder.calls()
-    rounds = 20 if is_long else 3
+    rounds = 40 if is_long else 5
 
     for _ in range(rounds):
-        for place in (site, other):
+        for place in servers.values():
             place.settings_copy.unlink(missing_ok=True)
         site.lose()
-        children = [forked(place.rebuild_in_a_fork) for place in (site, other)]
+        together = multiprocessing.get_context("fork").Barrier(2)
+        start = functools.partial(together.wait, 20)
+        children = [forked(rebuilder(place, start)) for place in servers.values()]
         assert [exit_code(child) for child in children] == [0, 0]
         assert (site.recorder.legs(), site.recorder.calls()) == (legs, calls)
 
     tell(f"two servers rebuild one database at once: {rounds} rounds, {len(legs)} legs each, 0 lost, 0 twice")
+
+
+def owned_call(site: LosableSite, server: str, number: int) -> list[recording.Event]:
+    """Of an account of its own, the same on each server."""
+    login = f"agent {number}"
+    with site.store.transaction() as connection, contextlib.suppress(BadArgument):
+        settings.add_account(connection, login, login, ())
+    leg = site.leg(server=server, call_uniqueid=f"17.{number}", agent_login_name=login, agent_known=True)
+    return [leg, ended(leg)]
+
+
+def rebuilder(site: LosableSite, wait: Callable[[], object]) -> Callable[[], None]:
+    """A rebuild in small steps, after that wait."""
+
+    def work() -> None:
+        rebuild._BATCH = 10
+        wait()
+        site.rebuild_in_a_fork()
+
+    return work
 
 
 CALLS = 8
@@ -1101,7 +1147,8 @@ def test_a_rebuild_beside_live_calls_loses_and_doubles_nothing(
         waiting = {call: lost_call(site, call) for call in calls}
         site.lose()
         children = [forked(worker(site, [waiting[call] for call in calls[at::2]])) for at in range(2)]
-        children.append(forked(rebuilder(site, number)))
+        moment = random.Random(number).uniform(0, 0.2)  # a sysadmin comes when he comes
+        children.append(forked(rebuilder(site, functools.partial(time.sleep, moment))))
         assert [exit_code(child) for child in children] == [0, 0, 0]
         site.sync()
         assert_whole(site, CALLS * (number + 1))
@@ -1123,15 +1170,6 @@ def worker(site: LosableSite, calls: list[list[recording.Event]]) -> Callable[[]
         for event in (event for events in calls for event in events):
             site.recorder.put(event)
             site.drain_in_a_fork()
-
-    return work
-
-
-def rebuilder(site: LosableSite, seed: int) -> Callable[[], None]:
-    def work() -> None:
-        time.sleep(random.Random(seed).uniform(0, 0.2))  # a sysadmin comes at any moment
-        rebuild._BATCH = 3
-        site.rebuild_in_a_fork()
 
     return work
 
