@@ -1098,7 +1098,7 @@ def test_two_servers_rebuild_one_database_at_once(
         events = [event for number in range(60) for event in owned_call(place, server, number)]
         place.recorder.store_all(*events)
     legs, calls = site.recorder.legs(), site.recorder.calls()
-    rounds = 40 if is_long else 5
+    rounds = 40 if is_long else 3
 
     for _ in range(rounds):
         for place in servers.values():
@@ -1123,10 +1123,9 @@ def owned_call(site: LosableSite, server: str, number: int) -> list[recording.Ev
 
 
 def rebuilder(site: LosableSite, wait: Callable[[], object]) -> Callable[[], None]:
-    """A rebuild in small steps, after that wait."""
+    """A rebuild, after that wait."""
 
     def work() -> None:
-        rebuild._BATCH = 10
         wait()
         site.rebuild_in_a_fork()
 
@@ -1137,10 +1136,15 @@ CALLS = 8
 
 
 def test_a_rebuild_beside_live_calls_loses_and_doubles_nothing(
-    site: LosableSite, is_long: bool, tell: Callable[[str], None], backend: str
+    site: LosableSite,
+    is_long: bool,
+    tell: Callable[[str], None],
+    backend: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(rebuild, "_BATCH", 3)
     site.set_up()
-    rounds = 40 if is_long else 3
+    rounds = 40 if is_long else 2
 
     for number in range(rounds):
         calls = [f"{number}.{call}" for call in range(CALLS)]
@@ -1200,7 +1204,7 @@ def test_a_rebuild_killed_at_any_moment_is_finished_by_the_next(
     monkeypatch.setattr(rebuild, "_BATCH", 2)
     site.set_up()
     site.record_everything()
-    before, wanted = site.dump(), 200 if is_long else 24
+    before, wanted = site.dump(), 200 if is_long else 20
     chance, killed, losses = random.Random(4711), 0, 0
     began = time.monotonic()
     assert exit_code(forked(site.rebuild_in_a_fork)) == 0
