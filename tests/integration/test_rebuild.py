@@ -923,8 +923,42 @@ def test_who_sets_a_new_key_first_loses_nothing_else(site: LosableSite) -> None:
 
 
 @only_sqlite
+def test_an_account_added_to_a_lost_database_makes_no_call_be_refused(site: LosableSite) -> None:
+    site.set_up()
+    site.lose()
+
+    site.run("account", "add", "new")
+    site.background_drain()
+
+    assert_key_is_accepted(site)
+
+
+@only_sqlite
+def test_a_rebuild_without_the_settings_copy_makes_no_call_be_refused(site: LosableSite) -> None:
+    """The snapshot, too, knows the key's digest."""
+    site.set_up()
+    site.completed(agent_login_name="fred", agent_known=True)
+    site.settings_copy.unlink()
+    site.lose()
+
+    site.rebuild()
+
+    assert_key_is_accepted(site)
+    assert [row["name"] for row in site.dump()["system_variable"]] == ["apiKey"]
+
+
+def assert_key_is_accepted(site: LosableSite) -> None:
+    def read_database() -> None:
+        drain.renew_snapshot(site.store, str(site.snapshot))
+
+    access.require_key(KEY, Knowledge(str(site.snapshot), read_database))
+
+
+@only_sqlite
 def test_a_new_installation_hears_nothing_of_loss(site: LosableSite) -> None:
-    """Whatever is set first."""
+    """Whatever is set first, and however often cron has synced before."""
+    for _ in range(2):
+        site.sync()
     assert "none is set, so no call is recorded: noojee-agi apikey new" in site.run("check").stdout
     for words in [("account", "add", "a"), ("account", "add", "b"), ("attach", "a", "1"), ("apikey", "new")]:
         done = site.run(*words)
