@@ -362,6 +362,7 @@ def _rebuild(store: Store, known: Config) -> int:
     """Make every row again that the recordings tell of; returns how many files could not be used."""
     with _progress("rebuilding", rebuild.count_side_cars(known.recordings_directory)) as update:
         result = rebuild.run(store, known.recordings_directory, update)
+    drain.restore_key(store, known.snapshot_file)
     click.echo(
         f"{result.side_cars} side-cars read, {result.legs} legs and {result.settings} settings made again"
     )

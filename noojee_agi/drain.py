@@ -48,13 +48,22 @@ def restore_settings(store: Store, known: Config) -> None:
         restored = rebuild.restore_settings(store, known.recordings_directory)
     except NoojeeError as exc:
         logger.error("%s was made anew without its settings: %s", store.name, exc)
-        return
+        restored = 0
+    restore_key(store, known.snapshot_file)
     if restored:
         logger.error(
             "%s was made anew, %d settings are back from their copy: noojee-agi sync --rebuild does the rest",
             store.name,
             restored,
         )
+
+
+def restore_key(store: Store, snapshot_file: str) -> None:
+    """Unless there is one: the snapshot knows its digest, too. Raises StoreUnavailable."""
+    before = snapshot.load(snapshot_file)
+    with store.transaction() as connection:
+        if before and before.key_digest and not settings.key_digest(connection):
+            settings.set_key_digest(connection, before.key_digest)
 
 
 def run(store: Store, spool_directory: str, progress: Callable[[int], None] = lambda count: None) -> Result:
