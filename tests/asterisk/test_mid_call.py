@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from lab.pbx import Pbx
-from lab.small_disk import small_disk
+from lab.small_disk import fill, small_disk
 from lab.waiting import wait_until
 
 pytestmark = pytest.mark.asterisk
@@ -56,15 +56,6 @@ def test_a_disk_that_fills_during_the_call_leaves_a_leg_that_tells_the_truth(pbx
         assert leg["bytes"] == Path(leg["file"]).stat().st_size
         assert leg["duration_seconds"] == pytest.approx((leg["bytes"] - 44) / 16000, abs=0.01)
         pbx.site.configure()
-
-
-def fill(ballast: Path) -> None:
-    with ballast.open("wb", buffering=0) as file:
-        try:
-            while True:
-                file.write(b"x" * 4096)
-        except OSError:
-            return
 
 
 def test_a_killed_finish_record_is_made_good_by_sync(pbx: Pbx) -> None:

@@ -65,15 +65,17 @@ class PrivatePostgreSQL:
 
     Root may not run PostgreSQL, so for root it runs as `postgres` or `nobody`, and the data lies in a folder
     under /tmp, since a checkout may be closed for that user. The superuser `postgres` needs no password.
-    Without `fsync` a crash of the machine may lose data, a crash of PostgreSQL does not.
+    Without `fsync` a crash of the machine may lose data, a crash of PostgreSQL does not. `data` is where the
+    cluster is made, if not in the usual place: its parent must be open to that user.
     """
 
-    def __init__(self, folder: Path, fsync: bool = False) -> None:
+    def __init__(self, folder: Path, fsync: bool = False, data: Path | None = None) -> None:
         self.folder = folder.absolute()
         self.port = 0
         self._fsync = fsync
         self._installation = find()
         self._home = self.folder
+        self._data = data
         self._numbers = itertools.count(1)
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -186,10 +188,13 @@ class PrivatePostgreSQL:
         if self._home != self.folder:
             shutil.rmtree(self._home)
 
+    def _folder_of_data(self) -> Path:
+        return self._data or self._home / "data"
+
     def _make_cluster(self) -> None:
         initdb = str(self._installation.programs / "initdb")
         options = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"]
-        self._run([*self._as_user(), initdb, *options, "-D", str(self._home / "data")])
+        self._run([*self._as_user(), initdb, *options, "-D", str(self._folder_of_data())])
         self.port = free_port()
 
     def _server_command(self) -> list[str]:
@@ -197,13 +202,13 @@ class PrivatePostgreSQL:
         if not self._fsync:
             settings += [f"{name}=off" for name in NO_SYNC]
         words = [word for setting in settings for word in ("-c", setting)]
-        return [str(self._installation.programs / "postgres"), "-D", str(self._home / "data"), *words]
+        return [str(self._installation.programs / "postgres"), "-D", str(self._folder_of_data()), *words]
 
     def _is_ready(self) -> bool:
         """Read the server's own word in the last line of postmaster.pid, as pg_ctl does."""
         if self._process is None or self._process.poll() is not None:
             raise PostgreSQLFailed(f"PostgreSQL ended while it started:\n{self._log().read_text()[-2000:]}")
-        file = self._home / "data/postmaster.pid"
+        file = self._folder_of_data() / "postmaster.pid"
         lines = file.read_text().splitlines() if file.exists() else []
         return len(lines) >= 8 and lines[0] == str(self._process.pid) and lines[7].strip() == "ready"
 

@@ -105,6 +105,11 @@ class Site:
         marks = (str(self.conf).encode(), str(self.agi_directory).encode())
         return [pid for pid, words in _command_lines() if any(mark in words for mark in marks)]
 
+    def drains(self) -> list[int]:
+        """Those of them that are drains in the background, at work or only loading."""
+        marks = (str(self.conf).encode(), b"noojee_agi.drain")
+        return [pid for pid, words in _command_lines() if all(mark in words for mark in marks)]
+
 
 def _command_lines() -> Iterator[tuple[int, bytes]]:
     for entry in Path("/proc").iterdir():

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lab.unavailable import LabUnavailable
@@ -31,6 +31,16 @@ def small_disk(size: int) -> Iterator[Path]:
             subprocess.run(["umount", "--lazy", str(folder)], check=True)
     finally:
         folder.rmdir()
+
+
+def fill(ballast: Path, but: int = 0) -> None:
+    """Write this file until its disk is full, then leave `but` bytes of that free again."""
+    with ballast.open("wb", buffering=0) as file:
+        for piece in (1024 * 1024, 4096):
+            with suppress(OSError):
+                while True:
+                    file.write(b"x" * piece)
+        file.truncate(max(file.tell() - but, 0))
 
 
 def _mount(folder: Path, size: int) -> None:
