@@ -49,7 +49,7 @@ def copy_path(recordings_directory: str) -> str:
 def save_settings(store: Store, recordings_directory: str) -> bool:
     """Copy the settings to the recordings; False when the copy knows rows that the database has lost.
 
-    A damaged copy is replaced. Raises OSError and StoreUnavailable.
+    A damaged copy is put aside. Raises OSError and StoreUnavailable.
     """
     with store.reading() as connection:
         rows = restore.settings_rows(connection)
@@ -61,7 +61,8 @@ def save_settings(store: Store, recordings_directory: str) -> bool:
         if old and restore.lost(old, new):
             return False
     except (NoojeeError, KeyError, TypeError, AttributeError) as exc:
-        logger.error("%s, the copy of the settings, was damaged and is written anew: %s", path, exc)
+        os.replace(path, f"{path}.damaged")
+        logger.error("%s.damaged was the copy of the settings, which is written anew: %s", path, exc)
     if new != old:
         spool.write(path, text)
         spool.settle(path)

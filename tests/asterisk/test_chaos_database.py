@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import random
 import shutil
 import statistics
@@ -16,11 +15,10 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 from integration.recorder import Recorder, ended
-from lab import asterisk, tones
+from lab import asterisk, audit
 from lab.asterisk import PrivateAsterisk
 from lab.postgresql import PrivatePostgreSQL
 from lab.proxy import Proxy
@@ -30,17 +28,16 @@ from lab.traffic import LINE, TALK_SECONDS, Call, Traffic
 from lab.unavailable import LabUnavailable
 from lab.waiting import wait_until
 
-from noojee_agi import recording, sidecar, spool
-from noojee_agi.database import queries, settings
-from noojee_agi.database.queries import Filter
+from noojee_agi import recording, spool
+from noojee_agi.database import settings
 from noojee_agi.database.store import Store
 from noojee_agi.recording import Event, Leg
 
 pytestmark = [pytest.mark.asterisk, pytest.mark.postgresql]
 
-# Of the medians, broken to healthy. Waiting for the database would be 5 s to 60 ms, a second look at anything
-# in the call path 1.5 and more; noise of two busy cores alone has reached 1.2 here.
-LONGER_AT_MOST = 1.35
+# Of the medians, in an outage to healthy. The least that a call could do with a database is to load a driver,
+# twice its 60 ms, and a wait is 1 s and more; two cores that others use, too, have brought 1.3 by themselves.
+LONGER_AT_MOST = 1.5
 ROUNDS_AT_MOST = 12  # of calls, before a ratio above that counts: noise gets less, a cause stays
 DRAIN_SECONDS = 1.2  # from the end of a call until its drain is over, or longer
 GIVES_UP_WITHIN = 90.0  # seconds: a server that works has answered or given up after 60
@@ -72,10 +69,6 @@ class Office:
     def log(self) -> list[str]:
         return self.site.log()[self._log_before :].splitlines()
 
-    def legs(self) -> list[dict[str, Any]]:
-        with self.store.reading() as connection:
-            return list(queries.legs(connection, Filter()))
-
     def sync(self) -> None:
         """`noojee-agi sync`, once no drain is at work any more: it has nothing to complain of."""
         self.traffic.wait_until_idle(GIVES_UP_WITHIN)
@@ -93,13 +86,17 @@ class Office:
         calls = self.calls()
         assert {call.status for call in calls} == {"200"}
         tags = {call.tag for call in calls} | {leg.tag for leg in others}
-        legs = [leg for leg in self.legs() if leg["tag"] in tags]
+        legs = [leg for leg in self.site.legs() if leg["tag"] in tags]
         wanted = [(call.tag, call.leg_id) for call in calls] + [(leg.tag, leg.id) for leg in others]
         assert sorted((leg["tag"], leg["id"]) for leg in legs) == sorted(wanted)
         found = {leg["id"]: leg for leg in legs}
         assert {found[leg.id]["status"] for leg in others} <= {"completed"}
         for call in calls:
-            assert_tells_the_truth(found[call.leg_id], call)
+            leg = found[call.leg_id]
+            audit.assert_tells_the_truth(leg)
+            assert (leg["external_reference"], leg["file"]) == (call.tag, call.file)
+            assert (leg["owner"], leg["leg"]) == ("Fred", 1)
+            assert leg["status"] in ("completed", "empty")  # a busy Asterisk may hear nothing so short
         assert (spool.waiting(self.spool), spool.rejected(self.spool)) == ([], [])
 
     def assert_log_is_calm(self, drains: int = 0) -> None:
@@ -108,19 +105,6 @@ class Office:
         assert sum("start_record 200" in line for line in log) == calls
         assert sum(" ERROR " in line for line in log) <= 2 * calls + drains
         assert not [line for line in log if "Traceback" in line or "Logging error" in line]
-
-
-def assert_tells_the_truth(leg: dict[str, Any], call: Call) -> None:
-    """A busy Asterisk may record nothing of so short a call: then that is the truth."""
-    audio = Path(leg["file"])
-    is_empty = audio.stat().st_size == recording.EMPTY_FILE_BYTES
-    assert leg["status"] == ("empty" if is_empty else "completed")
-    assert (leg["file"], leg["owner"], leg["leg"]) == (call.file, "Fred", 1)
-    assert leg["external_reference"] == call.tag
-    assert leg["bytes"] == audio.stat().st_size
-    assert leg["duration_seconds"] == pytest.approx(tones.duration(audio), abs=0.01)
-    side_car = json.loads(Path(sidecar.path_for(leg["file"])).read_text())
-    assert (side_car["id"], side_car["status"]) == (leg["id"], leg["status"])
 
 
 # --- the two offices, on one Asterisk ---

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from lab.pgbouncer import PrivatePgBouncer
 from lab.postgresql import PrivatePostgreSQL
+from lab.proxy import Proxy
 from lab.site import Site
-from lab.tcp_proxy import TcpProxy
 from lab.waiting import wait_until
 from sqlalchemy import Connection, text
 
@@ -77,18 +77,18 @@ def frozen_behind_a_pool(request: pytest.FixtureRequest, name: str) -> Iterator[
 def cut_off(request: pytest.FixtureRequest, name: str) -> Iterator[Line]:
     """Nothing goes through in either direction."""
     server: PrivatePostgreSQL = request.getfixturevalue("postgresql")
-    with TcpProxy(server.port) as proxy:
+    with Proxy(server.port) as proxy:
         url = server.url(name).replace(f":{server.port}/", f":{proxy.port}/")
-        yield Line(url, proxy.go_silent, proxy.speak, server.url(name))
+        yield Line(url, proxy.freeze, proxy.thaw, server.url(name))
 
 
 @contextmanager
 def answers_held(request: pytest.FixtureRequest, name: str) -> Iterator[Line]:
     """It does what it is asked, and we do not hear of it."""
     server: PrivatePostgreSQL = request.getfixturevalue("postgresql")
-    with TcpProxy(server.port) as proxy:
+    with Proxy(server.port) as proxy:
         url = server.url(name).replace(f":{server.port}/", f":{proxy.port}/")
-        yield Line(url, proxy.hold_answers, proxy.speak, server.url(name))
+        yield Line(url, proxy.hold_answers, proxy.thaw, server.url(name))
 
 
 @pytest.fixture

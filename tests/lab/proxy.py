@@ -20,6 +20,7 @@ class Proxy:
 
     freeze(): no byte passes any more, nor the end of a connection; new ones are taken and get no answer.
     freeze_at(): freeze by itself, in the middle of what a client says.
+    hold_answers(): the server does what it is asked, and nobody hears of it.
     forget(): what is connected now is never heard of again, on neither side; new connections pass.
     cut(): everything is reset, new connections too.
     thaw(): all is well again; what was only frozen arrives now.
@@ -33,6 +34,7 @@ class Proxy:
         self._connections: set[_Connection] = set()
         self._forgotten: set[_Connection] = set()
         self._is_frozen = False
+        self._holds_answers = False
         self._is_cut = False
         self._trap: tuple[bytes, bool] | None = None
 
@@ -61,6 +63,9 @@ class Proxy:
     def freeze_at(self, words: bytes, is_heard: bool = False) -> None:
         """Freeze when a client says `words`; is_heard: the server does it, its answer is lost."""
         self._do(lambda: setattr(self, "_trap", (words, is_heard)))
+
+    def hold_answers(self) -> None:
+        self._do(self._hold_answers)
 
     def forget(self) -> None:
         self._do(self._forget)
@@ -92,14 +97,20 @@ class Proxy:
 
     def _freeze(self) -> None:
         self._is_frozen, self._trap = True, None
+        self._hold_answers()
         for connection in self._connections:
-            connection.passing.clear()
+            connection.asking.clear()
+
+    def _hold_answers(self) -> None:
+        self._holds_answers = True
+        for connection in self._connections:
+            connection.answering.clear()
 
     def _forget(self) -> None:
         self._freeze()
         self._forgotten |= self._connections
         self._connections.clear()
-        self._is_frozen = False
+        self._is_frozen, self._holds_answers = False, False
 
     def _cut(self) -> None:
         self._is_cut = True
@@ -107,9 +118,10 @@ class Proxy:
             connection.reset()
 
     def _thaw(self) -> None:
-        self._is_frozen, self._is_cut, self._trap = False, False, None
+        self._is_frozen, self._holds_answers, self._is_cut, self._trap = False, False, False, None
         for connection in self._connections:
-            connection.passing.set()
+            connection.asking.set()
+            connection.answering.set()
 
     async def _serve(self, reader: StreamReader, writer: StreamWriter) -> None:
         connection = _Connection(writer)
@@ -117,7 +129,9 @@ class Proxy:
             connection.reset()
             return
         if not self._is_frozen:
-            connection.passing.set()
+            connection.asking.set()
+        if not self._holds_answers:
+            connection.answering.set()
         self._connections.add(connection)
         try:
             await self._connect(reader, connection)
@@ -129,11 +143,11 @@ class Proxy:
             connection.reset()
 
     async def _connect(self, questions: StreamReader, connection: _Connection) -> None:
-        await connection.passing.wait()
+        await connection.asking.wait()
         answers, connection.server = await asyncio.open_connection("127.0.0.1", self.target)
         await asyncio.gather(
-            _pass(questions, connection.server, connection, self._at_question),
-            _pass(answers, connection.client, connection, lambda data: False),
+            _pass(questions, connection.server, connection.asking, self._at_question),
+            _pass(answers, connection.client, connection.answering),
         )
 
     def _at_question(self, data: bytes) -> bool:
@@ -151,10 +165,12 @@ class _Connection:
     def __init__(self, client: StreamWriter) -> None:
         self.client = client
         self.server: StreamWriter | None = None
-        self.passing = asyncio.Event()
+        self.asking = asyncio.Event()
+        self.answering = asyncio.Event()
 
     def reset(self) -> None:
-        self.passing.set()
+        self.asking.set()
+        self.answering.set()
         for side in (self.client, self.server):
             if side is not None and not side.is_closing():
                 side.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
@@ -162,13 +178,16 @@ class _Connection:
 
 
 async def _pass(
-    reader: StreamReader, writer: StreamWriter, connection: _Connection, passes: Callable[[bytes], bool]
+    reader: StreamReader,
+    writer: StreamWriter,
+    may_pass: asyncio.Event,
+    passes: Callable[[bytes], bool] = lambda data: False,
 ) -> None:
     """Until the reader's end, which is passed on too. passes: whether these bytes do not wait."""
     while data := await reader.read(PIECE):
         if not passes(data):
-            await connection.passing.wait()
+            await may_pass.wait()
         writer.write(data)
         await writer.drain()
-    await connection.passing.wait()
+    await may_pass.wait()
     writer.close()
