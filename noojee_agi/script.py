@@ -76,8 +76,6 @@ def _drain(known: Config, leg_id: str) -> None:
         if leg_id and leg_id in path:
             spool.settle(path)
     lock = spool.take_lock(known.spool_directory)
-    if lock is not None:
-        os.set_inheritable(
-            lock, True
-        )  # a drain begins with half a second of imports: one at a time does that
+    if lock is not None:  # it goes along: a drain begins with half a second of imports, and one does that
+        os.set_inheritable(lock, True)
         background.become("drain", known, str(lock))

@@ -371,18 +371,21 @@ def test_a_silent_database_gathers_no_crowd_of_drains(
     world: World, on_postgresql: Office, is_long: bool, tell: Tell
 ) -> None:
     """Each would keep its memory until it gives up connecting."""
-    calls, most = 200 if is_long else 12, 0
+    calls, seen = 200 if is_long else 12, [0]
 
     with silent(world), on_postgresql.traffic.flowing(calls) as flow:
-        while not flow.done():
-            most = max(most, len(on_postgresql.site.drains()))
-            time.sleep(0.05)
+
+        def are_over() -> bool:
+            seen.append(len(on_postgresql.site.drains()))
+            return flow.done()
+
+        wait_until(are_over, 10.0 * calls, "the calls to be over")
 
     on_postgresql.sync()
     on_postgresql.assert_all_stored()
     on_postgresql.assert_log_is_calm()
-    assert most <= 2
-    tell(f"{calls} calls while PostgreSQL is silent: {most} drains at once, 0 lost, 0 twice")
+    assert max(seen) <= 2
+    tell(f"{calls} calls while PostgreSQL is silent: {max(seen)} drains at once, 0 lost, 0 twice")
 
 
 # --- a server that goes silent in the middle of a drain ---

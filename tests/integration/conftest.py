@@ -39,6 +39,14 @@ def postgresql_template(postgresql: PrivatePostgreSQL) -> str:
     return name
 
 
+@pytest.fixture
+def database(postgresql: PrivatePostgreSQL, postgresql_template: str) -> Iterator[str]:
+    """The name of a PostgreSQL database of its own, with the tables."""
+    name = postgresql.create_database(postgresql_template)
+    yield name
+    postgresql.drop_database(name)
+
+
 @pytest.fixture(scope="session")
 def shared_postgresql_url(postgresql: PrivatePostgreSQL, postgresql_template: str) -> str:
     """Emptied after each test: that takes a tenth of the time that a new copy of the template takes."""

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -36,13 +36,6 @@ SETTINGS = {
     "idle_in_transaction_session_timeout": "1min",
     "synchronous_commit": "on",
 }
-
-
-@pytest.fixture
-def database(postgresql: PrivatePostgreSQL, postgresql_template: str) -> Iterator[str]:
-    name = postgresql.create_database(postgresql_template)
-    yield name
-    postgresql.drop_database(name)
 
 
 @pytest.fixture

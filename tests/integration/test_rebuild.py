@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 from lab.postgresql import PrivatePostgreSQL
 from lab.site import PROGRAMS
+from lab.unavailable import LabUnavailable
 from lab.waiting import wait_until
 from sqlalchemy import delete, update
 
@@ -629,7 +630,7 @@ def test_a_folder_that_cannot_be_read_is_named(site: LosableSite) -> None:
     words: list[str | Path] = [PROGRAMS / "noojee-agi", "sync", "--rebuild"]
     if os.geteuid() == 0:
         if not shutil.which("setpriv"):
-            pytest.skip("root reads every folder, and there is no setpriv to give that up")
+            raise LabUnavailable("root reads every folder, and there is no setpriv to give that up")
         words = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", *words]
     here = site.completed()
     there = site.completed(started_at=after(86_400))

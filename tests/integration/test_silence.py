@@ -92,13 +92,6 @@ def answers_held(request: pytest.FixtureRequest, name: str) -> Iterator[Line]:
 
 
 @pytest.fixture
-def database(postgresql: PrivatePostgreSQL, postgresql_template: str) -> Iterator[str]:
-    name = postgresql.create_database(postgresql_template)
-    yield name
-    postgresql.drop_database(name)
-
-
-@pytest.fixture
 def line(request: pytest.FixtureRequest, database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Line]:
     """Silenced in the way that is the fixture's parameter."""
     monkeypatch.setattr(store_module, "_SILENT_SECONDS", SILENT_SECONDS)

@@ -187,12 +187,7 @@ class PrivateAsterisk:
         """End Asterisk and all that it started: with SIGTERM first, what is left after that with SIGKILL."""
         process, self._process = self._process, None
         if process is not None:
-            process.terminate()
-            try:
-                process.wait(STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            processes.end(process, STOP_SECONDS)
         while self._sessions:
             processes.end_session(self._sessions.pop())
         if self._run_dir != self.folder / "run":

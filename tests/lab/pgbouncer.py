@@ -140,12 +140,7 @@ class PrivatePgBouncer:
     def _stop(self) -> None:
         process, self._process = self._process, None
         if process is not None:
-            process.terminate()
-            try:
-                process.wait(STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            processes.end(process, STOP_SECONDS)
         if self._home != self.folder:
             shutil.rmtree(self._home)
 

@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import signal
+import subprocess
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -24,6 +25,16 @@ def dies_with_us() -> list[str]:
     if threading.current_thread() is threading.main_thread() and shutil.which("setpriv"):
         return ["setpriv", "--pdeathsig", "KILL"]
     return []
+
+
+def end(process: subprocess.Popen[bytes], seconds: float) -> None:
+    """With SIGTERM, or, when that has done nothing in so many seconds, with SIGKILL."""
+    process.terminate()
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def end_session(session: int) -> None:
