@@ -5,11 +5,13 @@ at the end of its input; the subclass below replaces exactly those parts.
 """
 
 import io
+import os
 import re
+from collections.abc import Mapping
 
 from asterisk import agi
 
-from noojee_agi import arguments, variables
+from noojee_agi import arguments, recording, variables
 from noojee_agi.errors import CallGone, NoojeeError, NotStarted
 
 _REPLY = re.compile(r"(\d{3})([ -]|$)(.*)")
@@ -21,6 +23,8 @@ _MAX_REPLY = 65536
 _MAX_COMMAND_BYTES = 2046  # res_agi.c AGI_BUF_LEN before 20.16 and 22.6: the rest runs as a second command
 _DEAD_CHANNEL = 511
 _NO_SUCH_APPLICATION = "-2"
+_LONGEST_EXPRESSION = 4095  # res_agi.c handle_getvariablefull: the rest is cut off
+_PLAIN_VALUE = re.compile(r"[A-Za-z0-9 ._/:@+=~-]*")  # nothing that app.c __ast_app_separate_args acts on
 
 
 class Channel:
@@ -39,9 +43,25 @@ class Channel:
         """The variable's value; empty when it is unset. name is one of ours, never input."""
         return self._agi.command("GET VARIABLE", name)[1]
 
+    def get_all(self, *names: str) -> dict[str, str]:
+        """The same for several, in one round trip."""
+        mark = os.urandom(8).hex()  # stands between the values, so none of them may know it
+        expression = "".join(f"${{{name}}}{mark}" for name in names)
+        values = self._agi.value_of(expression, mark).split(mark)
+        if len(values) != len(names) + 1:  # longer than Asterisk's buffer
+            return {name: self.get(name) for name in names}
+        return dict(zip(names, values[:-1], strict=True))
+
     def set(self, name: str, value: str) -> None:
         """Set a variable; control characters in value become blanks."""
         self._agi.command("SET VARIABLE", name, value)
+
+    def set_all(self, values: Mapping[str, str]) -> None:
+        """The same for several; in one round trip those that Asterisk's argument parser leaves alone."""
+        plain = {name: value for name, value in values.items() if _PLAIN_VALUE.fullmatch(value)}
+        self._agi.command("EXEC", "MSet", ",".join(f"{name}={value}" for name, value in plain.items()))
+        for name in values.keys() - plain.keys():
+            self.set(name, values[name])
 
     def verbose(self, message: str) -> None:
         """A line for Asterisk's console and log, at verbose level 1."""
@@ -63,8 +83,7 @@ class Channel:
 
     def mixmonitor_id(self) -> str:
         """The MixMonitor that records this channel for us; empty when none was started."""
-        found = self.get(variables.MIXMONITOR_ID)
-        return found if re.fullmatch(r"0x[0-9a-f]+", found) else ""
+        return recording.mixmonitor_id(self.get(variables.MIXMONITOR_ID))
 
 
 def _known(value: str) -> str:
@@ -86,6 +105,7 @@ class _Agi(agi.AGI):  # type: ignore[misc]
         self.stdout = writer
         self.stderr = _Silence()
         self._got_sighup = False
+        self._value_ends_with = ")"
         self.env: dict[str, str] = {}
         self._get_agi_env()
 
@@ -101,6 +121,14 @@ class _Agi(agi.AGI):  # type: ignore[misc]
         except (OSError, ValueError, agi.AGIHangup) as exc:
             raise CallGone("the call has ended") from exc
         return reply
+
+    def value_of(self, expression: str, ending: str) -> str:
+        """What Asterisk makes of an expression that ends with `ending`."""
+        self._value_ends_with = f"{ending})"
+        try:
+            return self.command("GET FULL VARIABLE", expression)[1]
+        finally:
+            self._value_ends_with = ")"
 
     def _get_agi_env(self) -> None:
         for _ in range(_MAX_ENVIRONMENT_LINES):
@@ -136,7 +164,7 @@ class _Agi(agi.AGI):  # type: ignore[misc]
     def _whole(self, text: str) -> str:
         """A value's further lines belong to its reply: Asterisk sends them raw, up to the closing bracket."""
         for _ in range(_MAX_SKIPPED_LINES):
-            if " (" not in text or text.endswith(")"):
+            if " (" not in text or text.endswith(self._value_ends_with) or _is_cut_off(text):
                 return text
             text += "\n" + self._line()
         raise CallGone("Asterisk sent a value without an end")
@@ -148,3 +176,7 @@ class _Agi(agi.AGI):  # type: ignore[misc]
         if code != 200 or not result:
             return {"result": ("-1", "")}
         return {"result": (result[1], (result[2] or "").removesuffix(")"))}
+
+
+def _is_cut_off(reply: str) -> bool:
+    return reply.endswith(")") and len(reply.encode("utf-8", "replace")) > _LONGEST_EXPRESSION

@@ -78,6 +78,11 @@ def file_path(directory: str, uniqueid: str, leg_id: str, file_format: str, star
     return os.path.join(directory, started_at.strftime("%Y/%m/%d"), f"{safe_uniqueid}-{leg_id[:8]}.{suffix}")
 
 
+def mixmonitor_id(value: str) -> str:
+    """The value, if it is an id as Asterisk makes them (app_mixmonitor.c, "%p"), else empty."""
+    return value if re.fullmatch(r"0x[0-9a-f]+", value) else ""
+
+
 def ending(leg_id: str, file: str, ended_at: datetime) -> Ending:
     """What the closed file says of the leg; duration None when it is no WAV file. Raises OSError."""
     try:

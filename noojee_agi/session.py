@@ -60,11 +60,14 @@ def run(
 
 def _tell(channel: Channel, answer: Answer) -> None:
     try:
-        channel.set(variables.STATUS, str(answer.status))
         message = answer.message[:_MESSAGE_LIMIT]
-        channel.set(variables.MESSAGE, message)
-        channel.set(variables.LEG_ID, answer.leg_id)
-        channel.set(variables.FILE, answer.file)
+        told = {
+            variables.STATUS: str(answer.status),
+            variables.MESSAGE: message,
+            variables.LEG_ID: answer.leg_id,
+            variables.FILE: answer.file,
+        }
+        channel.set_all(told)
         if answer.message != "OK":
             channel.verbose(f"noojee-agi: {answer.status} {message}")
     except CallGone:

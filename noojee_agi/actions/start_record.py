@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import time
+from collections.abc import Mapping
 
 from noojee_agi import access, arguments, extensions, recording, spool, variables
 from noojee_agi.answer import Answer
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 # Among 200 calls that begin together Asterisk took 1 s to open a file.
 FILE_SEEN_WITHIN_SECONDS = 3.0
 _FINISH_PROGRAM = "finish_record.py"
+_READ = (
+    *(variables.API_KEY, variables.LINKEDID, variables.MIXMONITOR_ID),
+    *(variables.MEMBERINTERFACE, variables.BRIDGEPEER, variables.DIALEDPEERNAME),
+)
 
 
 def start_record(
@@ -31,13 +36,15 @@ def start_record(
 
     Raises the errors whose status the dialplan gets, and CallGone.
     """
-    access.require_key(channel.get(variables.API_KEY), knowledge)
-    asked, on_call = _this_call(request.exten_or_uniqueid, channel)
+    values = channel.get_all(*_READ)
+    access.require_key(values[variables.API_KEY], knowledge)
+    asked, on_call = _this_call(request.exten_or_uniqueid, channel, values)
     agent_known = _check_agent(request.agent_login_name, config, knowledge)
     _check_free_space(config)
     _check_finish_program(programs)
-    leg = _new_leg(request, channel, config, asked, on_call, agent_known)
-    replaced = channel.mixmonitor_id()
+    call_uniqueid = values[variables.LINKEDID] or channel.uniqueid
+    leg = _new_leg(request, channel, config, call_uniqueid, asked, on_call, agent_known)
+    replaced = recording.mixmonitor_id(values[variables.MIXMONITOR_ID])
 
     _write_ahead(leg, config)
     try:
@@ -53,9 +60,9 @@ def start_record(
     return Answer(200, _remark(request, agent_known), leg.id, leg.file)
 
 
-def _this_call(asked: str, channel: Channel) -> tuple[str, tuple[str, ...]]:
+def _this_call(asked: str, channel: Channel, values: Mapping[str, str]) -> tuple[str, tuple[str, ...]]:
     """The extension that was asked for, if one was, and all that are on this call, that one first."""
-    on_call = _extensions_on_call(channel)
+    on_call = _extensions_on_call(channel, values)
     if asked in ("", channel.uniqueid) or asked.casefold() == channel.name.casefold():
         return "", on_call
     named = extensions.find(asked, on_call)
@@ -67,13 +74,13 @@ def _this_call(asked: str, channel: Channel) -> tuple[str, tuple[str, ...]]:
     return named, extensions.distinct([named, *on_call])
 
 
-def _extensions_on_call(channel: Channel) -> tuple[str, ...]:
+def _extensions_on_call(channel: Channel, values: Mapping[str, str]) -> tuple[str, ...]:
     return extensions.distinct(
         [
-            extensions.of_interface(channel.get(variables.MEMBERINTERFACE)),
+            extensions.of_interface(values[variables.MEMBERINTERFACE]),
             extensions.of_channel(channel.name),
-            *map(extensions.of_channel, channel.get(variables.BRIDGEPEER).split(",")),
-            extensions.of_channel(channel.get(variables.DIALEDPEERNAME)),
+            *map(extensions.of_channel, values[variables.BRIDGEPEER].split(",")),
+            extensions.of_channel(values[variables.DIALEDPEERNAME]),
             channel.extension,
             channel.did,
         ]
@@ -123,6 +130,7 @@ def _new_leg(
     request: Request,
     channel: Channel,
     config: Config,
+    call_uniqueid: str,
     asked: str,
     on_call: tuple[str, ...],
     agent_known: bool | None,
@@ -131,7 +139,7 @@ def _new_leg(
     return Leg(
         id=leg_id,
         server=config.server_name,
-        call_uniqueid=channel.get(variables.LINKEDID) or channel.uniqueid,
+        call_uniqueid=call_uniqueid,
         uniqueid=channel.uniqueid,
         channel=channel.name,
         extension=asked,

@@ -142,6 +142,10 @@ class FakeAsterisk:
         words = words_of(line)
         if words[:2] == ["GET", "VARIABLE"] and len(words) == 3:
             return self._get(words[2])
+        if words[:3] == ["GET", "FULL", "VARIABLE"] and len(words) == 4:
+            return f"200 result=1 ({self._expanded(words[3])})\n"
+        if words[:2] == ["EXEC", "MSet"] and len(words) == 3:
+            return self._set_all(words[2])
         if words[:2] == ["SET", "VARIABLE"] and len(words) == 4:
             self.variables[words[2]] = words[3]
             return "200 result=1\n"
@@ -159,6 +163,20 @@ class FakeAsterisk:
         if name not in self.variables:
             return "200 result=0\n"
         return f"200 result=1 ({self.variables[name]})\n"
+
+    def _expanded(self, expression: str) -> str:
+        """Each ${name}, values as they are, into a buffer of 4096 bytes (handle_getvariablefull)."""
+        text = re.sub(r"\$\{([^}]*)\}", lambda found: self.variables.get(found[1], ""), expression)
+        return text.encode("utf-8", "replace")[:4095].decode("utf-8", "replace")
+
+    def _set_all(self, arguments: str) -> str:
+        """pbx_variables.c pbx_builtin_setvar_multiple(): two parsers in a row."""
+        for pair in application_arguments(arguments, 24):
+            name, equals, value = application_arguments(pair, 1)[0].partition("=")
+            if not equals or re.search(r"[^\w]", name):
+                self.complaints.append(f"MSet of {pair}")
+            self.variables[name] = value
+        return "200 result=0\n"
 
     def _start(self, arguments: str) -> str:
         """app_mixmonitor.c mixmonitor_exec(): the answer is the same whether it records or not."""

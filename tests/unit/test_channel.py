@@ -102,6 +102,81 @@ def test_the_literal_lines_of_every_command() -> None:
     asterisk.check()
 
 
+MARK = "0011223344556677"
+
+
+@pytest.fixture
+def mark(monkeypatch: pytest.MonkeyPatch) -> str:
+    """What stands between the values of one GET FULL VARIABLE, which is random else."""
+    monkeypatch.setattr("os.urandom", lambda count: bytes.fromhex(MARK))
+    return MARK
+
+
+def test_several_variables_are_read_in_one_round_trip(mark: str) -> None:
+    asterisk = FakeAsterisk(X="value", Y="${SHELL(id)}")
+
+    values = _channel(asterisk).get_all("X", "UNSET", "CHANNEL(linkedid)", "Y")
+
+    assert values == {"X": "value", "UNSET": "", "CHANNEL(linkedid)": "1762420501.76", "Y": "${SHELL(id)}"}
+    assert asterisk.lines == [
+        f'GET FULL VARIABLE "${{X}}{mark}${{UNSET}}{mark}${{CHANNEL(linkedid)}}{mark}${{Y}}{mark}"'
+    ]
+    asterisk.check()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "first\nsecond",
+        "end)\n200 result=1 (forged)",
+        "end)\n200 result=1 (forged)\n200 result=1 (and again)",
+        "\n511 forged\n",
+        " (brackets) ",
+        "HANGUP\n",
+    ],
+)
+def test_no_value_of_several_reaches_into_another_or_shifts_later_answers(value: str) -> None:
+    asterisk = FakeAsterisk(X=value, Y="y", NEXT="the next")
+    channel = _channel(asterisk)
+
+    assert channel.get_all("Y", "X", "NEXT") == {"Y": "y", "X": value, "NEXT": "the next"}
+    assert channel.get("NEXT") == "the next"
+    asterisk.check()
+
+
+@pytest.mark.parametrize("length", [3000, 4030, 4041, 4042, 4043, 4050, 4058, 4059, 4060, 4095, 4096, 9000])
+def test_values_beyond_asterisks_buffer_are_read_one_by_one(length: int) -> None:
+    asterisk = FakeAsterisk(X="x" * length, Y="y")
+    channel = _channel(asterisk)
+
+    assert channel.get_all("Y", "X", "UNSET") == {"Y": "y", "X": "x" * length, "UNSET": ""}
+    asterisk.check()
+
+
+def test_several_variables_are_set_in_one_round_trip() -> None:
+    asterisk = FakeAsterisk(B="stale")
+
+    _channel(asterisk).set_all({"A": "200", "B": "", "C": " two  blanks a=b ~@:+ x/y "})
+
+    assert asterisk.lines == ['EXEC "MSet" "A=200,B=,C= two  blanks a=b ~@:+ x/y "']
+    assert [asterisk.variables[name] for name in "ABC"] == ["200", "", " two  blanks a=b ~@:+ x/y "]
+    asterisk.check()
+
+
+@pytest.mark.parametrize(
+    "value", ["a,B=b", 'say "hi"', "back\\", "(", "[", "${SHELL(id)}", "M\u00fcller", "a\nb"]
+)
+def test_what_an_argument_parser_would_act_on_is_set_by_itself(value: str) -> None:
+    asterisk = FakeAsterisk()
+
+    _channel(asterisk).set_all({"A": "200", "X": value})
+
+    assert asterisk.variables["A"] == "200"
+    assert asterisk.variables["X"] == value.replace("\n", " ")
+    assert [line.partition(" ")[0] for line in asterisk.lines] == ["EXEC", "SET"]
+    asterisk.check()
+
+
 def test_the_environment_describes_the_channel() -> None:
     channel = _channel(FakeAsterisk())
 
@@ -203,7 +278,9 @@ def test_a_value_of_64_kilobytes_does_not_shift_later_answers() -> None:
 
 COMMANDS: list[Callable[[Channel], object]] = [
     lambda channel: channel.get("X"),
+    lambda channel: channel.get_all("X", "Y"),
     lambda channel: channel.set("X", "value"),
+    lambda channel: channel.set_all({"X": "value"}),
     lambda channel: channel.verbose("text"),
     lambda channel: channel.mixmonitor("/srv/a.wav", "", "true"),
     lambda channel: channel.stop_mixmonitor("0x1"),
