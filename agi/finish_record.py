@@ -5,6 +5,6 @@ import signal
 
 signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
-from noojee_agi import script  # noqa: E402
+from noojee_agi import handoff  # noqa: E402
 
-script.run_finish()
+handoff.run_finish()

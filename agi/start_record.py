@@ -5,6 +5,6 @@ import signal
 
 signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a hang-up must not kill us while we still import
 
-from noojee_agi import script  # noqa: E402
+from noojee_agi import handoff  # noqa: E402
 
-script.run_agi("start_record")
+handoff.run_agi("start_record")

@@ -23,8 +23,8 @@ class Request:
     agent_login_name: str = ""
 
 
-def parse(words: Sequence[str]) -> Request:
-    """Read positional and named arguments, in any mixture.
+def parse(words: Sequence[str], pairs: Sequence[tuple[str, str]] = ()) -> Request:
+    """Read positional and named arguments, in any mixture, and the pairs of a query string.
 
     Raises BadArgument: unknown, repeated, too many or too long, or an apiKey among them.
     """
@@ -38,9 +38,12 @@ def parse(words: Sequence[str]) -> Request:
                 continue  # an empty position is not given
         if not name:
             raise BadArgument(f"more than {len(LIMITS)} arguments: put a tag with a comma in double quotes")
-        if name in given:
-            raise BadArgument(f"{name} is given twice: pass it once")
-        given[name] = _clean(name, value)
+        _give(given, name, value)
+    for asked, value in pairs:
+        name = _proper_name(asked)
+        if not name:
+            raise BadArgument(f"there is no argument {plain(asked)}, only {', '.join(LIMITS)}")
+        _give(given, name, value)
     return Request(
         given.get("extenOrUniqueId", "").strip(), given.get("tag", ""), given.get("agentLoginName", "")
     )
@@ -58,17 +61,26 @@ def plain(text: str) -> str:
 
 def _named(word: str) -> tuple[str, str]:
     """Split 'tag=x' into the tag's proper name and x; any other '=' belongs to the value."""
-    name, equals, value = word.partition("=")
-    name = name.strip().lower()
-    if equals and name == "apikey":
+    asked, equals, value = word.partition("=")
+    name = _proper_name(asked) if equals else ""
+    return (name, value) if name else ("", word)
+
+
+def _proper_name(asked: str) -> str:
+    """The argument's name as documented; empty when there is none. Raises BadArgument for an apiKey."""
+    name = asked.strip().lower()
+    if name == "apikey":
         raise BadArgument(
             "apiKey must not be an argument, since arguments are seen in ps and in the log:"
             " set the channel variable or the global apiKey"
         )
-    for proper_name in LIMITS:
-        if equals and name == proper_name.lower():
-            return proper_name, value
-    return "", word
+    return next((proper_name for proper_name in LIMITS if name == proper_name.lower()), "")
+
+
+def _give(given: dict[str, str], name: str, value: str) -> None:
+    if name in given:
+        raise BadArgument(f"{name} is given twice: pass it once")
+    given[name] = _clean(name, value)
 
 
 def _clean(name: str, value: str) -> str:

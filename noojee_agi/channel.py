@@ -32,12 +32,16 @@ class Channel:
 
     def __init__(self, reader: io.TextIOBase, writer: io.TextIOBase) -> None:
         self._agi = _Agi(reader, writer)
-        environment = self._agi.env
-        self.name = environment.get("agi_channel", "")
-        self.uniqueid = environment.get("agi_uniqueid", "")
-        self.extension = _known(environment.get("agi_extension", ""))
-        self.did = _known(environment.get("agi_dnid", ""))
-        self.caller = _known(environment.get("agi_callerid", ""))
+        self.environment = self._agi.env
+        self.name = self._property("agi_channel")
+        self.uniqueid = self._property("agi_uniqueid")
+        self.extension = _known(self._property("agi_extension"))
+        self.did = _known(self._property("agi_dnid"))
+        self.caller = _known(self._property("agi_callerid"))
+
+    def pass_over_old_replies(self) -> None:
+        """Whoever spoke to Asterisk before us may have left a reply unread."""
+        self._agi.pass_over_old_replies()
 
     def get(self, name: str) -> str:
         """The variable's value; empty when it is unset. name is one of ours, never input."""
@@ -85,6 +89,9 @@ class Channel:
         """The MixMonitor that records this channel for us; empty when none was started."""
         return recording.mixmonitor_id(self.get(variables.MIXMONITOR_ID))
 
+    def _property(self, name: str) -> str:
+        return self.environment.get(name, "").strip()[:_MAX_FIELD]
+
 
 def _known(value: str) -> str:
     return "" if value == "unknown" else value  # res_agi.c setup_env writes this for "not there"
@@ -130,6 +137,15 @@ class _Agi(agi.AGI):  # type: ignore[misc]
         finally:
             self._value_ends_with = ")"
 
+    def pass_over_old_replies(self) -> None:
+        mark = os.urandom(8).hex()
+        value = self.value_of(mark, mark)
+        for _ in range(_MAX_SKIPPED_LINES):
+            if value.endswith(mark):
+                return
+            value = self.get_result()["result"][1]
+        raise CallGone("Asterisk does not answer what it was asked")
+
     def _get_agi_env(self) -> None:
         for _ in range(_MAX_ENVIRONMENT_LINES):
             line = self._line()
@@ -137,7 +153,7 @@ class _Agi(agi.AGI):  # type: ignore[misc]
                 return
             name, colon, value = line.partition(":")
             if colon:
-                self.env.setdefault(name.strip(), value.strip()[:_MAX_FIELD])
+                self.env.setdefault(name.strip(), value.removeprefix(" "))
         raise CallGone("Asterisk sent an environment without an end")
 
     def _line(self) -> str:

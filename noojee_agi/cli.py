@@ -12,11 +12,12 @@ from typing import Any
 
 import click
 
-from noojee_agi import access, check, config, drain, extensions, install, rebuild, snapshot, spool
+from noojee_agi import access, check, config, drain, extensions, install, places, rebuild, snapshot, spool
 from noojee_agi.config import Config
 from noojee_agi.database import queries, schema, settings
 from noojee_agi.database.store import Store
 from noojee_agi.errors import ConfigurationError, NoojeeError
+from noojee_agi.server import Server
 
 JSON_FIELDS = (
     *("id", "call_record_id", "leg", "uniqueid", "call_uniqueid", "channel", "extension"),
@@ -59,7 +60,7 @@ def cli(context: click.Context, debug: bool) -> None:
     if context.invoked_subcommand == "install-agi":
         return
     os.umask(0o027)
-    context.obj = config.load(config.find(os.environ))
+    context.obj = config.load(places.configuration(os.environ))
     directory = context.obj.recordings_directory
     if context.invoked_subcommand == "check" and not os.path.isdir(directory):
         directory = context.obj.state_directory
@@ -400,6 +401,15 @@ def _progress(label: str, length: int) -> Iterator[Callable[[int], None]]:
             click.echo(f"{label}: {done} of {length}", err=True)
 
     yield update
+
+
+@cli.command()
+@click.pass_obj
+def serve(known: Config) -> None:
+    """Serve AGI programs and FastAGI until SIGTERM; SIGHUP reads the configuration anew."""
+    server = Server(lambda: config.load(known.path), install.programs_folder())
+    click.echo(f"serves {server.names}")
+    server.run()
 
 
 @cli.command("install-agi")

@@ -6,10 +6,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 
-from noojee_agi import spool
+from noojee_agi import places, spool
 from noojee_agi.errors import ConfigurationError
-
-FILE_NAME = "noojee_agi.conf"
 
 # Asterisk parses these twice and hands one of them to a shell: nothing in them may need quoting.
 SAFE_PATH = re.compile(r"/[A-Za-z0-9._+@=~:/-]{0,254}")
@@ -32,7 +30,7 @@ class Config:
     recordings_mixmonitor_options: str = ""
     recordings_min_free_percent: float = 2.0
     recordings_unknown_agent: str = "record"
-    state_directory: str = "/var/lib/noojee-agi"
+    state_directory: str = places.STATE_DIRECTORY
     server_name: str = field(default_factory=lambda: os.uname().nodename)
     server_socket: str = ""
     server_listen: str = "127.0.0.1:4573"
@@ -52,21 +50,12 @@ class Config:
         return os.path.join(self.state_directory, "snapshot.json")
 
     @property
+    def socket_path(self) -> str:
+        return self.server_socket or places.socket_in(self.state_directory)
+
+    @property
     def log_file(self) -> str:
         return os.path.join(self.state_directory, "noojee-agi.log")
-
-
-def find(environment: Mapping[str, str]) -> str:
-    """The configuration file by the documented order; empty when there is none.
-
-    A file that NOOJEE_AGI_CONF names is meant, so it is returned although it may not exist.
-    """
-    named = environment.get("NOOJEE_AGI_CONF")
-    if named:
-        return named
-    directories = [environment.get("AST_CONFIG_DIR"), "/etc/asterisk"]
-    candidates = [os.path.join(directory, FILE_NAME) for directory in directories if directory]
-    return next((candidate for candidate in candidates if os.path.exists(candidate)), "")
 
 
 def load(path: str) -> Config:
@@ -110,7 +99,7 @@ def _checked(path: str, sections: set[str], given: Mapping[str, tuple[str, str]]
         values[name] = _value(where, known[name].type, text.strip())
     config = Config(path=path, **values)  # type: ignore[arg-type]
     for name, pattern, rule in _RULES:
-        text = getattr(config, name)
+        text = str(getattr(config, name))
         if not re.fullmatch(pattern, text):
             where = given.get(name, (f"{path}: {name}", ""))[0]
             raise ConfigurationError(f"{where}: {rule}")
@@ -131,7 +120,7 @@ def _value(where: str, kind: object, text: str) -> object:
 
 
 _ABSOLUTE = "must be an absolute path of at most 255 letters, digits and . _ + @ = ~ : - (a shell gets it)"
-_RULES = [
+_RULES: list[tuple[str, "str | re.Pattern[str]", str]] = [
     ("recordings_directory", SAFE_PATH, _ABSOLUTE),
     ("state_directory", SAFE_PATH, _ABSOLUTE),
     ("recordings_format", _SAFE_FORMAT, "must be a file format of Asterisk such as wav (letters and digits)"),
@@ -142,5 +131,16 @@ _RULES = [
     ),
     ("recordings_unknown_agent", re.compile("record|refuse"), "must be record or refuse"),
     ("server_name", re.compile(r"[^\x00-\x1f]{1,255}"), "must be 1 to 255 characters"),
+    (
+        "server_listen",
+        r"|(\[[0-9a-fA-F:.]+\]|[^\s:\[\]]+):\d{1,5}",
+        "must be address:port, or empty for no FastAGI",
+    ),
+    (
+        "socket_path",
+        re.compile(r"/[^\x00-\x1f]{1,106}"),
+        "must be an absolute path of at most 107 characters",
+    ),
+    ("server_threads", re.compile(r"[1-9]\d{0,2}"), "must be a number from 1 to 999"),
     ("log_level", re.compile("debug|info|warning|error"), "must be debug, info, warning or error"),
 ]

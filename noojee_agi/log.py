@@ -21,7 +21,7 @@ def to_file(config: Config) -> None:
         descriptor = os.open(config.log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
         handler.setStream(open(descriptor, "a", encoding="utf-8", errors="replace"))  # noqa: SIM115
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(process)d %(message)s"))
-    logging.basicConfig(level=config.log_level.upper(), handlers=[handler])
+    logging.basicConfig(level=config.log_level.upper(), handlers=[handler], force=True)
 
 
 def session(report: Report) -> None:

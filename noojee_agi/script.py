@@ -1,24 +1,27 @@
 """The plain transport: one process per call, speaking AGI over its standard input and output."""
 
-import io
 import os
 import sys
 
-from noojee_agi import background, config, session, spool
+from noojee_agi import background, config, places, session, spool
 from noojee_agi.actions.finish_record import finish_record
 from noojee_agi.config import Config
+from noojee_agi.stream import Stream
 
 
-def run_agi(program: str) -> None:
-    """Serve this process's one AGI session; then the process ends, since Asterisk waits for that."""
-    report = session.run(
-        program,
-        [os.fsencode(word).decode("utf-8", "replace") for word in sys.argv[1:]],
-        _streams(),
+def run_agi(program: str, environment: bytes = b"", is_continued: bool = False) -> None:
+    """Serve this process's one AGI session; then the process ends, since Asterisk waits for that.
+
+    environment: what was already read of it. is_continued: a server had taken the session, and died.
+    """
+    stream = Stream(0, 1, environment)
+    call = session.Call(program, [os.fsencode(word).decode("utf-8", "replace") for word in sys.argv[1:]])
+    surroundings = session.Surroundings(
         os.path.dirname(os.path.realpath(sys.argv[0])),
-        lambda: config.load(config.find(os.environ)),
+        lambda: config.load(places.configuration(os.environ)),
         background.read_database,
     )
+    report = session.run((stream, stream), lambda channel: call, surroundings, is_continued)
     known = report.config
     if known is None:  # it cannot be read: the dialplan and Asterisk's log say so
         if report.failure:
@@ -48,13 +51,6 @@ def run_finish() -> None:
         log.to_file(known)
         log.logger.error("leg %s has ended, and that cannot be noted now: %s", leg_id, failure)
     background.fork(lambda: _drain(known, leg_id), known.log_file)
-
-
-def _streams() -> tuple[io.TextIOBase, io.TextIOBase]:
-    """Standard input and output as UTF-8; a caller's name in another encoding must not stop us."""
-    reader = open(0, encoding="utf-8", errors="replace", newline="\n", closefd=False)  # noqa: SIM115
-    writer = open(1, "w", encoding="utf-8", errors="replace", newline="\n", closefd=False)  # noqa: SIM115
-    return reader, writer
 
 
 def _afterwards(report: session.Report, known: Config) -> None:

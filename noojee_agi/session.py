@@ -19,6 +19,24 @@ ACTIONS = {"start_record": start_record}
 
 
 @dataclass(frozen=True)
+class Call:
+    """What the dialplan runs: words are arguments as written, pairs those of a FastAGI request's query."""
+
+    program: str
+    words: Sequence[str] = ()
+    pairs: Sequence[tuple[str, str]] = ()
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a session needs beside its channel. programs: the folder in which finish_record.py lies."""
+
+    programs: str
+    load_config: Callable[[], Config]
+    read_database: Callable[[Config], None]
+
+
+@dataclass(frozen=True)
 class Report:
     """One session for our log. failure: an exception that nobody foresaw."""
 
@@ -31,22 +49,27 @@ class Report:
 
 
 def run(
-    program: str,
-    words: Sequence[str],
     streams: tuple[io.TextIOBase, io.TextIOBase],
-    programs: str,
-    load_config: Callable[[], Config],
-    read_database: Callable[[Config], None],
+    find_call: Callable[[Channel], Call],
+    surroundings: Surroundings,
+    is_continued: bool = False,
 ) -> Report:
-    """Run one program for one call. Raises nothing: no failure of ours may end or disturb the call."""
+    """Run one program for one call. Raises nothing: no failure of ours may end or disturb the call.
+
+    is_continued: somebody has begun this session, and died in the middle of it.
+    """
     begun = time.monotonic()
-    channel, config, failure = None, None, None
+    channel, config, failure, program = None, None, None, "-"
     try:
         channel = Channel(*streams)
-        config = known = load_config()
-        request = arguments.parse(words)
-        knowledge = Knowledge(config.snapshot_file, lambda: read_database(known))
-        answer = ACTIONS[program](request, channel, config, programs, knowledge)
+        if is_continued:
+            channel.pass_over_old_replies()
+        call = find_call(channel)
+        program = call.program
+        config = known = surroundings.load_config()
+        request = arguments.parse(call.words, call.pairs)
+        knowledge = Knowledge(config.snapshot_file, lambda: surroundings.read_database(known))
+        answer = ACTIONS[program](request, channel, config, surroundings.programs, knowledge)
     except NoojeeError as exc:
         answer = Answer(exc.status, str(exc))
     except Exception as exc:  # noqa: BLE001 - the only one: a call is never disturbed

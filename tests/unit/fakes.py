@@ -318,11 +318,14 @@ class Site:
     def configure(self, **options: object) -> None:
         self.config = replace(self.config, **options)  # type: ignore[arg-type]
 
+    @property
+    def surroundings(self) -> session.Surroundings:
+        return session.Surroundings(PROGRAMS, lambda: self.config, self.database)
+
     def run(self, asterisk: FakeAsterisk, *words: str) -> session.Report:
         """One AGI(start_record.py,words) on this channel, start to end."""
-        report = session.run(
-            "start_record", words, asterisk.streams(), PROGRAMS, lambda: self.config, self.database
-        )
+        call = session.Call("start_record", words)
+        report = session.run(asterisk.streams(), lambda channel: call, self.surroundings)
         asterisk.check()
         return report
 

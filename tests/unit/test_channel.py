@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from noojee_agi import script
 from noojee_agi.channel import Channel
 from noojee_agi.errors import CallGone, NoojeeError, NotStarted
+from noojee_agi.stream import Stream
 from unit.fakes import (
     DEAD_CHANNEL,
     END_OF_FILE,
@@ -465,7 +465,8 @@ def test_a_callers_name_in_another_encoding_does_not_stop_us() -> None:
     sent = b"agi_callerid: M\xfcller\nagi_uniqueid: 1.2\n\n200 result=1 (\xff\xe9)\n200 result=1\n"
 
     with _standard_descriptors(sent) as asterisk_reads:
-        channel = Channel(*script._streams())
+        stream = Stream(0, 1)
+        channel = Channel(stream, stream)
         value = channel.get("X")
         channel.set("Y", "\u00fc\udc80")
         received = os.read(asterisk_reads, 4096)

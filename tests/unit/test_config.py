@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from noojee_agi import config
+from noojee_agi import config, places
 from noojee_agi.config import Config
 from noojee_agi.errors import ConfigurationError
 
@@ -309,9 +309,9 @@ def test_the_file_is_looked_for_in_the_documented_order(tmp_path: Path) -> None:
     in_asterisks_folder.touch()
     environment = {"AST_CONFIG_DIR": str(tmp_path)}
 
-    assert config.find(environment) == str(in_asterisks_folder)
-    assert config.find({**environment, "NOOJEE_AGI_CONF": "/not/there.conf"}) == "/not/there.conf"
-    assert config.find({**environment, "NOOJEE_AGI_CONF": ""}) == str(in_asterisks_folder)
+    assert places.configuration(environment) == str(in_asterisks_folder)
+    assert places.configuration({**environment, "NOOJEE_AGI_CONF": "/not/there.conf"}) == "/not/there.conf"
+    assert places.configuration({**environment, "NOOJEE_AGI_CONF": ""}) == str(in_asterisks_folder)
 
     in_asterisks_folder.unlink()
-    assert config.find(environment) == config.find({})
+    assert places.configuration(environment) == places.configuration({})

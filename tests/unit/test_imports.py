@@ -19,7 +19,10 @@ PACKAGE = Path(noojee_agi.__file__).parent
 CORE = {
     "noojee_agi",
     *(f"noojee_agi.{name}" for name in ("errors", "variables", "arguments", "extensions", "recording")),
-    *(f"noojee_agi.{name}" for name in ("access", "answer", "snapshot", "spool", "config", "wav", "actions")),
+    *(
+        f"noojee_agi.{name}"
+        for name in ("access", "answer", "snapshot", "spool", "config", "places", "wav", "actions")
+    ),
 }
 # Each foreign package, and the modules (or the package) that may import it.
 FOREIGN = {

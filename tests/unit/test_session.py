@@ -13,9 +13,12 @@ from noojee_agi.config import Config
 from noojee_agi.errors import BadArgument, ConfigurationError, KeyRefused, NoojeeError, NotStarted
 from unit.fakes import HANG_UPS, KEY, PROGRAMS, FakeAsterisk, Site
 
+START = session.Call("start_record")
+
 
 def _run(site: Site, asterisk: FakeAsterisk, load_config: Callable[[], Config]) -> session.Report:
-    report = session.run("start_record", [], asterisk.streams(), PROGRAMS, load_config, site.database)
+    surroundings = session.Surroundings(PROGRAMS, load_config, site.database)
+    report = session.run(asterisk.streams(), lambda channel: START, surroundings)
     asterisk.check()
     return report
 
@@ -139,9 +142,7 @@ def test_a_hang_up_while_the_answer_is_told_is_no_failure(
 def test_a_call_that_is_gone_before_it_began_is_a_report_and_nothing_else(tmp_path: Path, text: str) -> None:
     site, writer = Site(tmp_path), io.StringIO()
 
-    report = session.run(
-        "start_record", [], (io.StringIO(text), writer), PROGRAMS, lambda: site.config, site.database
-    )
+    report = session.run((io.StringIO(text), writer), lambda channel: START, site.surroundings)
 
     assert (report.uniqueid, report.failure, report.answer.leg_id) == ("", None, "")
     assert writer.getvalue() == ""
@@ -152,9 +153,9 @@ def test_streams_that_are_closed_raise_nothing(tmp_path: Path) -> None:
     site, reader, writer = Site(tmp_path), io.StringIO("agi_x: y\n\n"), io.StringIO()
     writer.close()
 
-    session.run("start_record", [], (reader, writer), PROGRAMS, lambda: site.config, site.database)
+    session.run((reader, writer), lambda channel: START, site.surroundings)
     reader.close()
-    session.run("start_record", [], (reader, writer), PROGRAMS, lambda: site.config, site.database)
+    session.run((reader, writer), lambda channel: START, site.surroundings)
 
     assert site.events() == []
 
@@ -162,7 +163,7 @@ def test_streams_that_are_closed_raise_nothing(tmp_path: Path) -> None:
 def test_a_program_that_is_not_there_is_status_500(tmp_path: Path) -> None:
     site, asterisk = Site(tmp_path), FakeAsterisk()
 
-    session.run("fly", [], asterisk.streams(), PROGRAMS, lambda: site.config, site.database)
+    session.run(asterisk.streams(), lambda channel: session.Call("fly"), site.surroundings)
 
     asterisk.check()
     assert asterisk.answers()["RECORDING_STATUS"] == "500"

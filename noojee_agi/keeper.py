@@ -1,0 +1,108 @@
+"""The server's process for the database: drains in batches and keeps the snapshot fresh."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import select
+import threading
+import time
+from collections.abc import Callable
+
+from noojee_agi import drain, reloading, spool
+from noojee_agi.config import Config
+from noojee_agi.database.store import Store
+from noojee_agi.errors import NoojeeError
+from noojee_agi.tally import Tally
+
+logger = logging.getLogger(__name__)
+
+_GATHER_SECONDS = 0.1  # events that come together are stored together
+_LOOK_SECONDS = 5.0  # for events that nobody told of: of a call that went the plain way
+_SILENT_LEGS_SECONDS = 60.0
+_SNAPSHOT_SECONDS = 10.0
+_NICENESS = 10  # audio has the processor first
+
+
+class Keeper:
+    """events: a pipe in which each byte tells of new events; questions: one that asks for the snapshot."""
+
+    def __init__(
+        self, load_config: Callable[[], Config], config: Config, events: int, questions: int, tally: Tally
+    ) -> None:
+        self._load_config = load_config
+        self._config = config
+        self._events = events
+        self._questions = questions
+        self._tally = tally
+        self._store: Store | None = None
+        self._silent_legs_at = 0.0
+        self._settled: set[str] = set()
+
+    def run(self, lifeline: int) -> None:
+        """Until the other end of lifeline is closed; then once more, for what came last."""
+        os.nice(_NICENESS)
+        reloading.on_sighup(self._load_config, self._use)
+        threading.Thread(target=self._keep_snapshot, args=(lifeline,), daemon=True).start()
+        while True:
+            is_open = _wait(self._events, lifeline, _LOOK_SECONDS)
+            if is_open:
+                time.sleep(_GATHER_SECONDS)
+            _empty(self._events)
+            self._drain()
+            if not is_open:
+                return
+
+    def _use(self, config: Config) -> None:
+        self._config, self._store = config, None
+
+    def _drain(self) -> None:
+        try:
+            self._store = self._store or drain.open_database(self._config)
+            drain.run(self._store, self._config.spool_directory)
+            self._close_silent_legs(self._store)
+        except (NoojeeError, OSError) as exc:
+            self._store = None
+            self._settle()
+            if self._tally.in_trouble():
+                waiting = len(spool.waiting(self._config.spool_directory))
+                logger.error("%d events wait in the spool, tried again each 5 s: %s", waiting, exc)
+        else:
+            self._tally.drained()
+            self._settled.clear()
+
+    def _close_silent_legs(self, store: Store) -> None:
+        if time.monotonic() > self._silent_legs_at:
+            drain.close_silent_legs(store, self._config.server_name, self._config.spool_directory)
+            self._silent_legs_at = time.monotonic() + _SILENT_LEGS_SECONDS
+
+    def _settle(self) -> None:
+        """What must wait shall outlive a power cut."""
+        with contextlib.suppress(OSError):
+            for path in set(spool.waiting(self._config.spool_directory)) - self._settled:
+                spool.settle(path)
+                self._settled.add(path)
+
+    def _keep_snapshot(self, lifeline: int) -> None:
+        """In a thread of its own: a call may wait for this, and a drain can take a minute."""
+        while _wait(self._questions, lifeline, _SNAPSHOT_SECONDS):
+            _empty(self._questions)
+            try:
+                drain.renew_snapshot(drain.open_database(self._config), self._config.snapshot_file)
+            except (NoojeeError, OSError) as exc:
+                logger.debug("the snapshot cannot be renewed: %s", exc)
+
+
+def _wait(pipe: int, lifeline: int, seconds: float) -> bool:
+    """Until something is in the pipe or the seconds are over; false once the lifeline has ended."""
+    poll = select.poll()
+    for descriptor in (pipe, lifeline):
+        poll.register(descriptor, select.POLLIN)
+    return lifeline not in [descriptor for descriptor, _ in poll.poll(seconds * 1000)]
+
+
+def _empty(pipe: int) -> None:
+    with contextlib.suppress(BlockingIOError):
+        while os.read(pipe, 4096):
+            pass

@@ -1,0 +1,84 @@
+"""The server's two sockets: FastAGI on TCP, and the hand-over on a Unix socket."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+
+from noojee_agi.config import Config
+from noojee_agi.errors import ConfigurationError
+
+_BACKLOG = 1024  # connections that wait in the kernel's queue
+
+
+class Listeners:
+    """The two sockets. Raises ConfigurationError when they cannot be had."""
+
+    def __init__(self, config: Config) -> None:
+        self._wanted = (config.server_listen, config.socket_path)
+        self.local = _listen_locally(config.socket_path)
+        self.network = None
+        try:
+            if config.server_listen:
+                self.network = _listen_to_network(config.server_listen)
+        except ConfigurationError:
+            self.close()
+            raise
+
+    @property
+    def names(self) -> str:
+        """Where we are reached."""
+        local = self._wanted[1]
+        if not self.network:
+            return local
+        host, port = self.network.getsockname()[:2]
+        return f"agi://{f'[{host}]' if ':' in host else host}:{port} and {local}"
+
+    def fit(self, config: Config) -> bool:
+        return self._wanted == (config.server_listen, config.socket_path)
+
+    def close(self) -> None:
+        """Nobody finds us any more; whoever has connected is still served."""
+        with contextlib.suppress(OSError):
+            os.unlink(self._wanted[1])
+        self.local.close()
+        if self.network:
+            self.network.close()
+
+
+def _listen_locally(path: str) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX)
+    if _answers(path):
+        raise ConfigurationError(f"{path}: another noojee-agi serve is running")
+    umask = os.umask(0o177)
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        listener.bind(path)
+    except OSError as exc:
+        raise ConfigurationError(f"[server] socket = {path}: {exc.strerror}") from exc
+    finally:
+        os.umask(umask)
+    listener.listen(_BACKLOG)
+    listener.setblocking(False)
+    return listener
+
+
+def _answers(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex(path) == 0
+
+
+def _listen_to_network(address: str) -> socket.socket:
+    host, _, port = address.rpartition(":")
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(*found[:2])
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(found[4])
+    except (OSError, OverflowError) as exc:
+        raise ConfigurationError(f"[server] listen = {address}: {exc}") from exc
+    listener.listen(_BACKLOG)
+    listener.setblocking(False)
+    return listener

@@ -1,0 +1,165 @@
+"""`noojee-agi serve`: looks after the processes that serve.
+
+Workers run the sessions, a keeper has the database; none of them waits for another. Each holds the reading
+end of a lifeline, a pipe in which nothing is ever written: when its other end closes, because we end or were
+killed, they finish what they have begun and end.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+
+from noojee_agi import log
+from noojee_agi.config import Config
+from noojee_agi.errors import NoojeeError
+from noojee_agi.keeper import Keeper
+from noojee_agi.listeners import Listeners
+from noojee_agi.session import ACTIONS
+from noojee_agi.stream import SESSION_SECONDS
+from noojee_agi.tally import Tally
+from noojee_agi.worker import Links, Worker
+
+logger = logging.getLogger(__name__)
+
+_MAX_WORKERS = 4
+_RESTART_SECONDS = 1.0
+_FINISH_SECONDS = SESSION_SECONDS + 5
+_LAST_DRAIN_SECONDS = 20.0
+_SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD}
+_OPEN_FILES = 8192
+
+Work = Callable[[], None]
+
+
+class Server:
+    """One `noojee-agi serve`. programs: the folder of finish_record.py."""
+
+    def __init__(self, load_config: Callable[[], Config], programs: str) -> None:
+        """Raises ConfigurationError and OSError when it cannot begin."""
+        self._load_config = load_config
+        self._config = load_config()
+        self._listeners = Listeners(self._config)
+        self._children: dict[int, Work] = {}
+        self._lifelines: list[int] = []
+        _allow_open_files()
+        log.to_file(self._config)
+        self._make_processes(programs)
+
+    @property
+    def names(self) -> str:
+        """What is served, and where."""
+        return f"{self._listeners.names}: {', '.join(ACTIONS)}"
+
+    def run(self) -> None:
+        """Serve until SIGTERM or SIGINT; SIGHUP reads the configuration anew."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        gc.freeze()  # what the processes have in common stays in common memory
+        for work in (self._keep, *self._workers):
+            self._start(work)
+        logger.info("serves %s", self.names)
+        while (received := signal.sigwait(_SIGNALS)) not in (signal.SIGTERM, signal.SIGINT):
+            if received == signal.SIGHUP:
+                self._reload()
+            else:
+                self._replace_the_dead()
+        self._end()
+
+    def _make_processes(self, programs: str) -> None:
+        config = self._config
+        count = min(_MAX_WORKERS, len(os.sched_getaffinity(0)), config.server_threads)
+        numbers = Tally(count)
+        (events, tell), (questions, ask) = _pipe(), _pipe()
+        (for_sessions, sessions), (for_database, database) = os.pipe(), os.pipe()
+        self._lifelines = [sessions, database]
+        keeper = Keeper(self._load_config, config, events, questions, numbers)
+        self._keep = partial(keeper.run, for_database)
+        links = Links(self._listeners.network, self._listeners.local, tell, ask, numbers)
+        self._workers = []
+        for number in range(count):
+            threads = config.server_threads // count + (number < config.server_threads % count)
+            worker = Worker(number, threads, self._load_config, config, programs, links)
+            self._workers.append(partial(worker.run, for_sessions))
+
+    def _start(self, work: Work) -> None:
+        child = os.fork()
+        if child:
+            self._children[child] = work
+            return
+        try:
+            for lifeline in self._lifelines:
+                os.close(lifeline)
+            work()
+        finally:
+            failure = sys.exc_info()
+            if failure[0]:
+                logger.critical("a process of the server has failed", exc_info=failure)
+            os._exit(1 if failure[0] else 0)
+
+    def _replace_the_dead(self) -> None:
+        for work in self._buried():
+            logger.error("a process of the server has died: started again")
+            time.sleep(_RESTART_SECONDS)
+            self._start(work)
+
+    def _buried(self) -> list[Work]:
+        dead = [child for child in self._children if os.waitpid(child, os.WNOHANG)[0]]
+        return [self._children.pop(child) for child in dead]
+
+    def _reload(self) -> None:
+        try:
+            config = self._load_config()
+        except NoojeeError as exc:
+            logger.error("SIGHUP: the configuration stays as it was: %s", exc)
+            return
+        for name in ("server_listen", "socket_path", "server_threads"):
+            if getattr(config, name) != getattr(self._config, name):
+                logger.warning("[server] listen, socket and threads change with a restart only")
+        log.to_file(config)
+        for child in self._children:
+            os.kill(child, signal.SIGHUP)
+        logger.info("SIGHUP: the configuration was read anew")
+
+    def _end(self) -> None:
+        """First the sessions, then the last drain."""
+        self._listeners.close()
+        for lifeline, seconds, works in (
+            (self._lifelines[0], _FINISH_SECONDS, self._workers),
+            (self._lifelines[1], _LAST_DRAIN_SECONDS, [self._keep]),
+        ):
+            os.close(lifeline)
+            self._bury(works, seconds)
+        logger.info("ended")
+
+    def _bury(self, works: Iterable[Work], seconds: float) -> None:
+        """Wait for the end of these; what takes too long is killed, and the spool has what it was about."""
+        deadline = time.monotonic() + seconds
+        while any(work in works for work in self._children.values()):
+            left = deadline - time.monotonic()
+            if left <= 0:
+                for child, work in self._children.items():
+                    if work in works:
+                        os.kill(child, signal.SIGKILL)
+            signal.sigtimedwait({signal.SIGCHLD}, max(left, 0.1))
+            self._buried()
+
+
+def _pipe() -> tuple[int, int]:
+    """One in which nobody waits."""
+    ends = os.pipe()
+    for end in ends:
+        os.set_blocking(end, False)
+    return ends
+
+
+def _allow_open_files() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(_OPEN_FILES, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))

@@ -1,0 +1,59 @@
+"""What the server's processes count, in memory that they share."""
+
+import mmap
+import threading
+import time
+
+# Of each worker; `failed` are sessions that ended with a status of 500 or more.
+SESSIONS, RUNNING, WAITING, FAILED = range(4)
+_PER_WORKER = 4
+# Of the keeper: times in seconds of time.time(), 0 is never.
+_DRAINED_AT, _TROUBLE_SINCE, _TROUBLES = range(3)
+_OF_KEEPER = 3
+_DOUBLE = 8
+
+
+class Tally:
+    """Made before the processes are forked; each worker has its own slot, so none waits for another."""
+
+    def __init__(self, workers: int) -> None:
+        self._workers = workers
+        self._began_at = time.time()
+        self._cells = memoryview(mmap.mmap(-1, (_OF_KEEPER + workers * _PER_WORKER) * _DOUBLE)).cast("d")
+        self._lock = threading.Lock()
+
+    def add(self, worker: int, what: int, number: int = 1) -> None:
+        with self._lock:
+            self._cells[_OF_KEEPER + worker * _PER_WORKER + what] += number
+
+    def set(self, worker: int, what: int, number: int) -> None:
+        self._cells[_OF_KEEPER + worker * _PER_WORKER + what] = number
+
+    def drained(self) -> None:
+        """The keeper has brought in what was there."""
+        self._cells[_DRAINED_AT] = time.time()
+        self._cells[_TROUBLE_SINCE] = 0
+
+    def in_trouble(self) -> bool:
+        """The keeper could not; whether that is new."""
+        is_new = not self._cells[_TROUBLE_SINCE]
+        if is_new:
+            self._cells[_TROUBLE_SINCE] = time.time()
+            self._cells[_TROUBLES] += 1
+        return is_new
+
+    def report(self) -> dict[str, float]:
+        """All of it, for `noojee-agi check`; times in seconds of time.time()."""
+        return {
+            "began_at": self._began_at,
+            "sessions": self._sum(SESSIONS),
+            "running": self._sum(RUNNING),
+            "waiting": self._sum(WAITING),
+            "failed": self._sum(FAILED),
+            "drained_at": self._cells[_DRAINED_AT],
+            "trouble_since": self._cells[_TROUBLE_SINCE],
+            "troubles": self._cells[_TROUBLES],
+        }
+
+    def _sum(self, what: int) -> float:
+        return sum(self._cells[_OF_KEEPER + what :: _PER_WORKER])

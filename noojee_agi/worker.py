@@ -1,0 +1,194 @@
+"""One process of the server: a reception, and threads that run the sessions it has taken in."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from queue import SimpleQueue
+
+from noojee_agi import background, fastagi, handoff, log, reloading, session, snapshot, tally
+from noojee_agi.actions.finish_record import finish_record
+from noojee_agi.channel import Channel
+from noojee_agi.config import Config
+from noojee_agi.reception import Guest, Reception
+from noojee_agi.stream import Stream
+from noojee_agi.tally import Tally
+
+logger = logging.getLogger(__name__)
+
+_MAX_WAITING = 500
+_HANDSHAKE_SECONDS = 1.0
+_POLL_SECONDS = 0.005
+_OUR_FAILURES = 500
+
+
+@dataclass(frozen=True)
+class Links:
+    """What a worker has of the server: listening sockets, and pipes to the keeper."""
+
+    network: socket.socket | None
+    local: socket.socket
+    events: int
+    questions: int
+    tally: Tally
+
+
+class Worker:
+    """Number `number` of the workers, with so many threads."""
+
+    def __init__(
+        self,
+        number: int,
+        threads: int,
+        load_config: Callable[[], Config],
+        config: Config,
+        programs: str,
+        links: Links,
+    ) -> None:
+        self._number = number
+        self._threads = threads
+        self._load_config = load_config
+        self._config = config
+        self._links = links
+        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._surroundings = session.Surroundings(programs, lambda: self._config, self._read_database)
+        self._askers = threading.BoundedSemaphore(max(1, threads // 4))
+        self._ask_again_at = 0.0
+
+    def run(self, lifeline: int) -> None:
+        """Until the other end of lifeline is closed, and every session has come to its end."""
+        self._links.tally.set(self._number, tally.RUNNING, 0)
+        reloading.on_sighup(self._load_config, self._use)
+        for _ in range(self._threads):
+            self._start_thread()
+        reception = Reception(
+            self._links.network, self._links.local, self._take_network, self._take_local, self._has_room
+        )
+        reception.run(lifeline)
+        for _ in range(self._threads):
+            self._jobs.put(None)
+
+    def _use(self, config: Config) -> None:
+        self._config = config
+
+    def _start_thread(self) -> None:
+        threading.Thread(target=self._work).start()
+
+    def _work(self) -> None:
+        """One session after the other; when one fails as nobody foresaw, a new thread takes over."""
+        job = self._jobs.get()
+        while job is not None:
+            self._count(tally.RUNNING, 1)
+            is_done = False
+            try:
+                job()
+                is_done = True
+            finally:
+                self._count(tally.RUNNING, -1)
+                if not is_done:
+                    self._start_thread()
+            job = self._jobs.get()
+
+    def _count(self, what: int, number: int) -> None:
+        self._links.tally.add(self._number, what, number)
+
+    def _has_room(self) -> bool:
+        waiting = self._jobs.qsize()
+        self._links.tally.set(self._number, tally.WAITING, waiting)
+        return waiting < _MAX_WAITING
+
+    def _take_network(self, guest: Guest) -> None:
+        self._jobs.put(partial(self._fastagi, guest))
+
+    def _take_local(self, guest: Guest, message: bytes) -> None:
+        if message == handoff.STATUS:
+            with contextlib.closing(guest), contextlib.suppress(OSError):
+                guest.socket.send(json.dumps(self._links.tally.report()).encode())
+            return
+        try:
+            handed = handoff.unpack(message)
+        except ValueError:
+            logger.error("a message that is none of ours came to the socket")
+            guest.close()
+            return
+        self._jobs.put(partial(self._handed_over, guest, *handed))
+
+    def _fastagi(self, guest: Guest) -> None:
+        with contextlib.closing(guest):
+            descriptor = guest.socket.fileno()
+            report = self._session(descriptor, descriptor, bytes(guest.received), fastagi.call_of)
+        self._afterwards(report)
+
+    def _handed_over(self, guest: Guest, program: str, words: list[str], environment: bytes) -> None:
+        report = None
+        with contextlib.closing(guest), contextlib.suppress(OSError):
+            guest.socket.settimeout(_HANDSHAKE_SECONDS)
+            guest.socket.send(handoff.TAKEN)
+            if guest.socket.recv(1) != handoff.GO:
+                return  # its patience is over, and it does the work itself
+            if guest.descriptors:
+                call = session.Call(program, words)
+                reading, writing = guest.descriptors
+                report = self._session(reading, writing, environment, lambda channel: call)
+                guest.close_descriptors()  # Asterisk waits for that
+            else:
+                finish_record(*words[1:])
+                self._wake_keeper()
+            guest.socket.send(handoff.DONE)
+        if report:
+            self._afterwards(report)
+
+    def _session(
+        self, reading: int, writing: int, environment: bytes, find_call: Callable[[Channel], session.Call]
+    ) -> session.Report:
+        stream = Stream(reading, writing, environment)
+        return session.run((stream, stream), find_call, self._surroundings)
+
+    def _afterwards(self, report: session.Report) -> None:
+        """What the caller does not wait for."""
+        self._count(tally.SESSIONS, 1)
+        if report.answer.status >= _OUR_FAILURES:
+            self._count(tally.FAILED, 1)
+        log.session(report)
+        if report.answer.leg_id:
+            self._wake_keeper()
+
+    def _wake_keeper(self) -> None:
+        with contextlib.suppress(BlockingIOError):  # it has been told often enough
+            os.write(self._links.events, b"e")
+
+    def _read_database(self, config: Config) -> None:
+        """Have the keeper renew the snapshot, and wait for it for one second at most.
+
+        Only some threads may wait at once, and none just after a question without an answer: wrong keys must
+        not keep right ones waiting when the database is away.
+        """
+        if time.monotonic() < self._ask_again_at or not self._askers.acquire(blocking=False):
+            return
+        try:
+            before = _changed_at(config.snapshot_file)
+            with contextlib.suppress(BlockingIOError):
+                os.write(self._links.questions, b"?")
+            deadline = time.monotonic() + background.READ_WITHIN_SECONDS
+            while _changed_at(config.snapshot_file) == before:
+                if time.monotonic() > deadline:
+                    self._ask_again_at = time.monotonic() + snapshot.FRESH_SECONDS
+                    return
+                time.sleep(_POLL_SECONDS)
+        finally:
+            self._askers.release()
+
+
+def _changed_at(path: str) -> int:
+    try:
+        return os.stat(path).st_mtime_ns
+    except OSError:
+        return 0
