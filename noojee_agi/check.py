@@ -1,13 +1,15 @@
 """`noojee-agi check`: every stage between the dialplan and the database, with ok or what to do."""
 
+import json
 import os
 import pwd
+import socket
 import stat
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from noojee_agi import drain, spool
+from noojee_agi import drain, handoff, spool
 from noojee_agi.config import SAFE_PATH, Config
 from noojee_agi.database import settings
 from noojee_agi.database.store import Store
@@ -15,6 +17,7 @@ from noojee_agi.errors import NoojeeError
 
 _STUCK_SECONDS = 600
 _FULL_PERCENT = 0.1
+_ANSWER_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ def stages(config: Config, programs: str) -> Iterator[Stage]:
     yield _stage("apiKey", lambda: _key(config))
     yield _stage("spool", lambda: _spool(config))
     yield _stage("rejected", lambda: _rejected(config))
+    yield _stage("server", lambda: _server(config))
 
 
 def _stage(name: str, work: Callable[[], str]) -> Stage:
@@ -135,3 +139,39 @@ def _rejected(config: Config) -> str:
             " and run noojee-agi sync --retry-rejected"
         )
     return "none"
+
+
+def _server(config: Config) -> str:
+    """How `noojee-agi serve` is. It need not run: then each program does its work itself."""
+    if not os.path.exists(config.socket_path):
+        return "not running, each call starts its own program"
+    try:
+        status = _server_status(config.socket_path)
+    except (OSError, ValueError) as exc:
+        raise _Problem(
+            f"{config.socket_path} is there, but nobody answers ({exc}): start noojee-agi serve again"
+        ) from exc
+    text = (
+        f"{status['sessions']:.0f} sessions since {_moment(status['began_at'])},"
+        f" {status['running']:.0f} running, {status['waiting']:.0f} waiting, {status['failed']:.0f} failed;"
+        f" last drain {_moment(status['drained_at'])}, {status['troubles']:.0f} times the database was away"
+    )
+    if status["trouble_since"]:
+        raise _Problem(f"{text}; away since {_moment(status['trouble_since'])}: see {config.log_file}")
+    return text
+
+
+def _server_status(path: str) -> dict[str, float]:
+    with socket.socket(socket.AF_UNIX) as server:
+        server.settimeout(_ANSWER_SECONDS)
+        server.connect(path)
+        server.sendall(handoff.framed(handoff.STATUS))
+        answer = b""
+        while read := server.recv(4096):
+            answer += read
+    status: dict[str, float] = json.loads(answer)
+    return status
+
+
+def _moment(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds)) if seconds else "never"

@@ -4,7 +4,7 @@ import json
 import os
 import re
 import uuid
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from datetime import datetime, timezone
 
 from noojee_agi import wav
@@ -97,11 +97,11 @@ def ending(leg_id: str, file: str, ended_at: datetime) -> Ending:
 
 def to_json(event: Event) -> str:
     """The event as its spool file says it."""
-    content = {"event": kind(event), **asdict(event)}
+    content: dict[str, object] = {"event": kind(event), **vars(event)}
     for name, value in content.items():
         if isinstance(value, datetime):
             content[name] = value.isoformat(timespec="microseconds")
-    return json.dumps(content, indent=1, ensure_ascii=False)
+    return json.dumps(content, ensure_ascii=False)
 
 
 def leg_id(event: Event) -> str:

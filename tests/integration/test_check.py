@@ -18,7 +18,7 @@ from noojee_agi.database.store import Store
 
 STAGES = (
     *("configuration", "recordings", "state", "free space", "programs"),
-    *("database", "apiKey", "spool", "rejected"),
+    *("database", "apiKey", "spool", "rejected", "server"),
 )
 Change = Callable[[Config], Config]
 
