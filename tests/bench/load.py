@@ -1,0 +1,141 @@
+"""How many calls a second each FastAGI server takes, and how long it keeps them, side by side.
+
+python -m bench.load (in tests/) prints the table. The servers take turns, and whatever a turn has left for
+later is done before the next begins, so what disturbs the machine disturbs all alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench import servers
+from bench.callers import Callers
+from bench.servers import Server
+
+CONNECTIONS = (1, 8, 64)
+CALLS = 2000
+ROUNDS = 5
+WARM_UP_ROUNDS = 1
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One server's calls in one round, in milliseconds; cpu for one call is the server's, own_cpu ours.
+
+    backlog: from the end of the last call until all are in the database; cpu includes that work.
+    """
+
+    per_second: float
+    median: float
+    p99: float
+    longest: float
+    cpu: float
+    own_cpu: float
+    backlog: float
+    failures: Mapping[str, int]
+
+
+Turns = Mapping[tuple[int, str], Sequence[Turn]]
+
+
+def measure(
+    folder: Path, rounds: int = ROUNDS, calls: int = CALLS, connections: Sequence[int] = CONNECTIONS
+) -> Turns:
+    """Every server's turns by connections and name, after warm-up rounds that do not count."""
+    turns: dict[tuple[int, str], list[Turn]] = {}
+    with servers.all_of_them(folder) as running:
+        callers = {server.name: Callers(server.port, server.key) for server in running}
+        for at_once in connections:
+            for number in range(WARM_UP_ROUNDS + rounds):
+                for server in _order(running, number):
+                    turn = take_turn(server, callers[server.name], calls, at_once)
+                    if number >= WARM_UP_ROUNDS:
+                        turns.setdefault((at_once, server.name), []).append(turn)
+    return turns
+
+
+def take_turn(server: Server, callers: Callers, calls: int, at_once: int) -> Turn:
+    """Place the calls and wait until all that went well are in the database."""
+    stored, used = server.stored(), server.cpu_seconds()
+    outcome = callers.place(calls, at_once)
+    begun = time.perf_counter()
+    taken = len(outcome.milliseconds)
+    server.wait_until_stored(stored + taken)
+    backlog = time.perf_counter() - begun
+    used = server.cpu_seconds() - used
+    server.end_recordings()
+    milliseconds = sorted(outcome.milliseconds) or [float("nan")]
+    return Turn(
+        taken / outcome.seconds,
+        statistics.median(milliseconds),
+        milliseconds[int(len(milliseconds) * 0.99)],
+        milliseconds[-1],
+        used / calls * 1000,
+        outcome.own_cpu_seconds / calls * 1000,
+        backlog * 1000,
+        outcome.failures,
+    )
+
+
+def median(turns: Iterable[Turn], figure: Callable[[Turn], float]) -> float:
+    """Of one figure, over the rounds."""
+    return statistics.median(map(figure, turns))
+
+
+def failures(turns: Iterable[Turn]) -> Counter[str]:
+    """The reasons for which calls failed, in all rounds."""
+    return sum((Counter(turn.failures) for turn in turns), Counter[str]())
+
+
+def table(turns: Turns) -> str:
+    """The result for people."""
+    lines = [
+        f"{'at':>4}  {'':<12}{'calls':>8}{'median':>9}{'99 %':>9}{'longest':>9}{'CPU':>9}{'own CPU':>10}"
+        f"{'backlog':>9}  {'failed':>6}",
+        f"{'once':>4}  {'server':<12}{'a second':>8}{'ms':>9}{'ms':>9}{'ms':>9}{'ms/call':>9}{'ms/call':>10}"
+        f"{'ms':>9}",
+    ]
+    for (at_once, name), of_server in turns.items():
+        failed = failures(of_server)
+        lines.append(
+            f"{at_once:>4}  {name:<12}"
+            f"{median(of_server, lambda turn: turn.per_second):>8.0f}"
+            f"{median(of_server, lambda turn: turn.median):>9.2f}"
+            f"{median(of_server, lambda turn: turn.p99):>9.2f}"
+            f"{max(turn.longest for turn in of_server):>9.1f}"
+            f"{median(of_server, lambda turn: turn.cpu):>9.2f}"
+            f"{median(of_server, lambda turn: turn.own_cpu):>10.3f}"
+            f"{median(of_server, lambda turn: turn.backlog):>9.1f}"
+            f"  {failed.total():>6} {', '.join(failed)}".rstrip()
+        )
+    return "\n".join(lines)
+
+
+def _order(running: Sequence[Server], number: int) -> list[Server]:
+    """Another server begins each round, and each second round goes backwards."""
+    begin = number % len(running)
+    order = [*running[begin:], *running[:begin]]
+    return order[::-1] if number % 2 else order
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.load", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"turns of each server ({ROUNDS})")
+    parser.add_argument("--calls", type=int, default=CALLS, help=f"calls of a turn ({CALLS})")
+    parser.add_argument(
+        "--connections", type=int, nargs="+", default=CONNECTIONS, help="calls at once (1 8 64)"
+    )
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        print(table(measure(Path(folder), given.rounds, given.calls, given.connections)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+"""The FastAGI servers that are measured: the peers, and `noojee-agi serve`, each in a folder of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab import processes
+from lab.postgresql import free_port
+from lab.site import PROGRAMS, Site
+from lab.waiting import wait_until
+
+TESTS = Path(__file__).parents[1]
+PEERS = ("panoramisk", "pystrix", "pyst2")
+OURS = "noojee-agi"
+START_SECONDS = 20.0
+STOP_SECONDS = 10.0
+BACKLOG_SECONDS = 120.0
+_PEER_KEY = "a-key-of-the-peers"
+_TICKS = os.sysconf("SC_CLK_TCK")
+_CPUCLOCK_SCHED = 2  # with a process id, the clock that clock_getcpuclockid(3) would return
+# The callers run no end command. Their legs must not be taken for silent ones during somebody's later turn.
+_END_LEGS = """\
+UPDATE recording_leg SET status = 'completed', ended_at = started_at, duration_seconds = 0, bytes = 44
+WHERE status = 'recording'"""
+
+
+@dataclass(frozen=True)
+class Server:
+    """One that listens. table: has a row for each recording; spool: where they wait for that, if they do."""
+
+    name: str
+    port: int
+    key: str
+    process: int
+    database: Path
+    table: str
+    spool: Path | None = None
+
+    def stored(self) -> int:
+        """Recordings in the database."""
+        return int(self._in_database(f"SELECT count(*) FROM {self.table}")[0][0])
+
+    def wait_until_stored(self, count: int) -> None:
+        """Until so many recordings are in the database, and nothing waits for it."""
+
+        def is_done() -> bool:
+            return not self._has_backlog() and self.stored() >= count
+
+        wait_until(is_done, BACKLOG_SECONDS, f"{count} recordings of {self.name} in its database")
+
+    def end_recordings(self) -> None:
+        """As if the calls had ended, without any work for the server."""
+        if self.spool is not None:
+            self._in_database(_END_LEGS)
+
+    def cpu_seconds(self) -> float:
+        """What its processes have used until now, with their children that have ended."""
+        return sum(map(_cpu_seconds, _tree(self.process)))
+
+    def _has_backlog(self) -> bool:
+        return self.spool is not None and any(name.endswith(".json") for name in os.listdir(self.spool))
+
+    def _in_database(self, statement: str) -> list[tuple[int]]:
+        opened = sqlite3.connect(self.database, timeout=START_SECONDS)
+        with contextlib.closing(opened) as connection, connection:
+            return connection.execute(statement).fetchall()
+
+
+@contextlib.contextmanager
+def peer(name: str, folder: Path) -> Iterator[Server]:
+    """One of PEERS."""
+    recordings, database, port = folder / "recordings", folder / "peer.db", free_port()
+    recordings.mkdir(parents=True)
+    module = f"bench.peers.{name}_server"
+    command = [sys.executable, "-B", "-m", module, str(port), str(recordings), str(database), _PEER_KEY]
+    output = folder / "output"
+
+    def is_ready() -> bool:
+        return output.read_text().startswith("ready\n")
+
+    with _running(command, dict(os.environ), output, is_ready) as process:
+        yield Server(name, port, _PEER_KEY, process, database, "recording")
+
+
+@contextlib.contextmanager
+def ours(folder: Path) -> Iterator[Server]:
+    """`noojee-agi serve` on SQLite."""
+    site, port = Site(folder / "site"), free_port()
+    site.configure({"server.listen": f"127.0.0.1:{port}", "log.level": "info"})
+    site.cli("account", "add", "Fred")
+    database = site.state_directory / "noojee.db"
+
+    def is_ready() -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", port)) == 0
+
+    command = [str(PROGRAMS / "noojee-agi"), "serve"]
+    with _running(command, site.environment, folder / "output", is_ready) as process:
+        spool = site.recordings_directory / ".spool"
+        spool.mkdir(exist_ok=True)
+        yield Server(OURS, port, site.key, process, database, "recording_leg", spool)
+
+
+@contextlib.contextmanager
+def all_of_them(folder: Path) -> Iterator[list[Server]]:
+    """Every server, all at once."""
+    with contextlib.ExitStack() as stack:
+        peers = [stack.enter_context(peer(name, folder / name)) for name in PEERS]
+        yield [*peers, stack.enter_context(ours(folder / OURS))]
+
+
+@contextlib.contextmanager
+def _running(
+    command: Sequence[str], environment: Mapping[str, str], output: Path, is_ready: Callable[[], bool]
+) -> Iterator[int]:
+    with output.open("wb") as file:
+        process = subprocess.Popen(
+            [*processes.dies_with_us(), *command],
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            cwd=TESTS,
+            env={**environment},
+        )
+    try:
+        wait_until(lambda: is_ready() or process.poll() is not None, START_SECONDS, " ".join(command))
+        assert process.poll() is None, f"{' '.join(command)}: {output.read_text()}"
+        yield process.pid
+    finally:
+        processes.end(process, STOP_SECONDS)
+
+
+def _tree(process: int) -> list[int]:
+    return [process, *(each for child in processes.children(process) for each in _tree(child))]
+
+
+def _cpu_seconds(process: int) -> float:
+    """That of its threads, ended or not, and of the children that it has waited for."""
+    try:
+        own = time.clock_gettime(~process << 3 | _CPUCLOCK_SCHED)
+        words = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0  # it has just ended: its parent has the time
+    return own + sum(map(int, words[13:15])) / _TICKS  # cutime and cstime of proc(5)
