@@ -41,6 +41,7 @@ class Server:
     port: int
     key: str
     process: int
+    recordings: Path
     database: Path
     table: str
     spool: Path | None = None
@@ -57,10 +58,13 @@ class Server:
 
         wait_until(is_done, BACKLOG_SECONDS, f"{count} recordings of {self.name} in its database")
 
-    def end_recordings(self) -> None:
-        """As if the calls had ended, without any work for the server."""
+    def forget(self) -> None:
+        """End what records, and remove the files, without any work for the server: the disk is small."""
         if self.spool is not None:
             self._in_database(_END_LEGS)
+        for file in self.recordings.rglob("[0-9]*"):
+            if file.suffix in (".wav", ".json") and file.parent != self.spool:
+                file.unlink()
 
     def cpu_seconds(self) -> float:
         """What its processes have used until now, with their children that have ended."""
@@ -88,7 +92,7 @@ def peer(name: str, folder: Path) -> Iterator[Server]:
         return output.read_text().startswith("ready\n")
 
     with _running(command, dict(os.environ), output, is_ready) as process:
-        yield Server(name, port, _PEER_KEY, process, database, "recording")
+        yield Server(name, port, _PEER_KEY, process, recordings, database, "recording")
 
 
 @contextlib.contextmanager
@@ -105,9 +109,10 @@ def ours(folder: Path) -> Iterator[Server]:
 
     command = [str(PROGRAMS / "noojee-agi"), "serve"]
     with _running(command, site.environment, folder / "output", is_ready) as process:
-        spool = site.recordings_directory / ".spool"
+        recordings = site.recordings_directory
+        spool = recordings / ".spool"
         spool.mkdir(exist_ok=True)
-        yield Server(OURS, port, site.key, process, database, "recording_leg", spool)
+        yield Server(OURS, port, site.key, process, recordings, database, "recording_leg", spool)
 
 
 @contextlib.contextmanager
