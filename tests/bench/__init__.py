@@ -1,1 +1,1 @@
-"""How long a caller waits in AGI(): the program against its alternatives, on one real Asterisk."""
+"""How long a caller waits, and how many calls a server takes: the program against its alternatives."""
