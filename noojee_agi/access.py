@@ -36,8 +36,9 @@ def require_key(key: str, knowledge: Knowledge) -> None:
     if not key:
         raise KeyRefused("the channel variable apiKey is missing or empty: set it, or a global apiKey")
     snapshot = knowledge.current()
-    if snapshot is None or not matches(key, snapshot.key_digest):
-        snapshot = knowledge.renewed()
+    if snapshot is not None and matches(key, snapshot.key_digest):
+        return
+    snapshot = knowledge.renewed()
     if snapshot is None:
         raise KeyRefused("apiKey cannot be checked, the database does not answer: run noojee-agi check")
     if not snapshot.key_digest:

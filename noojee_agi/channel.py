@@ -28,9 +28,13 @@ _PLAIN_VALUE = re.compile(r"[A-Za-z0-9 ._/:@+=~-]*")  # nothing that app.c __ast
 
 
 class Channel:
-    """The channel of this AGI session. Every method raises CallGone once nobody answers any more."""
+    """The channel of this AGI session. Every method raises CallGone once nobody answers any more.
 
-    def __init__(self, reader: io.TextIOBase, writer: io.TextIOBase) -> None:
+    host: where its Asterisk runs; empty when that is this machine.
+    """
+
+    def __init__(self, reader: io.TextIOBase, writer: io.TextIOBase, host: str = "") -> None:
+        self.host = host
         self._agi = _Agi(reader, writer)
         self.environment = self._agi.env
         self.name = self._property("agi_channel")
@@ -55,6 +59,11 @@ class Channel:
         if len(values) != len(names) + 1:  # longer than Asterisk's buffer
             return {name: self.get(name) for name in names}
         return dict(zip(names, values[:-1], strict=True))
+
+    def sees_file(self, path: str) -> bool:
+        """Whether Asterisk sees this file of ours, where it runs (func_env.c, STAT)."""
+        mark = os.urandom(8).hex()
+        return self._agi.value_of(f"${{STAT(e,{path})}}{mark}", mark) == f"1{mark}"
 
     def set(self, name: str, value: str) -> None:
         """Set a variable; control characters in value become blanks."""

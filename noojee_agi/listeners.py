@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import struct
 
 from noojee_agi.config import Config
 from noojee_agi.errors import ConfigurationError
+from noojee_agi.stream import SESSION_SECONDS
 
 _BACKLOG = 1024  # connections that wait in the kernel's queue
 
@@ -79,6 +81,8 @@ def _listen_to_network(address: str) -> socket.socket:
         listener.bind(found[4])
     except (OSError, OverflowError) as exc:
         raise ConfigurationError(f"[server] listen = {address}: {exc}") from exc
+    for limit in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):  # its connections inherit them
+        listener.setsockopt(socket.SOL_SOCKET, limit, struct.pack("ll", int(SESSION_SECONDS), 0))
     listener.listen(_BACKLOG)
     listener.setblocking(False)
     return listener

@@ -110,35 +110,48 @@ class Reception:
                     return
                 self._greet(connection, self._readers[listener])
 
-    def _greet(self, connection: socket.socket, read: Callable[[Guest], None]) -> None:
-        connection.setblocking(False)
+    def _greet(self, connection: socket.socket, read: Callable[[Guest], bool]) -> None:
         guest = Guest(connection, time.monotonic() + BEGIN_SECONDS)
         if read == self._read_message and not _is_ours(connection):
             guest.close()
             return
+        if read(guest):
+            return  # most say all of it at once
         self._guests.add(guest)
-        self._selector.register(connection, selectors.EVENT_READ, partial(read, guest))
-        read(guest)
+        self._selector.register(connection, selectors.EVENT_READ, partial(self._read_on, guest, read))
 
-    def _read_environment(self, guest: Guest) -> None:
-        """Of a FastAGI session: up to the blank line."""
-        if self._receive(guest) and any(end in guest.received for end in (b"\n\n", b"\n\r\n")):
-            self._part(guest)
+    def _read_on(self, guest: Guest, read: Callable[[Guest], bool]) -> None:
+        if read(guest):
+            self._guests.discard(guest)
+            self._selector.unregister(guest.socket)
+
+    def _read_environment(self, guest: Guest) -> bool:
+        """Of a FastAGI session: up to the blank line. Whether there is nothing more to be read."""
+        is_there = self._receive(guest)
+        if is_there and (b"\n\n" in guest.received or b"\n\r\n" in guest.received):
             self._take_network(guest)
+            return True
+        return is_there is None
 
-    def _read_message(self, guest: Guest) -> None:
-        """Of our own programs: see handoff."""
-        if not self._receive(guest) or len(guest.received) < LENGTH_BYTES:
-            return
-        end = LENGTH_BYTES + int.from_bytes(guest.received[:LENGTH_BYTES], "big")
-        if len(guest.received) >= end:
-            self._part(guest)
-            self._take_local(guest, bytes(guest.received[LENGTH_BYTES:end]))
+    def _read_message(self, guest: Guest) -> bool:
+        """Of our own programs: see handoff. Whether there is nothing more to be read."""
+        is_there = self._receive(guest)
+        if is_there and len(guest.received) >= LENGTH_BYTES:
+            end = LENGTH_BYTES + int.from_bytes(guest.received[:LENGTH_BYTES], "big")
+            if len(guest.received) >= end:
+                self._take_local(guest, bytes(guest.received[LENGTH_BYTES:end]))
+                return True
+        return is_there is None
 
-    def _receive(self, guest: Guest) -> bool:
-        """Whether there is something new; a guest that has ended, or says too much, is sent away."""
+    def _receive(self, guest: Guest) -> bool | None:
+        """Whether there is something new; None when the guest has ended, or said too much: it is gone."""
         try:
-            data, descriptors, _, _ = socket.recv_fds(guest.socket, _MAX_BEGIN, _MAX_DESCRIPTORS)
+            if guest.socket.family == socket.AF_UNIX:
+                data, descriptors, _, _ = socket.recv_fds(
+                    guest.socket, _MAX_BEGIN, _MAX_DESCRIPTORS, socket.MSG_DONTWAIT
+                )
+            else:
+                data, descriptors = guest.socket.recv(_MAX_BEGIN, socket.MSG_DONTWAIT), []
         except BlockingIOError:
             return False
         except OSError:
@@ -146,19 +159,15 @@ class Reception:
         guest.descriptors += descriptors
         guest.received += data
         if not data or len(guest.received) > _MAX_BEGIN or len(guest.descriptors) > _MAX_DESCRIPTORS:
-            self._part(guest)
             guest.close()
-            return False
+            return None
         return True
-
-    def _part(self, guest: Guest) -> None:
-        self._guests.discard(guest)
-        self._selector.unregister(guest.socket)
 
     def _send_away_the_slow(self) -> None:
         now = time.monotonic()
         for guest in [guest for guest in self._guests if guest.deadline < now]:
-            self._part(guest)
+            self._guests.discard(guest)
+            self._selector.unregister(guest.socket)
             guest.close()
 
 

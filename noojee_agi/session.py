@@ -5,13 +5,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from noojee_agi import arguments, variables
+from noojee_agi import arguments, snapshot, variables
 from noojee_agi.actions.start_record import start_record
 from noojee_agi.answer import Answer
 from noojee_agi.channel import Channel
 from noojee_agi.config import Config
 from noojee_agi.errors import CallGone, NoojeeError
-from noojee_agi.snapshot import Knowledge
+from noojee_agi.snapshot import Knowledge, Snapshot
 
 _MESSAGE_LIMIT = 400  # characters, so that the line stays below Asterisk's limit in any language
 
@@ -34,6 +34,7 @@ class Surroundings:
     programs: str
     load_config: Callable[[], Config]
     read_database: Callable[[Config], None]
+    load_snapshot: Callable[[str], Snapshot | None] = snapshot.load
 
 
 @dataclass(frozen=True)
@@ -53,22 +54,25 @@ def run(
     find_call: Callable[[Channel], Call],
     surroundings: Surroundings,
     is_continued: bool = False,
+    host: str = "",
 ) -> Report:
     """Run one program for one call. Raises nothing: no failure of ours may end or disturb the call.
 
-    is_continued: somebody has begun this session, and died in the middle of it.
+    is_continued: somebody has begun this session, and died in the middle of it. host: as Channel has it.
     """
     begun = time.monotonic()
     channel, config, failure, program = None, None, None, "-"
     try:
-        channel = Channel(*streams)
+        channel = Channel(*streams, host)
         if is_continued:
             channel.pass_over_old_replies()
         call = find_call(channel)
         program = call.program
         config = known = surroundings.load_config()
         request = arguments.parse(call.words, call.pairs)
-        knowledge = Knowledge(config.snapshot_file, lambda: surroundings.read_database(known))
+        knowledge = Knowledge(
+            config.snapshot_file, lambda: surroundings.read_database(known), surroundings.load_snapshot
+        )
         answer = ACTIONS[program](request, channel, config, surroundings.programs, knowledge)
     except NoojeeError as exc:
         answer = Answer(exc.status, str(exc))

@@ -1,6 +1,7 @@
 """The little that the call path must know of the database, in one local file."""
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -36,6 +37,23 @@ def load(path: str) -> Snapshot | None:
         return None
 
 
+class Cached:
+    """load(), for a process that lives long: reads the file when it has changed."""
+
+    def __init__(self) -> None:
+        self._known: tuple[object, Snapshot | None] = (None, None)
+
+    def __call__(self, path: str) -> Snapshot | None:
+        try:
+            there = os.stat(path)
+        except OSError:
+            return None
+        state = (path, there.st_ino, there.st_mtime_ns)
+        if self._known[0] != state:
+            self._known = (state, load(path))
+        return self._known[1]
+
+
 def save(path: str, snapshot: Snapshot) -> None:
     """Write what was read of the database, unless somebody has read it later. Raises OSError.
 
@@ -58,10 +76,16 @@ class Knowledge:
     read_database: has the database read and the file written anew; returns within a second, done or not.
     """
 
-    def __init__(self, path: str, read_database: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        path: str,
+        read_database: Callable[[], None],
+        load_snapshot: Callable[[str], Snapshot | None] = load,
+    ) -> None:
         self._path = path
         self._read_database = read_database
-        self._snapshot = load(path)
+        self._load = load_snapshot
+        self._snapshot = load_snapshot(path)
 
     def current(self) -> Snapshot | None:
         """What is known without asking anybody; None when there is no snapshot yet."""
@@ -71,5 +95,5 @@ class Knowledge:
         """What the database says, or, when it does not answer, still what is known."""
         if self._snapshot is None or not self._snapshot.is_fresh(recording.now()):
             self._read_database()
-            self._snapshot = load(self._path) or self._snapshot
+            self._snapshot = self._load(self._path) or self._snapshot
         return self._snapshot

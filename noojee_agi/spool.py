@@ -30,10 +30,13 @@ def put(directory: str, event: recording.Event) -> str:
 
     Raises OSError.
     """
-    make_folder(directory)
     name = f"{time.time_ns():020d}-{recording.kind(event)}-{recording.leg_id(event)}{_SUFFIX}"
     path = os.path.join(directory, name)
-    write(path, recording.to_json(event))
+    try:
+        write(path, recording.to_json(event))
+    except FileNotFoundError:
+        make_folder(directory)
+        write(path, recording.to_json(event))
     return path
 
 
@@ -45,8 +48,10 @@ def write(path: str, text: str) -> None:
     temporary = f"{path}.{os.getpid()}{_HALF_WRITTEN}"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
     try:
-        with open(descriptor, "w", encoding="utf-8", errors="replace") as file:
-            file.write(text)
+        with open(descriptor, "wb", buffering=0) as file:
+            rest = text.encode("utf-8", "replace")
+            while rest:
+                rest = rest[file.write(rest) :]
         os.rename(temporary, path)
     except OSError:
         with contextlib.suppress(OSError):

@@ -5,6 +5,7 @@ API_KEY = "apiKey"  # set by the dialplan, on the channel or as a global
 # Set by Asterisk.
 LINKEDID = "CHANNEL(linkedid)"
 MEMBERINTERFACE = "MEMBERINTERFACE"  # by Queue() with setinterfacevar=yes
+SYSTEMNAME = "SYSTEMNAME"  # of asterisk.conf
 BRIDGEPEER = "BRIDGEPEER"
 DIALEDPEERNAME = "DIALEDPEERNAME"
 MIXMONITOR_FILENAME = "MIXMONITOR_FILENAME"

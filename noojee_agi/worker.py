@@ -16,7 +16,6 @@ from queue import SimpleQueue
 
 from noojee_agi import background, fastagi, handoff, log, reloading, session, snapshot, tally
 from noojee_agi.actions.finish_record import finish_record
-from noojee_agi.channel import Channel
 from noojee_agi.config import Config
 from noojee_agi.reception import Guest, Reception
 from noojee_agi.stream import Stream
@@ -59,9 +58,12 @@ class Worker:
         self._config = config
         self._links = links
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self._surroundings = session.Surroundings(programs, lambda: self._config, self._read_database)
+        self._surroundings = session.Surroundings(
+            programs, lambda: self._config, self._read_database, snapshot.Cached()
+        )
         self._askers = threading.BoundedSemaphore(max(1, threads // 4))
         self._ask_again_at = 0.0
+        self._alive: list[threading.Thread] = []
 
     def run(self, lifeline: int) -> None:
         """Until the other end of lifeline is closed, and every session has come to its end."""
@@ -75,12 +77,16 @@ class Worker:
         reception.run(lifeline)
         for _ in range(self._threads):
             self._jobs.put(None)
+        while self._alive:
+            self._alive.pop().join()
 
     def _use(self, config: Config) -> None:
         self._config = config
 
     def _start_thread(self) -> None:
-        threading.Thread(target=self._work).start()
+        thread = threading.Thread(target=self._work)
+        self._alive.append(thread)
+        thread.start()
 
     def _work(self) -> None:
         """One session after the other; when one fails as nobody foresaw, a new thread takes over."""
@@ -124,7 +130,9 @@ class Worker:
     def _fastagi(self, guest: Guest) -> None:
         with contextlib.closing(guest):
             descriptor = guest.socket.fileno()
-            report = self._session(descriptor, descriptor, bytes(guest.received), fastagi.call_of)
+            stream = Stream(descriptor, descriptor, bytes(guest.received), is_timed=True)
+            host = _other_host(guest.socket)
+            report = session.run((stream, stream), fastagi.call_of, self._surroundings, host=host)
         self._afterwards(report)
 
     def _handed_over(self, guest: Guest, program: str, words: list[str], environment: bytes) -> None:
@@ -137,7 +145,8 @@ class Worker:
             if guest.descriptors:
                 call = session.Call(program, words)
                 reading, writing = guest.descriptors
-                report = self._session(reading, writing, environment, lambda channel: call)
+                stream = Stream(reading, writing, environment)
+                report = session.run((stream, stream), lambda channel: call, self._surroundings)
                 guest.close_descriptors()  # Asterisk waits for that
             else:
                 finish_record(*words[1:])
@@ -145,12 +154,6 @@ class Worker:
             guest.socket.send(handoff.DONE)
         if report:
             self._afterwards(report)
-
-    def _session(
-        self, reading: int, writing: int, environment: bytes, find_call: Callable[[Channel], session.Call]
-    ) -> session.Report:
-        stream = Stream(reading, writing, environment)
-        return session.run((stream, stream), find_call, self._surroundings)
 
     def _afterwards(self, report: session.Report) -> None:
         """What the caller does not wait for."""
@@ -192,3 +195,12 @@ def _changed_at(path: str) -> int:
         return os.stat(path).st_mtime_ns
     except OSError:
         return 0
+
+
+def _other_host(connection: socket.socket) -> str:
+    """The address of the Asterisk at the other end; empty when it is on this machine, or gone already."""
+    try:
+        host = str(connection.getpeername()[0])
+    except OSError:
+        return ""
+    return "" if host == connection.getsockname()[0] else host

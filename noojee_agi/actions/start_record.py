@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from noojee_agi import access, arguments, extensions, recording, spool, variables
 from noojee_agi.answer import Answer
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 FILE_SEEN_WITHIN_SECONDS = 3.0
 _FINISH_PROGRAM = "finish_record.py"
 _READ = (
-    *(variables.API_KEY, variables.LINKEDID, variables.MIXMONITOR_ID),
+    *(variables.API_KEY, variables.LINKEDID, variables.MIXMONITOR_ID, variables.SYSTEMNAME),
     *(variables.MEMBERINTERFACE, variables.BRIDGEPEER, variables.DIALEDPEERNAME),
 )
 
@@ -42,16 +42,15 @@ def start_record(
     agent_known = _check_agent(request.agent_login_name, config, knowledge)
     _check_free_space(config)
     _check_finish_program(programs)
-    call_uniqueid = values[variables.LINKEDID] or channel.uniqueid
-    leg = _new_leg(request, channel, config, call_uniqueid, asked, on_call, agent_known)
+    leg = _new_leg(request, channel, config, values, asked, on_call, agent_known)
     replaced = recording.mixmonitor_id(values[variables.MIXMONITOR_ID])
 
     _write_ahead(leg, config)
     try:
         channel.mixmonitor(_asterisk_name(leg, config), _options(config), _end_command(leg, config, programs))
-        _see(leg.file)
+        _see(leg.file, channel)
     except CallGone:
-        return _hung_up(leg, config)
+        return _hung_up(leg, channel, config)
     except NoojeeError as exc:
         _undo(leg, channel, config, replaced)
         return Answer(exc.status, str(exc), leg.id)
@@ -130,7 +129,7 @@ def _new_leg(
     request: Request,
     channel: Channel,
     config: Config,
-    call_uniqueid: str,
+    values: Mapping[str, str],
     asked: str,
     on_call: tuple[str, ...],
     agent_known: bool | None,
@@ -138,8 +137,8 @@ def _new_leg(
     leg_id, started_at = recording.new_id(), recording.now()
     return Leg(
         id=leg_id,
-        server=config.server_name,
-        call_uniqueid=call_uniqueid,
+        server=_server(channel, values[variables.SYSTEMNAME], config),
+        call_uniqueid=values[variables.LINKEDID] or channel.uniqueid,
         uniqueid=channel.uniqueid,
         channel=channel.name,
         extension=asked,
@@ -157,16 +156,27 @@ def _new_leg(
     )
 
 
+def _server(channel: Channel, system_name: str, config: Config) -> str:
+    """Whose call it is: an Asterisk elsewhere closes its legs itself, since only it sees its files."""
+    return (system_name or channel.host)[:255] if channel.host else config.server_name
+
+
 def _write_ahead(leg: Leg, config: Config) -> None:
     """Make the leg's folder and spool its start: from here on it cannot be forgotten."""
     try:
-        folder = config.recordings_directory
-        for name in os.path.dirname(leg.file)[len(folder) :].strip("/").split("/"):
-            folder = os.path.join(folder, name)
-            spool.make_folder(folder)
+        folder = os.path.dirname(leg.file)
+        if not os.path.isdir(folder):
+            _make_folders(config.recordings_directory, folder)
     except OSError as exc:
         raise _unusable(config.recordings_directory, exc) from exc
     _spool(leg, config)
+
+
+def _make_folders(directory: str, folder: str) -> None:
+    """Make each folder between the two, and the last one."""
+    for name in folder[len(directory) :].strip("/").split("/"):
+        directory = os.path.join(directory, name)
+        spool.make_folder(directory)
 
 
 def _spool(event: recording.Event, config: Config) -> None:
@@ -199,19 +209,19 @@ def _end_command(leg: Leg, config: Config, programs: str) -> str:
     return f"{programs}/{_FINISH_PROGRAM} {config.path or '-'} {leg.id} {leg.file}"
 
 
-def _see(file: str) -> None:
+def _see(file: str, channel: Channel) -> None:
     """Wait for the file, MixMonitor's only proof. It opens it at once, in a thread of its own."""
-    if not _appears(file):
+    if not _appears(file, channel.sees_file if channel.host else os.path.exists):
         raise NotStarted(
             f"Asterisk did not create {file} within {FILE_SEEN_WITHIN_SECONDS:g} s:"
             " look for app_mixmonitor and file.c in its log; [recordings] format must be one it knows"
         )
 
 
-def _appears(file: str) -> bool:
+def _appears(file: str, is_there: Callable[[str], bool] = os.path.exists) -> bool:
     deadline = time.monotonic() + FILE_SEEN_WITHIN_SECONDS
     pause = 0.0005
-    while not os.path.exists(file):
+    while not is_there(file):
         if time.monotonic() > deadline:
             return False
         time.sleep(pause)
@@ -229,8 +239,12 @@ def _undo(leg: Leg, channel: Channel, config: Config, replaced: str) -> None:
     _spool(Ending(leg.id, "failed", recording.now()), config)
 
 
-def _hung_up(leg: Leg, config: Config) -> Answer:
+def _hung_up(leg: Leg, channel: Channel, config: Config) -> Answer:
     """When there is a file, finish_record.py will close the leg, else we do."""
+    if channel.host:
+        return Answer(
+            NotStarted.status, f"the caller hung up: noojee-agi sync on {leg.server} finds out", leg.id
+        )
     if _appears(leg.file):
         return Answer(200, "OK, but the caller hung up at once", leg.id, leg.file)
     _spool(Ending(leg.id, "failed", recording.now()), config)
