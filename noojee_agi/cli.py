@@ -407,9 +407,7 @@ def _progress(label: str, length: int) -> Iterator[Callable[[int], None]]:
 @click.pass_obj
 def serve(known: Config) -> None:
     """Serve AGI programs and FastAGI until SIGTERM; SIGHUP reads the configuration anew."""
-    server = Server(lambda: config.load(known.path), install.programs_folder())
-    click.echo(f"serves {server.names}")
-    server.run()
+    Server(lambda: config.load(known.path), install.programs_folder()).run(click.echo)
 
 
 @cli.command("install-agi")

@@ -15,6 +15,7 @@ from noojee_agi import places
 
 PATIENCE_SECONDS = 0.04  # for a server that is there; then the call goes the plain way
 _SESSION_SECONDS = 60.0  # longer than any session of the server's takes
+FINISH = "finish_record"
 STATUS = b"status"  # the message that asks the server how it is
 LENGTH_BYTES = 4
 TAKEN, GO, DONE = b"T", b"G", b"D"
@@ -42,7 +43,7 @@ def run_agi(program: str) -> None:
 def run_finish() -> None:
     """MixMonitor's end command: finish_record.py <configuration or -> <leg id> <file>."""
     server = _connect(places.socket("" if sys.argv[1] == "-" else sys.argv[1]))
-    if server and _hand_over(server, "finish_record", b"", b"")[1]:
+    if server and _hand_over(server, FINISH, b"", b"")[1]:
         os._exit(0)
     from noojee_agi import script
 
@@ -57,6 +58,8 @@ def pack(program: str, words: list[bytes], environment: bytes) -> bytes:
 def unpack(body: bytes) -> "tuple[str, list[str], bytes]":
     """Program, words and environment of such a message. Raises ValueError when it is none."""
     program, count, rest = body.split(b"\0", 2)
+    if not 0 < len(count) <= 3:
+        raise ValueError("no number of words")
     *words, environment = rest.split(b"\0", int(count))
     if len(words) != int(count):
         raise ValueError("fewer words than announced")

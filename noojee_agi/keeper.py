@@ -6,9 +6,10 @@ import contextlib
 import logging
 import os
 import select
+import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from noojee_agi import drain, reloading, spool
 from noojee_agi.config import Config
@@ -29,21 +30,31 @@ class Keeper:
     """events: a pipe in which each byte tells of new events; questions: one that asks for the snapshot."""
 
     def __init__(
-        self, load_config: Callable[[], Config], config: Config, events: int, questions: int, tally: Tally
+        self,
+        load_config: Callable[[], Config],
+        config: Config,
+        events: int,
+        questions: int,
+        tally: Tally,
+        listeners: Sequence[socket.socket],
     ) -> None:
         self._load_config = load_config
         self._config = config
         self._events = events
         self._questions = questions
         self._tally = tally
-        self._store: Store | None = None
+        self._listeners = listeners
+        self._store = Store(config.database_url)
+        self._opened_with: Config | None = None
         self._silent_legs_at = 0.0
         self._settled: set[str] = set()
 
     def run(self, lifeline: int) -> None:
         """Until the other end of lifeline is closed; then once more, for what came last."""
         os.nice(_NICENESS)
-        reloading.on_sighup(self._load_config, self._use)
+        for listener in self._listeners:
+            listener.close()  # a port that nobody answers at would keep calls waiting
+        reloading.on_sighup(self._load_config, self.use)
         threading.Thread(target=self._keep_snapshot, args=(lifeline,), daemon=True).start()
         while True:
             is_open = _wait(self._events, lifeline, _LOOK_SECONDS)
@@ -54,33 +65,33 @@ class Keeper:
             if not is_open:
                 return
 
-    def _use(self, config: Config) -> None:
-        self._config, self._store = config, None
+    def use(self, config: Config) -> None:
+        """From the next drain on."""
+        self._config = config
 
     def _drain(self) -> None:
+        config = self._config
         try:
-            self._store = self._store or drain.open_database(self._config)
-            drain.run(self._store, self._config.spool_directory)
-            self._close_silent_legs(self._store)
+            if self._opened_with is not config:
+                self._store, self._opened_with = drain.open_database(config), config
+            drain.run(self._store, config.spool_directory)
+            if time.monotonic() > self._silent_legs_at:
+                drain.close_silent_legs(self._store, config.server_name, config.spool_directory)
+                self._silent_legs_at = time.monotonic() + _SILENT_LEGS_SECONDS
         except (NoojeeError, OSError) as exc:
-            self._store = None
-            self._settle()
+            self._opened_with = None
+            self._settle(config)
             if self._tally.in_trouble():
-                waiting = len(spool.waiting(self._config.spool_directory))
+                waiting = len(spool.waiting(config.spool_directory))
                 logger.error("%d events wait in the spool, tried again each 5 s: %s", waiting, exc)
         else:
             self._tally.drained()
             self._settled.clear()
 
-    def _close_silent_legs(self, store: Store) -> None:
-        if time.monotonic() > self._silent_legs_at:
-            drain.close_silent_legs(store, self._config.server_name, self._config.spool_directory)
-            self._silent_legs_at = time.monotonic() + _SILENT_LEGS_SECONDS
-
-    def _settle(self) -> None:
+    def _settle(self, config: Config) -> None:
         """What must wait shall outlive a power cut."""
         with contextlib.suppress(OSError):
-            for path in set(spool.waiting(self._config.spool_directory)) - self._settled:
+            for path in set(spool.waiting(config.spool_directory)) - self._settled:
                 spool.settle(path)
                 self._settled.add(path)
 
@@ -89,7 +100,8 @@ class Keeper:
         while _wait(self._questions, lifeline, _SNAPSHOT_SECONDS):
             _empty(self._questions)
             try:
-                drain.renew_snapshot(drain.open_database(self._config), self._config.snapshot_file)
+                config = self._config
+                drain.renew_snapshot(drain.open_database(config), config.snapshot_file)
             except (NoojeeError, OSError) as exc:
                 logger.debug("the snapshot cannot be renewed: %s", exc)
 

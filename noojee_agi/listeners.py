@@ -9,7 +9,7 @@ import struct
 
 from noojee_agi.config import Config
 from noojee_agi.errors import ConfigurationError
-from noojee_agi.stream import SESSION_SECONDS
+from noojee_agi.stream import REPLY_SECONDS
 
 _BACKLOG = 1024  # connections that wait in the kernel's queue
 
@@ -20,7 +20,7 @@ class Listeners:
     def __init__(self, config: Config) -> None:
         self._wanted = (config.server_listen, config.socket_path)
         self.local = _listen_locally(config.socket_path)
-        self.network = None
+        self.network: socket.socket | None = None
         try:
             if config.server_listen:
                 self.network = _listen_to_network(config.server_listen)
@@ -37,16 +37,16 @@ class Listeners:
         host, port = self.network.getsockname()[:2]
         return f"agi://{f'[{host}]' if ':' in host else host}:{port} and {local}"
 
-    def fit(self, config: Config) -> bool:
-        return self._wanted == (config.server_listen, config.socket_path)
+    @property
+    def all(self) -> list[socket.socket]:
+        return [self.local, self.network] if self.network else [self.local]
 
     def close(self) -> None:
         """Nobody finds us any more; whoever has connected is still served."""
         with contextlib.suppress(OSError):
             os.unlink(self._wanted[1])
-        self.local.close()
-        if self.network:
-            self.network.close()
+        for listener in self.all:
+            listener.close()
 
 
 def _listen_locally(path: str) -> socket.socket:
@@ -82,7 +82,7 @@ def _listen_to_network(address: str) -> socket.socket:
     except (OSError, OverflowError) as exc:
         raise ConfigurationError(f"[server] listen = {address}: {exc}") from exc
     for limit in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):  # its connections inherit them
-        listener.setsockopt(socket.SOL_SOCKET, limit, struct.pack("ll", int(SESSION_SECONDS), 0))
+        listener.setsockopt(socket.SOL_SOCKET, limit, struct.pack("ll", int(REPLY_SECONDS), 0))
     listener.listen(_BACKLOG)
     listener.setblocking(False)
     return listener

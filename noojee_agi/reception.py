@@ -77,7 +77,7 @@ class Reception:
             for key, _ in self._selector.select(_PAUSE_SECONDS if self._must_look_again() else None):
                 if key.fd == lifeline:
                     is_open = False
-                    self._selector.unregister(lifeline)
+                    self._close(lifeline)
                 else:
                     key.data()
             self._send_away_the_slow()
@@ -90,6 +90,15 @@ class Reception:
             for listener in self._readers:
                 self._selector.unregister(listener)
         self._is_listening = wanted
+
+    def _close(self, lifeline: int) -> None:
+        """Take in those who wait there, and nobody else; another process may listen on."""
+        self._selector.unregister(lifeline)
+        for listener in self._readers:
+            self._accept(listener)
+        self._listen(False)
+        for listener in self._readers:
+            listener.close()
 
     def _must_look_again(self) -> bool:
         return bool(self._guests) or not self._is_listening
@@ -147,9 +156,10 @@ class Reception:
         """Whether there is something new; None when the guest has ended, or said too much: it is gone."""
         try:
             if guest.socket.family == socket.AF_UNIX:
-                data, descriptors, _, _ = socket.recv_fds(
+                data, descriptors, flags, _ = socket.recv_fds(
                     guest.socket, _MAX_BEGIN, _MAX_DESCRIPTORS, socket.MSG_DONTWAIT
                 )
+                data = b"" if flags & socket.MSG_CTRUNC else data  # we have no descriptor left for those
             else:
                 data, descriptors = guest.socket.recv(_MAX_BEGIN, socket.MSG_DONTWAIT), []
         except BlockingIOError:

@@ -14,8 +14,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Callable
 
 from noojee_agi import log
 from noojee_agi.config import Config
@@ -36,7 +35,9 @@ _LAST_DRAIN_SECONDS = 20.0
 _SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD}
 _OPEN_FILES = 8192
 
-Work = Callable[[], None]
+_FIXED = ("server_listen", "socket_path", "server_threads")
+
+Process = Worker | Keeper
 
 
 class Server:
@@ -44,27 +45,24 @@ class Server:
 
     def __init__(self, load_config: Callable[[], Config], programs: str) -> None:
         """Raises ConfigurationError and OSError when it cannot begin."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # and in each child: only we act on them
         self._load_config = load_config
         self._config = load_config()
         self._listeners = Listeners(self._config)
-        self._children: dict[int, Work] = {}
-        self._lifelines: list[int] = []
+        self._children: dict[int, Process] = {}
+        self._lifelines: dict[type[Process], tuple[int, int]] = {Worker: os.pipe(), Keeper: os.pipe()}
         _allow_open_files()
         log.to_file(self._config)
         self._make_processes(programs)
 
-    @property
-    def names(self) -> str:
-        """What is served, and where."""
-        return f"{self._listeners.names}: {', '.join(ACTIONS)}"
-
-    def run(self) -> None:
-        """Serve until SIGTERM or SIGINT; SIGHUP reads the configuration anew."""
-        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    def run(self, say: Callable[[str], None]) -> None:
+        """Serve until SIGTERM or SIGINT; SIGHUP reads the configuration anew. say is told what is served."""
         gc.freeze()  # what the processes have in common stays in common memory
-        for work in (self._keep, *self._workers):
-            self._start(work)
-        logger.info("serves %s", self.names)
+        for process in self._processes:
+            self._start(process)
+        served = f"serves {self._listeners.names}: {', '.join(ACTIONS)}"
+        logger.info(served)
+        say(served)
         while (received := signal.sigwait(_SIGNALS)) not in (signal.SIGTERM, signal.SIGINT):
             if received == signal.SIGHUP:
                 self._reload()
@@ -73,30 +71,30 @@ class Server:
         self._end()
 
     def _make_processes(self, programs: str) -> None:
-        config = self._config
+        config, listeners = self._config, self._listeners
         count = min(_MAX_WORKERS, len(os.sched_getaffinity(0)), config.server_threads)
         numbers = Tally(count)
         (events, tell), (questions, ask) = _pipe(), _pipe()
-        (for_sessions, sessions), (for_database, database) = os.pipe(), os.pipe()
-        self._lifelines = [sessions, database]
-        keeper = Keeper(self._load_config, config, events, questions, numbers)
-        self._keep = partial(keeper.run, for_database)
-        links = Links(self._listeners.network, self._listeners.local, tell, ask, numbers)
+        self._keeper = Keeper(self._load_config, config, events, questions, numbers, listeners.all)
+        links = Links(listeners.network, listeners.local, tell, ask, numbers)
         self._workers = []
         for number in range(count):
             threads = config.server_threads // count + (number < config.server_threads % count)
-            worker = Worker(number, threads, self._load_config, config, programs, links)
-            self._workers.append(partial(worker.run, for_sessions))
+            self._workers.append(Worker(number, threads, self._load_config, config, programs, links))
 
-    def _start(self, work: Work) -> None:
+    @property
+    def _processes(self) -> list[Process]:
+        return [self._keeper, *self._workers]
+
+    def _start(self, process: Process) -> None:
         child = os.fork()
         if child:
-            self._children[child] = work
+            self._children[child] = process
             return
         try:
-            for lifeline in self._lifelines:
-                os.close(lifeline)
-            work()
+            for _, ours in self._lifelines.values():
+                os.close(ours)
+            process.run(self._lifelines[type(process)][0])
         finally:
             failure = sys.exc_info()
             if failure[0]:
@@ -104,12 +102,12 @@ class Server:
             os._exit(1 if failure[0] else 0)
 
     def _replace_the_dead(self) -> None:
-        for work in self._buried():
+        for process in self._buried():
             logger.error("a process of the server has died: started again")
             time.sleep(_RESTART_SECONDS)
-            self._start(work)
+            self._start(process)
 
-    def _buried(self) -> list[Work]:
+    def _buried(self) -> list[Process]:
         dead = [child for child in self._children if os.waitpid(child, os.WNOHANG)[0]]
         return [self._children.pop(child) for child in dead]
 
@@ -119,10 +117,11 @@ class Server:
         except NoojeeError as exc:
             logger.error("SIGHUP: the configuration stays as it was: %s", exc)
             return
-        for name in ("server_listen", "socket_path", "server_threads"):
-            if getattr(config, name) != getattr(self._config, name):
-                logger.warning("[server] listen, socket and threads change with a restart only")
+        if any(getattr(config, name) != getattr(self._config, name) for name in _FIXED):
+            logger.warning("[server] listen, socket and threads change with a restart only")
         log.to_file(config)
+        for process in self._processes:
+            process.use(config)  # for one that must be started again
         for child in self._children:
             os.kill(child, signal.SIGHUP)
         logger.info("SIGHUP: the configuration was read anew")
@@ -130,24 +129,20 @@ class Server:
     def _end(self) -> None:
         """First the sessions, then the last drain."""
         self._listeners.close()
-        for lifeline, seconds, works in (
-            (self._lifelines[0], _FINISH_SECONDS, self._workers),
-            (self._lifelines[1], _LAST_DRAIN_SECONDS, [self._keep]),
-        ):
-            os.close(lifeline)
-            self._bury(works, seconds)
+        for kind, seconds in ((Worker, _FINISH_SECONDS), (Keeper, _LAST_DRAIN_SECONDS)):
+            os.close(self._lifelines.pop(kind)[1])
+            self._bury(kind, seconds)
         logger.info("ended")
 
-    def _bury(self, works: Iterable[Work], seconds: float) -> None:
+    def _bury(self, kind: type[Process], seconds: float) -> None:
         """Wait for the end of these; what takes too long is killed, and the spool has what it was about."""
         deadline = time.monotonic() + seconds
-        while any(work in works for work in self._children.values()):
-            left = deadline - time.monotonic()
-            if left <= 0:
-                for child, work in self._children.items():
-                    if work in works:
-                        os.kill(child, signal.SIGKILL)
-            signal.sigtimedwait({signal.SIGCHLD}, max(left, 0.1))
+        while left := [child for child, process in self._children.items() if isinstance(process, kind)]:
+            rest = deadline - time.monotonic()
+            if rest <= 0:
+                for child in left:
+                    os.kill(child, signal.SIGKILL)
+            signal.sigtimedwait({signal.SIGCHLD}, max(rest, 0.1))
             self._buried()
 
 

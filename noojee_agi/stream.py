@@ -7,6 +7,7 @@ import time
 from collections import deque
 
 SESSION_SECONDS = 30.0  # all that we wait for ourselves takes 5 s at most
+REPLY_SECONDS = 10.0
 
 _READ_BYTES = 65536
 
@@ -56,7 +57,7 @@ class Stream(io.TextIOBase):
             self._lines.extend(f"{line}\n" for line in whole.decode("utf-8", "replace").split("\n"))
 
     def _wait(self, descriptor: int, event: int) -> None:
-        left = self._deadline - time.monotonic()
+        left = min(self._deadline - time.monotonic(), REPLY_SECONDS)
         if left > 0 and not self._is_timed:
             poll = select.poll()
             poll.register(descriptor, event)

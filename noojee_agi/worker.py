@@ -25,7 +25,10 @@ logger = logging.getLogger(__name__)
 
 _MAX_WAITING = 500
 _HANDSHAKE_SECONDS = 1.0
+_SOON_SECONDS = 0.1
 _POLL_SECONDS = 0.005
+_STREAMS = 2
+_FINISH_WORDS = 3
 _OUR_FAILURES = 500
 
 
@@ -68,7 +71,7 @@ class Worker:
     def run(self, lifeline: int) -> None:
         """Until the other end of lifeline is closed, and every session has come to its end."""
         self._links.tally.set(self._number, tally.RUNNING, 0)
-        reloading.on_sighup(self._load_config, self._use)
+        reloading.on_sighup(self._load_config, self.use)
         for _ in range(self._threads):
             self._start_thread()
         reception = Reception(
@@ -80,7 +83,8 @@ class Worker:
         while self._alive:
             self._alive.pop().join()
 
-    def _use(self, config: Config) -> None:
+    def use(self, config: Config) -> None:
+        """From the next session on."""
         self._config = config
 
     def _start_thread(self) -> None:
@@ -120,12 +124,18 @@ class Worker:
                 guest.socket.send(json.dumps(self._links.tally.report()).encode())
             return
         try:
-            handed = handoff.unpack(message)
+            program, words, environment = handoff.unpack(message)
         except ValueError:
-            logger.error("a message that is none of ours came to the socket")
+            program, words, environment = "", [], b""
+        brought = len(guest.descriptors)
+        if program in session.ACTIONS and brought == _STREAMS:
+            call = session.Call(program, words)
+            self._jobs.put(partial(self._handed_over, guest, partial(self._agi, guest, call, environment)))
+        elif program == handoff.FINISH and len(words) == _FINISH_WORDS and not brought:
+            self._jobs.put(partial(self._handed_over, guest, partial(self._finish, *words[1:])))
+        else:
+            logger.error("what came to the socket is none of ours: it was sent away")
             guest.close()
-            return
-        self._jobs.put(partial(self._handed_over, guest, *handed))
 
     def _fastagi(self, guest: Guest) -> None:
         with contextlib.closing(guest):
@@ -135,25 +145,28 @@ class Worker:
             report = session.run((stream, stream), fastagi.call_of, self._surroundings, host=host)
         self._afterwards(report)
 
-    def _handed_over(self, guest: Guest, program: str, words: list[str], environment: bytes) -> None:
+    def _handed_over(self, guest: Guest, work: Callable[[], session.Report | None]) -> None:
         report = None
         with contextlib.closing(guest), contextlib.suppress(OSError):
             guest.socket.settimeout(_HANDSHAKE_SECONDS)
             guest.socket.send(handoff.TAKEN)
             if guest.socket.recv(1) != handoff.GO:
                 return  # its patience is over, and it does the work itself
-            if guest.descriptors:
-                call = session.Call(program, words)
-                reading, writing = guest.descriptors
-                stream = Stream(reading, writing, environment)
-                report = session.run((stream, stream), lambda channel: call, self._surroundings)
-                guest.close_descriptors()  # Asterisk waits for that
-            else:
-                finish_record(*words[1:])
-                self._wake_keeper()
+            report = work()
             guest.socket.send(handoff.DONE)
         if report:
             self._afterwards(report)
+
+    def _agi(self, guest: Guest, call: session.Call, environment: bytes) -> session.Report:
+        reading, writing = guest.descriptors
+        stream = Stream(reading, writing, environment)
+        report = session.run((stream, stream), lambda channel: call, self._surroundings)
+        guest.close_descriptors()  # Asterisk waits for that
+        return report
+
+    def _finish(self, leg_id: str, file: str) -> None:
+        finish_record(leg_id, file)
+        self._wake_keeper()
 
     def _afterwards(self, report: session.Report) -> None:
         """What the caller does not wait for."""
@@ -171,23 +184,31 @@ class Worker:
     def _read_database(self, config: Config) -> None:
         """Have the keeper renew the snapshot, and wait for it for one second at most.
 
-        Only some threads may wait at once, and none just after a question without an answer: wrong keys must
-        not keep right ones waiting when the database is away.
+        A database that works needs some milliseconds. Only some threads may wait longer, and none just after
+        a question without an answer: wrong keys must not keep right ones waiting when the database is away.
         """
-        if time.monotonic() < self._ask_again_at or not self._askers.acquire(blocking=False):
+        if time.monotonic() < self._ask_again_at:
+            return
+        before = _changed_at(config.snapshot_file)
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._links.questions, b"?")
+        if _changes(config.snapshot_file, before, _SOON_SECONDS) or not self._askers.acquire(blocking=False):
             return
         try:
-            before = _changed_at(config.snapshot_file)
-            with contextlib.suppress(BlockingIOError):
-                os.write(self._links.questions, b"?")
-            deadline = time.monotonic() + background.READ_WITHIN_SECONDS
-            while _changed_at(config.snapshot_file) == before:
-                if time.monotonic() > deadline:
-                    self._ask_again_at = time.monotonic() + snapshot.FRESH_SECONDS
-                    return
-                time.sleep(_POLL_SECONDS)
+            if not _changes(config.snapshot_file, before, background.READ_WITHIN_SECONDS - _SOON_SECONDS):
+                self._ask_again_at = time.monotonic() + snapshot.FRESH_SECONDS
         finally:
             self._askers.release()
+
+
+def _changes(path: str, before: int, seconds: float) -> bool:
+    """Whether the file does within this time."""
+    deadline = time.monotonic() + seconds
+    while _changed_at(path) == before:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_POLL_SECONDS)
+    return True
 
 
 def _changed_at(path: str) -> int:
