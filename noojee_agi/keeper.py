@@ -23,7 +23,7 @@ _GATHER_SECONDS = 0.1  # events that come together are stored together
 _LOOK_SECONDS = 5.0  # for events that nobody told of: of a call that went the plain way
 _SILENT_LEGS_SECONDS = 60.0
 _SNAPSHOT_SECONDS = 10.0
-_NICENESS = 10  # audio has the processor first
+_NICENESS = 19  # audio and the sessions have the processor first
 
 
 class Keeper:
