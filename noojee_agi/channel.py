@@ -122,6 +122,7 @@ class _Agi(agi.AGI):  # type: ignore[misc]
         self.stderr = _Silence()
         self._got_sighup = False
         self._value_ends_with = ")"
+        self._awaits_reply = False  # then nothing more is said: it would be out of turn
         self.env: dict[str, str] = {}
         self._get_agi_env()
 
@@ -132,10 +133,17 @@ class _Agi(agi.AGI):  # type: ignore[misc]
             raise NoojeeError(
                 f"{verb} exceeds Asterisk's limit of {_MAX_COMMAND_BYTES} bytes: use shorter paths"
             )
+        if self._awaits_reply:
+            raise CallGone("Asterisk has not answered what it was asked before")
+        self._awaits_reply = True
         try:
             reply: tuple[str, str] = self.execute(verb, *quoted)["result"]
-        except (OSError, ValueError, agi.AGIHangup) as exc:
+        except agi.AGIHangup as exc:
+            self._awaits_reply = False
             raise CallGone("the call has ended") from exc
+        except (OSError, ValueError) as exc:
+            raise CallGone("the call has ended") from exc
+        self._awaits_reply = False
         return reply
 
     def value_of(self, expression: str, ending: str) -> str:

@@ -168,12 +168,10 @@ def _store(store: Store, events: list[tuple[str, Event]], result: Result) -> Non
         if leg["status"] == "interrupted":
             _repair(leg["file"])
     without_side_car = {leg["id"] for leg in legs if not sidecar.write(leg)}
-    for path, event in events:
-        if leg_id(event) in without_side_car:
-            result.left.add(path)
-        else:
-            os.unlink(path)
-            result.stored += 1
+    result.left |= {path for path, event in events if leg_id(event) in without_side_car}
+    done = [path for path, event in events if path not in result.left]
+    spool.forget(done)
+    result.stored += len(done)
 
 
 def _repair(file: str) -> None:

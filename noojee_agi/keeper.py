@@ -19,10 +19,13 @@ from noojee_agi.tally import Tally
 
 logger = logging.getLogger(__name__)
 
-_GATHER_SECONDS = 0.1  # events that come together are stored together
+# Events that come together are stored together, and after those whose calls come: sessions go first.
+_GATHER_SECONDS = 0.1
+_GATHER_AT_MOST_SECONDS = 1.0
 _LOOK_SECONDS = 5.0  # for events that nobody told of: of a call that went the plain way
 _SILENT_LEGS_SECONDS = 60.0
 _SNAPSHOT_SECONDS = 10.0
+_PIPE_BYTES = 65536  # all that a pipe holds
 _NICENESS = 19  # audio and the sessions have the processor first
 
 
@@ -58,9 +61,9 @@ class Keeper:
         threading.Thread(target=self._keep_snapshot, args=(lifeline,), daemon=True).start()
         while True:
             is_open = _wait(self._events, lifeline, _LOOK_SECONDS)
-            if is_open:
+            deadline = time.monotonic() + _GATHER_AT_MOST_SECONDS
+            while _empty(self._events) and time.monotonic() < deadline:
                 time.sleep(_GATHER_SECONDS)
-            _empty(self._events)
             self._drain()
             if not is_open:
                 return
@@ -114,7 +117,9 @@ def _wait(pipe: int, lifeline: int, seconds: float) -> bool:
     return lifeline not in [descriptor for descriptor, _ in poll.poll(seconds * 1000)]
 
 
-def _empty(pipe: int) -> None:
-    with contextlib.suppress(BlockingIOError):
-        while os.read(pipe, 4096):
-            pass
+def _empty(pipe: int) -> bool:
+    """Whether there was something in it."""
+    try:
+        return bool(os.read(pipe, _PIPE_BYTES))
+    except BlockingIOError:
+        return False

@@ -78,7 +78,7 @@ class Reception:
                 if key.fd == lifeline:
                     is_open = False
                     self._close(lifeline)
-                else:
+                elif is_open or key.fileobj not in self._readers:
                     key.data()
             self._send_away_the_slow()
 

@@ -8,7 +8,7 @@ import contextlib
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from noojee_agi import recording
 
@@ -18,6 +18,8 @@ _SUFFIX = ".json"
 _LOCK = ".lock"
 _HALF_WRITTEN = ".tmp"
 _HALF_WRITTEN_SECONDS = 3600
+_SPARE = "spare"
+_SPARES = (2048, 512, 128, 32)  # the lowest numbers are filled first: one of these guesses hits
 
 
 def directory_in(recordings_directory: str) -> str:
@@ -33,19 +35,41 @@ def put(directory: str, event: recording.Event) -> str:
     name = f"{time.time_ns():020d}-{recording.kind(event)}-{recording.leg_id(event)}{_SUFFIX}"
     path = os.path.join(directory, name)
     try:
-        write(path, recording.to_json(event))
+        write(path, recording.to_json(event), os.path.join(directory, _SPARE))
     except FileNotFoundError:
         make_folder(directory)
         write(path, recording.to_json(event))
     return path
 
 
-def write(path: str, text: str) -> None:
+def forget(paths: Sequence[str]) -> None:
+    """Take these events of one spool away; their files are kept for later ones. Raises OSError.
+
+    To make and remove a file for each call can cost more than all the rest of it: an ext4 without a journal
+    passes over every inode that was freed in the last minutes (fs/ext4/ialloc.c, recently_deleted).
+    """
+    if not paths:
+        return
+    spare = os.path.join(os.path.dirname(paths[0]), _SPARE)
+    make_folder(spare)
+    taken = set(os.listdir(spare))
+    free = (name for name in map(str, range(_SPARES[0])) if name not in taken)
+    for path in paths:
+        name = next(free, "")
+        if name:
+            os.rename(path, os.path.join(spare, name))
+        else:
+            os.unlink(path)
+
+
+def write(path: str, text: str, spare: str = "") -> None:
     """Put text at path in one step, readable by owner and group; a crash leaves the old file or the new.
 
-    Raises OSError.
+    spare: a folder of files of which one may be used. Raises OSError.
     """
     temporary = f"{path}.{os.getpid()}{_HALF_WRITTEN}"
+    if spare:
+        _take_spare(spare, temporary)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
     try:
         with open(descriptor, "wb", buffering=0) as file:
@@ -57,6 +81,14 @@ def write(path: str, text: str) -> None:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
+
+
+def _take_spare(folder: str, target: str) -> None:
+    """Put a spare file there, if one is found soon; others may be looking, too."""
+    for limit in _SPARES:
+        with contextlib.suppress(OSError):
+            os.rename(os.path.join(folder, str(time.time_ns() % limit)), target)
+            return
 
 
 def make_folder(path: str) -> None:

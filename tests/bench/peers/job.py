@@ -33,7 +33,7 @@ class Job:
             database, timeout=LOCK_SECONDS, isolation_level=None, check_same_thread=False
         )
         self._connection.execute("PRAGMA journal_mode = WAL")
-        self._connection.execute("PRAGMA synchronous = NORMAL")
+        self._connection.execute("PRAGMA synchronous = FULL")
         self._connection.execute(TABLE)
 
     def is_key(self, asked: str | None) -> bool:
