@@ -19,7 +19,7 @@ _LOCK = ".lock"
 _HALF_WRITTEN = ".tmp"
 _HALF_WRITTEN_SECONDS = 3600
 _SPARE = "spare"
-_SPARES = (2048, 512, 128, 32)  # the lowest numbers are filled first: one of these guesses hits
+_SPARES = (2048, 256, 32, 4, 1)  # the lowest numbers are filled first: one of these guesses hits
 
 
 def directory_in(recordings_directory: str) -> str:

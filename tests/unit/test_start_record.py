@@ -452,14 +452,16 @@ def test_paths_too_long_for_one_agi_line_are_an_answer_and_no_half_line(site: Si
     assert _broken_promises(site) == []
 
 
-def test_an_exception_that_nobody_foresaw_is_status_500_and_the_exit_clean(site: Site) -> None:
+def test_an_exception_that_nobody_foresaw_is_status_500_and_the_exit_clean(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asterisk = FakeAsterisk()
     boom = RuntimeError(KEY)
 
-    def fail(mixmonitor: MixMonitor) -> None:
+    def fail(directory: str, event: recording.Event) -> None:
         raise boom
 
-    asterisk.before_mixmonitor = fail
+    monkeypatch.setattr(spool, "put", fail)
     report = site.run(asterisk)
 
     assert _status(asterisk) == "500"
