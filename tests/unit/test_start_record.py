@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from noojee_agi import recording, spool
 from noojee_agi.actions import start_record
 from unit.fakes import (
     DEAD_CHANNEL,
