@@ -1,0 +1,197 @@
+"""A `noojee-agi serve` for one site: started, asked how it is, stopped, killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+
+from lab import processes
+from lab.site import PROGRAMS, Site
+from lab.waiting import wait_until
+from noojee_agi import handoff
+
+START_SECONDS = 20.0
+STOP_SECONDS = 60.0
+SOCKET_PATH_BYTES = 107
+_SERVES = re.compile(r"^serves agi://127\.0\.0\.1:(\d+) and (.+): .*start_record", re.MULTILINE)
+
+
+class Served:
+    """Runs while the block runs, and may be stopped and started again: the port stays the same.
+
+    It writes the site's configuration: a test that changes that calls `configure` here, not the site's.
+    """
+
+    def __init__(self, site: Site, options: Mapping[str, str] | None = None) -> None:
+        self.site = site
+        self.port = 0
+        self._options = {**(options or {})}
+        self._socket_folder = ""
+        self._process: subprocess.Popen[bytes] | None = None
+        self._starts = 0
+
+    def __enter__(self) -> Served:
+        self._socket_folder = _short_folder(self.site)
+        try:
+            self.start()
+        except BaseException:
+            self._remove()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.stop()
+        finally:
+            self._remove()
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, "this server is not started"
+        return self._process.pid
+
+    @property
+    def socket(self) -> Path:
+        """The Unix socket of the hand-over."""
+        return Path(self._socket_folder or self.site.state_directory) / "agi.sock"
+
+    @property
+    def stdout(self) -> str:
+        """All that was said, by all servers that were started here."""
+        return _read(self._output("stdout"))
+
+    @property
+    def stderr(self) -> str:
+        return _read(self._output("stderr"))
+
+    def configure(self, options: Mapping[str, str] | None = None) -> None:
+        """Write noojee_agi.conf anew: these options and those of the server; reload() has it read."""
+        own = {"server.listen": f"127.0.0.1:{self.port}", **self._options}
+        if self._socket_folder:
+            own["server.socket"] = str(self.socket)
+        self.site.configure({**own, **(options or {})})
+
+    def start(self) -> None:
+        """Start it, and return when a worker answers."""
+        self.configure()
+        self._starts += 1
+        with self._output("stdout").open("ab") as stdout, self._output("stderr").open("ab") as stderr:
+            self._process = subprocess.Popen(
+                [*processes.dies_with_us(), str(PROGRAMS / "noojee-agi"), "serve"],
+                env=self.site.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+                start_new_session=True,
+            )
+        try:
+            wait_until(self._is_up, START_SECONDS, "noojee-agi serve to answer")
+        except BaseException:
+            self.kill()
+            raise
+
+    def reload(self) -> None:
+        """SIGHUP, and wait until the server has said what came of it; the workers are told before that."""
+        before = self.site.log().count(" SIGHUP: ")
+        os.kill(self.pid, signal.SIGHUP)
+        wait_until(lambda: self.site.log().count(" SIGHUP: ") > before, 10, "an answer to SIGHUP")
+
+    def terminate(self) -> None:
+        """SIGTERM, without waiting for the end."""
+        os.kill(self.pid, signal.SIGTERM)
+
+    def stop(self) -> int | None:
+        """SIGTERM; returns the exit code once the server and all its processes have ended.
+
+        What has not ended in a minute is killed, and that is a failure.
+        """
+        process, self._process = self._process, None
+        if process is None:
+            return None
+        process.terminate()
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired as expired:
+            raise AssertionError(f"noojee-agi serve did not end: {self.stderr}") from expired
+        finally:
+            _kill(process)
+        return process.returncode
+
+    def kill(self) -> None:
+        """SIGKILL for the server and all its processes."""
+        process, self._process = self._process, None
+        if process is not None:
+            _kill(process)
+
+    def status(self) -> dict[str, float]:
+        """What it tells `noojee-agi check` of itself. Raises OSError when nobody answers."""
+        with socket.socket(socket.AF_UNIX) as asking:
+            asking.settimeout(5)
+            asking.connect(str(self.socket))
+            asking.sendall(handoff.framed(handoff.STATUS))
+            answer = b""
+            while read := asking.recv(4096):
+                answer += read
+        status: dict[str, float] = json.loads(answer)
+        return status
+
+    def workers(self) -> list[int]:
+        """Its processes that run sessions."""
+        return [child for child in processes.children(self.pid) if child != self.keeper]
+
+    @property
+    def keeper(self) -> int:
+        """Its process for the database: the one that has made itself nicer."""
+
+        def nicer() -> list[int]:
+            ours = os.getpriority(os.PRIO_PROCESS, self.pid)
+            children = processes.children(self.pid)
+            return [child for child in children if os.getpriority(os.PRIO_PROCESS, child) > ours]
+
+        return wait_until(nicer, 10, "the keeper")[0]
+
+    def _is_up(self) -> bool:
+        said = _SERVES.findall(self.stdout)
+        assert self._process is not None
+        assert self._process.poll() is None, f"noojee-agi serve has ended: {self.stderr}"
+        if len(said) < self._starts:
+            return False
+        self.port, path = int(said[-1][0]), said[-1][1]
+        assert path == str(self.socket)
+        return bool(self.status())
+
+    def _output(self, name: str) -> Path:
+        return self.site.folder / f"serve.{name}"
+
+    def _remove(self) -> None:
+        if self._socket_folder:
+            shutil.rmtree(self._socket_folder, ignore_errors=True)
+            self._socket_folder = ""
+
+
+def _short_folder(site: Site) -> str:
+    """Where the socket must lie when the state folder's path is too long; empty when it is not."""
+    if len(os.fsencode(site.state_directory / "agi.sock")) <= SOCKET_PATH_BYTES:
+        return ""
+    return tempfile.mkdtemp(prefix="lab-serve-", dir="/tmp")
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    processes.send(signal.SIGKILL, [process.pid, *processes.members(process.pid)])
+    process.wait()
+    processes.end_session(process.pid)
+
+
+def _read(path: Path) -> str:
+    return path.read_text(errors="replace") if path.exists() else ""
