@@ -54,7 +54,8 @@ class Keeper:
 
     def run(self, lifeline: int) -> None:
         """Until the other end of lifeline is closed; then once more, for what came last."""
-        os.nice(_NICENESS)
+        with contextlib.suppress(OSError):  # it may be forbidden
+            os.nice(_NICENESS)
         for listener in self._listeners:
             listener.close()  # a port that nobody answers at would keep calls waiting
         reloading.on_sighup(self._load_config, self.use)

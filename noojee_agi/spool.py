@@ -33,12 +33,12 @@ def put(directory: str, event: recording.Event) -> str:
     Raises OSError.
     """
     name = f"{time.time_ns():020d}-{recording.kind(event)}-{recording.leg_id(event)}{_SUFFIX}"
-    path = os.path.join(directory, name)
+    path, text = os.path.join(directory, name), recording.to_json(event)
     try:
-        write(path, recording.to_json(event), os.path.join(directory, _SPARE))
-    except FileNotFoundError:
+        write(path, text, os.path.join(directory, _SPARE))
+    except OSError:  # there is no spool yet, or the spare file was made by another user
         make_folder(directory)
-        write(path, recording.to_json(event))
+        write(path, text)
     return path
 
 

@@ -179,6 +179,23 @@ def test_only_some_files_are_kept_and_the_rest_removed(
     assert spool.waiting(spool_directory) == []
 
 
+def test_a_spare_file_that_cannot_be_opened_is_no_obstacle(
+    spool_directory: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool.forget([spool.put(spool_directory, leg(id="first"))])
+    write = spool.write
+
+    def refusing_write(path: str, text: str, spare: str = "") -> None:
+        if spare:
+            raise PermissionError(13, "Permission denied")
+        write(path, text)
+
+    monkeypatch.setattr(spool, "write", refusing_write)
+    path = spool.put(spool_directory, leg(id="second"))
+
+    assert spool.waiting(spool_directory) == [path]
+
+
 def test_many_who_look_for_a_spare_file_at_once_lose_no_event(spool_directory: str) -> None:
     def puts(first: int) -> None:
         for number in range(first, first + 100):
