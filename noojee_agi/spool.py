@@ -70,8 +70,8 @@ def write(path: str, text: str, spare: str = "") -> None:
     temporary = f"{path}.{os.getpid()}{_HALF_WRITTEN}"
     if spare:
         _take_spare(spare, temporary)
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
     try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
         with open(descriptor, "wb", buffering=0) as file:
             rest = text.encode("utf-8", "replace")
             while rest:

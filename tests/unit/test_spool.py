@@ -183,16 +183,18 @@ def test_a_spare_file_that_cannot_be_opened_is_no_obstacle(
     spool_directory: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spool.forget([spool.put(spool_directory, leg(id="first"))])
-    write = spool.write
+    os_open, refused = os.open, []
 
-    def refusing_write(path: str, text: str, spare: str = "") -> None:
-        if spare:
+    def refusing_open(path: str, flags: int, mode: int = 0o777) -> int:
+        if os.path.exists(path) and flags & os.O_TRUNC:
+            refused.append(path)
             raise PermissionError(13, "Permission denied")
-        write(path, text)
+        return os_open(path, flags, mode)
 
-    monkeypatch.setattr(spool, "write", refusing_write)
+    monkeypatch.setattr(os, "open", refusing_open)
     path = spool.put(spool_directory, leg(id="second"))
 
+    assert len(refused) == 1
     assert spool.waiting(spool_directory) == [path]
 
 
