@@ -18,6 +18,7 @@ from noojee_agi.errors import NoojeeError
 _STUCK_SECONDS = 600
 _FULL_PERCENT = 0.1
 _ANSWER_SECONDS = 2.0
+_NO_DRAIN_SECONDS = 120  # a drain gives up on a silent database after 70
 
 
 @dataclass(frozen=True)
@@ -158,6 +159,8 @@ def _server(config: Config) -> str:
     )
     if status["trouble_since"]:
         raise _Problem(f"{text}; away since {_moment(status['trouble_since'])}: see {config.log_file}")
+    if time.time() - max(status["drained_at"], status["began_at"]) > _NO_DRAIN_SECONDS:
+        raise _Problem(f"{text}: nobody drains: see {config.log_file}, and start noojee-agi serve again")
     return text
 
 
