@@ -18,6 +18,7 @@ _SESSION_SECONDS = 60.0  # longer than any session of the server's takes
 FINISH = "finish_record"
 STATUS = b"status"  # the message that asks the server how it is
 LENGTH_BYTES = 4
+_INT = 4  # bytes of a process, user and group in unix(7)'s SO_PEERCRED
 TAKEN, GO, DONE = b"T", b"G", b"D"
 
 _READ_BYTES = 65536
@@ -76,10 +77,13 @@ def _connect(path: str) -> "_socket.socket | None":
     server.settimeout(PATIENCE_SECONDS)
     try:
         server.connect(path)
+        owner = server.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 3 * _INT)[_INT : 2 * _INT]
     except OSError:
-        server.close()
-        return None
-    return server
+        owner = b""
+    if int.from_bytes(owner, sys.byteorder) in (0, os.geteuid()) and owner:
+        return server
+    server.close()
+    return None
 
 
 def _hand_over(

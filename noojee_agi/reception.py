@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 BEGIN_SECONDS = 5.0  # Asterisk says all of it at once
 _MAX_BEGIN = 65536
-_MAX_GUESTS = 500  # the others wait in the kernel's queue
+_MAX_GUESTS = 2000  # the others wait in the kernel's queue
 _PAUSE_SECONDS = 0.2
 _CREDENTIALS = struct.Struct("3i")  # unix(7), SO_PEERCRED: process, user, group
 _MAX_DESCRIPTORS = 2
