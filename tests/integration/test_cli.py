@@ -94,7 +94,7 @@ def test_check_is_content_with_a_new_installation(site: Site) -> None:
     done = site.run_cli("check")
 
     assert (done.returncode, done.stderr) == (0, "")
-    assert [line.split()[0] for line in done.stdout.splitlines()] == ["ok"] * 9
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["ok"] * 10
 
 
 def test_check_ends_with_1_and_says_what_to_do(site: Site) -> None:
