@@ -3,8 +3,9 @@
 It imports next to nothing, since that is what the caller waits for. The server's other half is `worker`.
 
 The message: its length in four bytes, then program, number of words, the words and the AGI environment, a NUL
-between each. Standard input and output go with it (unix(7), SCM_RIGHTS). The server says TAKEN once a thread
-of it is free, and begins when we say GO; so what we have given up on is never begun.
+between each. The server says TAKEN once a thread of it is free, and begins when we say GO; so what we have
+given up on is never begun. Standard input and output go with GO (unix(7), SCM_RIGHTS): in a silent server's
+queue they would stay open when we end, and Asterisk waits for their end.
 """
 
 import _socket
@@ -94,11 +95,11 @@ def _hand_over(
     rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, streams)] if streams else []
     taken = False
     try:
-        server.sendmsg([pack(program, words, environment)], rights)
+        server.sendall(pack(program, words, environment))
         if server.recv(1) != TAKEN:
             return False, False
         taken = True
-        server.send(GO)
+        server.sendmsg([GO], rights)
         server.settimeout(_SESSION_SECONDS)
         return True, server.recv(1) == DONE
     except OSError:

@@ -22,26 +22,18 @@ _MAX_BEGIN = 65536
 _MAX_GUESTS = 2000  # the others wait in the kernel's queue
 _PAUSE_SECONDS = 0.2
 _CREDENTIALS = struct.Struct("3i")  # unix(7), SO_PEERCRED: process, user, group
-_MAX_DESCRIPTORS = 2
 
 
 @dataclass(eq=False)
 class Guest:
-    """A connection that has begun; whoever takes it closes it. descriptors: what a hand-over has brought."""
+    """A connection that has begun; whoever takes it closes it."""
 
     socket: socket.socket
     deadline: float
     received: bytearray = field(default_factory=bytearray)
-    descriptors: list[int] = field(default_factory=list)
 
     def close(self) -> None:
-        self.close_descriptors()
         self.socket.close()
-
-    def close_descriptors(self) -> None:
-        for descriptor in self.descriptors:
-            os.close(descriptor)
-        self.descriptors.clear()
 
 
 class Reception:
@@ -155,20 +147,13 @@ class Reception:
     def _receive(self, guest: Guest) -> bool | None:
         """Whether there is something new; None when the guest has ended, or said too much: it is gone."""
         try:
-            if guest.socket.family == socket.AF_UNIX:
-                data, descriptors, flags, _ = socket.recv_fds(
-                    guest.socket, _MAX_BEGIN, _MAX_DESCRIPTORS, socket.MSG_DONTWAIT
-                )
-                data = b"" if flags & socket.MSG_CTRUNC else data  # we have no descriptor left for those
-            else:
-                data, descriptors = guest.socket.recv(_MAX_BEGIN, socket.MSG_DONTWAIT), []
+            data = guest.socket.recv(_MAX_BEGIN, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return False
         except OSError:
-            data, descriptors = b"", []
-        guest.descriptors += descriptors
+            data = b""
         guest.received += data
-        if not data or len(guest.received) > _MAX_BEGIN or len(guest.descriptors) > _MAX_DESCRIPTORS:
+        if not data or len(guest.received) > _MAX_BEGIN:
             guest.close()
             return None
         return True

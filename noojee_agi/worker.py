@@ -127,12 +127,11 @@ class Worker:
             program, words, environment = handoff.unpack(message)
         except ValueError:
             program, words, environment = "", [], b""
-        brought = len(guest.descriptors)
-        if program in session.ACTIONS and brought == _STREAMS:
-            call = session.Call(program, words)
-            self._jobs.put(partial(self._handed_over, guest, partial(self._agi, guest, call, environment)))
-        elif program == handoff.FINISH and len(words) == _FINISH_WORDS and not brought:
-            self._jobs.put(partial(self._handed_over, guest, partial(self._finish, *words[1:])))
+        if program in session.ACTIONS:
+            work = partial(self._agi, session.Call(program, words), environment)
+            self._jobs.put(partial(self._handed_over, guest, work, _STREAMS))
+        elif program == handoff.FINISH and len(words) == _FINISH_WORDS:
+            self._jobs.put(partial(self._handed_over, guest, partial(self._finish, *words[1:]), 0))
         else:
             logger.error("what came to the socket is none of ours: it was sent away")
             guest.close()
@@ -145,24 +144,28 @@ class Worker:
             report = session.run((stream, stream), fastagi.call_of, self._surroundings, host=host)
         self._afterwards(report)
 
-    def _handed_over(self, guest: Guest, work: Callable[[], session.Report | None]) -> None:
+    def _handed_over(
+        self, guest: Guest, work: Callable[..., session.Report | None], count_of_streams: int
+    ) -> None:
         report = None
         with contextlib.closing(guest), contextlib.suppress(OSError):
             guest.socket.settimeout(_HANDSHAKE_SECONDS)
             guest.socket.send(handoff.TAKEN)
-            if guest.socket.recv(1) != handoff.GO:
-                return  # its patience is over, and it does the work itself
-            report = work()
+            go, streams, _, _ = socket.recv_fds(guest.socket, 1, _STREAMS)
+            try:
+                if go != handoff.GO or len(streams) != count_of_streams:
+                    return  # its patience is over, say, and it does the work itself
+                report = work(*streams)
+            finally:
+                for descriptor in streams:  # Asterisk waits for that
+                    os.close(descriptor)
             guest.socket.send(handoff.DONE)
         if report:
             self._afterwards(report)
 
-    def _agi(self, guest: Guest, call: session.Call, environment: bytes) -> session.Report:
-        reading, writing = guest.descriptors
+    def _agi(self, call: session.Call, environment: bytes, reading: int, writing: int) -> session.Report:
         stream = Stream(reading, writing, environment)
-        report = session.run((stream, stream), lambda channel: call, self._surroundings)
-        guest.close_descriptors()  # Asterisk waits for that
-        return report
+        return session.run((stream, stream), lambda channel: call, self._surroundings)
 
     def _finish(self, leg_id: str, file: str) -> None:
         finish_record(leg_id, file)
