@@ -18,3 +18,5 @@ FILE = "RECORDING_FILE"
 
 # Ours alone: the MixMonitor that records this channel for us; empty when none does.
 MIXMONITOR_ID = "NOOJEE_MIXMONITOR_ID"
+# And the one before it, until that is stopped: whoever goes on after one who died in between must know both.
+REPLACED_ID = "NOOJEE_REPLACED_ID"

@@ -25,7 +25,7 @@ FILE_SEEN_WITHIN_SECONDS = 3.0
 _FINISH_PROGRAM = "finish_record.py"
 _READ = (
     *(variables.API_KEY, variables.LINKEDID, variables.MIXMONITOR_ID, variables.SYSTEMNAME),
-    *(variables.MEMBERINTERFACE, variables.BRIDGEPEER, variables.DIALEDPEERNAME),
+    *(variables.MEMBERINTERFACE, variables.BRIDGEPEER, variables.DIALEDPEERNAME, variables.REPLACED_ID),
 )
 
 
@@ -44,9 +44,12 @@ def start_record(
     _check_finish_program(programs)
     leg = _new_leg(request, channel, config, values, asked, on_call, agent_known)
     replaced = recording.mixmonitor_id(values[variables.MIXMONITOR_ID])
+    forgotten = recording.mixmonitor_id(values[variables.REPLACED_ID])
 
     _write_ahead(leg, config)
     try:
+        if replaced:
+            channel.set(variables.REPLACED_ID, replaced)
         channel.mixmonitor(_asterisk_name(leg, config), _options(config), _end_command(leg, config, programs))
         _see(leg.file, channel)
     except CallGone:
@@ -55,7 +58,7 @@ def start_record(
         _undo(leg, channel, config, replaced)
         return Answer(exc.status, str(exc), leg.id)
     with contextlib.suppress(CallGone):  # then the former leg ends too
-        _end_replaced(channel, replaced)
+        _end_replaced(channel, {replaced, forgotten} - {""})
     return Answer(200, _remark(request, agent_known), leg.id, leg.file)
 
 
@@ -251,10 +254,13 @@ def _hung_up(leg: Leg, channel: Channel, config: Config) -> Answer:
     return Answer(NotStarted.status, "the caller hung up before the recording began", leg.id)
 
 
-def _end_replaced(channel: Channel, replaced: str) -> None:
+def _end_replaced(channel: Channel, replaced: set[str]) -> None:
     """End the former leg, now that the new one records. The same id again means that it had ended."""
-    if replaced and channel.mixmonitor_id() != replaced:
-        channel.stop_mixmonitor(replaced)
+    if not replaced:
+        return
+    for mixmonitor_id in replaced - {channel.mixmonitor_id()}:
+        channel.stop_mixmonitor(mixmonitor_id)
+    channel.set(variables.REPLACED_ID, "")
 
 
 def _remark(request: Request, agent_known: bool | None) -> str:

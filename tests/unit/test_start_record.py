@@ -524,6 +524,20 @@ def test_every_further_start_leaves_exactly_one_recording(site: Site) -> None:
         assert len(asterisk.mixmonitors) == number
 
 
+def test_a_start_after_one_that_died_between_the_new_leg_and_the_old_ones_end_ends_both(site: Site) -> None:
+    asterisk = FakeAsterisk()
+    site.run(asterisk)
+    asterisk.hang_up_at, asterisk.hang_up_style = 4, END_OF_FILE  # GET, SET, MixMonitor, GET
+    site.run(asterisk)
+    asterisk.hang_up_at = 0
+    assert len(asterisk.running()) == 2
+
+    site.run(asterisk)
+
+    assert asterisk.running() == [site.legs()[-1].file]
+    assert asterisk.variables["NOOJEE_REPLACED_ID"] == ""
+
+
 @pytest.mark.parametrize("has_mixmonitor", [True, False])
 def test_a_second_start_that_fails_leaves_the_first_running(site: Site, has_mixmonitor: bool) -> None:
     asterisk = FakeAsterisk()
