@@ -110,6 +110,11 @@ class FakeAsterisk:
         self._unread = self._unread[len(line) :]
         return line
 
+    def pending(self) -> str:
+        """Take all that the program may read now: for a program that reads from a real pipe."""
+        unread, self._unread = self._unread, ""
+        return unread
+
     def receive(self, text: str) -> None:
         if self._is_closed:
             raise BrokenPipeError(32, "Broken pipe")
