@@ -1,0 +1,382 @@
+"""noojee-agi serve under load and among bad company: nothing leaks, nobody is lost, nobody has to wait."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import socket
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count
+from pathlib import Path
+
+import pytest
+from bench.call import Call
+from bench.callers import Callers
+from lab import footprint, network_call, processes
+from lab.flood import flood
+from lab.network_call import NetworkCall
+from lab.postgresql import free_port
+from lab.served import Served
+from lab.site import Site
+from lab.waiting import wait_until
+
+from noojee_agi import handoff
+
+Tell = Callable[[str], None]
+
+WARM_UP = 400
+BYTES_PER_SESSION = 500  # of memory that may not come back; pages make the figure coarse
+COARSE_BYTES = 1_500_000
+AT_ONCE = 1000
+THREADS = 32
+FLOOD_CONNECTIONS = 8
+OLD_SECONDS = 5.5  # the server believes a younger snapshot
+BEGIN_LIMIT_SECONDS = 15.0  # the server's is 5
+SESSION_LIMIT_SECONDS = 70.0  # the server's is 30, and once more for the last read
+ROOM_OF_A_WORKER = 500
+REPLY_LIMIT_SECONDS = 20.0  # the server's is 10
+HALF_ENVIRONMENT = b"agi_network: yes\nagi_network_script: start_record\nagi_cha"
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    with Served(Site(tmp_path / "site"), {"log.level": "info"}) as running:
+        wait_until(
+            lambda: footprint.are_complete(running.workers(), THREADS), 20, "all threads of the server"
+        )
+        yield running
+
+
+def all_of(served: Served) -> list[int]:
+    return [served.pid, *processes.children(served.pid)]
+
+
+def stored(served: Served) -> int:
+    """Legs in the database, once no event waits for it."""
+    spool = served.site.recordings_directory / ".spool"
+    wait_until(lambda: not list(spool.glob("*.json")), 60, "an empty spool")
+    return len(served.site.legs())
+
+
+def wait_for_the_same(served: Served, before: dict[int, tuple[int, int]]) -> None:
+    """As many descriptors and threads as before, in the same processes."""
+
+    def is_same() -> bool:
+        return footprint.countable(all_of(served)) == before
+
+    try:
+        wait_until(is_same, 20)
+    except AssertionError:
+        assert footprint.countable(all_of(served)) == before
+
+
+def test_thousands_of_sessions_in_a_row_leave_nothing_behind(
+    served: Served, is_long: bool, tell: Tell
+) -> None:
+    count = 10_000 if is_long else 1_000
+    callers = Callers(served.port, served.site.key)
+    assert not callers.place(WARM_UP, 8).failures
+    assert stored(served) == WARM_UP
+    before = footprint.of_all(all_of(served))
+
+    outcome = callers.place(count, 1)
+
+    assert not outcome.failures
+    assert stored(served) == WARM_UP + count
+    wait_for_the_same(served, {process: held.countable for process, held in before.items()})
+    grown = {
+        process: 1024 * (held.kilobytes - before[process].kilobytes)
+        for process, held in footprint.of_all(all_of(served)).items()
+    }
+    tell(
+        f"{count} sessions in a row, {count / outcome.seconds:.0f} a second: descriptors and threads as"
+        f" before, memory of the largest growth {max(grown.values()) / count:.0f} bytes a session"
+    )
+    assert max(grown.values()) < COARSE_BYTES + BYTES_PER_SESSION * count
+
+
+def test_a_thousand_connections_at_once_are_all_served(served: Served, tell: Tell) -> None:
+    key = served.site.key
+    before = footprint.countable(all_of(served))
+    with contextlib.ExitStack() as stack:
+        begun = time.monotonic()
+        calls = [stack.enter_context(NetworkCall(served.port, key)) for _ in range(AT_ONCE)]
+
+        network_call.finish_together(calls, 60)
+
+        seconds = time.monotonic() - begun
+    assert [call.status for call in calls if call.status != "200"] == []
+    tell(f"{AT_ONCE} connections at once: all with status 200 after {seconds:.1f} s")
+    assert stored(served) == AT_ONCE
+    assert {leg["uniqueid"] for leg in served.site.legs()} == {call.uniqueid for call in calls}
+    wait_for_the_same(served, before)
+
+
+def wait_until_sent_away(connections: list[socket.socket], limit: float) -> None:
+    """Until the server has closed each of these connections, to which it has nothing to say."""
+    deadline = time.monotonic() + limit
+    for connection in connections:
+        connection.settimeout(max(deadline - time.monotonic(), 0.1))
+        with contextlib.suppress(ConnectionError):
+            assert connection.recv(1) == b""
+
+
+def milliseconds_of_calls(served: Served, count: int) -> list[float]:
+    """How long each of these calls was with the server, one after the other."""
+    outcome = Callers(served.port, served.site.key).place(count, 1)
+    assert not outcome.failures
+    return sorted(outcome.milliseconds)
+
+
+@contextlib.contextmanager
+def silent_company(served: Served, said: Sequence[bytes]) -> Iterator[list[socket.socket]]:
+    """Connections that say this much and no more."""
+    with contextlib.ExitStack() as stack:
+        found = []
+        for words in said:
+            found.append(stack.enter_context(socket.create_connection(("127.0.0.1", served.port))))
+            found[-1].sendall(words)
+        yield found
+
+
+@pytest.mark.alone
+def test_silent_connections_keep_nobody_waiting_and_are_sent_away(served: Served, tell: Tell) -> None:
+    before = footprint.countable(all_of(served))
+    milliseconds_of_calls(served, 50)
+    without = milliseconds_of_calls(served, 150)
+
+    with silent_company(served, [b""] * 500 + [HALF_ENVIRONMENT] * 100) as silent:
+        beside = milliseconds_of_calls(served, 150)
+        wait_until_sent_away(silent, BEGIN_LIMIT_SECONDS)
+
+    ratio = statistics.median(beside) / statistics.median(without)
+    tell(f"a session beside 600 silent connections takes {ratio:.2f} times as long as without them")
+    assert ratio < 3
+    wait_for_the_same(served, before)
+    assert len(served.site.log().splitlines()) == 1 + 350, "who says nothing is no line of the log"
+
+
+def test_more_silent_connections_than_there_is_room_for_are_sent_away_and_calls_get_their_turn(
+    served: Served,
+) -> None:
+    before = footprint.countable(all_of(served))
+    with silent_company(served, [b""] * (ROOM_OF_A_WORKER * len(served.workers()) + 50)) as silent:
+        assert network_call.place(served.port, served.site.key).status == "200"
+        wait_until_sent_away(silent, 2 * BEGIN_LIMIT_SECONDS)
+
+    wait_for_the_same(served, before)
+
+
+@pytest.mark.parametrize(
+    ("piece", "count"),
+    [
+        pytest.param(b"x" * 65536, 160, id="10 MB in one line"),
+        pytest.param(b"agi_arg_1: " + b"x" * 65524 + b"\n", 160, id="10 MB in long lines"),
+        pytest.param(b"agi_arg_1: x\n" * 5000, 160, id="10 MB in short lines"),
+        pytest.param(b"".join(b"agi_%d: x\n" % number for number in range(600)) + b"\n", 1, id="600 lines"),
+    ],
+)
+def test_an_environment_without_measure_is_cut_short(served: Served, piece: bytes, count: int) -> None:
+    before = footprint.of_all(all_of(served))
+    taken = 0
+    with socket.create_connection(("127.0.0.1", served.port), 20) as connection:
+        with contextlib.suppress(ConnectionError):
+            for _ in range(count):
+                connection.sendall(piece)
+                taken += 1
+        with contextlib.suppress(ConnectionError):
+            assert connection.recv(1) == b""
+
+    assert count == 1 or taken < count
+    assert network_call.place(served.port, served.site.key).status == "200"
+    wait_for_the_same(served, {process: held.countable for process, held in before.items()})
+    for process, held in footprint.of_all(before).items():
+        assert held.kilobytes - before[process].kilobytes < 5000
+
+
+@pytest.mark.parametrize(
+    "flood",
+    [
+        pytest.param(b"x" * 65536, id="a line without an end"),
+        pytest.param(b"HANGUP\n" * 9000, id="lines that are no replies"),
+        pytest.param(b"200 result=1 (" + b"x" * 65521 + b"\n", id="a value without an end"),
+        pytest.param(b"200 result=1 (\n" * 4000, id="values without an end"),
+        pytest.param(b"520-Invalid command syntax.  Proper usage follows:\n" * 1000, id="usage"),
+        pytest.param(b"200 result=1 (x)\n" * 4000, id="replies to nothing"),
+    ],
+)
+def test_an_answer_without_end_ends_the_session_not_the_server(served: Served, flood: bytes) -> None:
+    before = footprint.of_all(all_of(served))
+    with NetworkCall(served.port, served.site.key) as call:
+        call.begin()
+        assert call.next_command()
+        deadline = time.monotonic() + SESSION_LIMIT_SECONDS
+        with contextlib.suppress(ConnectionError):
+            while time.monotonic() < deadline:
+                call.socket.sendall(flood)
+        assert time.monotonic() < deadline
+
+    assert network_call.place(served.port, served.site.key).status == "200"
+    wait_for_the_same(served, {process: held.countable for process, held in before.items()})
+
+
+def test_a_peer_that_says_nothing_more_is_sent_away(served: Served, tell: Tell) -> None:
+    before = footprint.countable(all_of(served))
+    with contextlib.ExitStack() as stack:
+        silent, chatty = (stack.enter_context(NetworkCall(served.port, served.site.key)) for _ in range(2))
+        silent.begin()
+        chatty.begin()
+        seconds: list[float] = []
+        begun = time.monotonic()
+        while len(seconds) < 2:
+            assert time.monotonic() - begun < SESSION_LIMIT_SECONDS
+            assert network_call.place(served.port, served.site.key).status == "200"
+            with contextlib.suppress(ConnectionError):
+                chatty.socket.sendall(b"HANGUP\n")  # it is no reply
+            if len(seconds) < sum(map(has_ended, (silent, chatty))):
+                seconds.append(time.monotonic() - begun)
+            time.sleep(0.25)
+
+    tell(f"sent away: who never answers after {seconds[0]:.0f} s, who says no reply after {seconds[1]:.0f} s")
+    assert seconds[0] < REPLY_LIMIT_SECONDS
+    wait_for_the_same(served, before)
+
+
+def has_ended(call: NetworkCall) -> bool:
+    """Whether the server has closed this connection; what it has said is passed over."""
+    try:
+        while call.socket.recv(65536, socket.MSG_DONTWAIT):
+            pass
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
+def test_a_peer_that_ends_its_half_of_the_connection_is_let_go_at_once(served: Served) -> None:
+    before = footprint.countable(all_of(served))
+    with NetworkCall(served.port, served.site.key) as call:
+        call.begin()
+        call.socket.shutdown(socket.SHUT_WR)
+        begun = time.monotonic()
+        while call.next_command():
+            pass
+        assert time.monotonic() - begun < 5
+    wait_for_the_same(served, before)
+
+
+def test_peers_that_hold_every_thread_do_not_hold_a_call_for_long(tmp_path: Path, tell: Tell) -> None:
+    site, few = Site(tmp_path / "site"), {"log.level": "info", "server.threads": "4"}
+    with Served(site, few) as served, contextlib.ExitStack() as stack:
+
+        def are_held() -> bool:
+            stack.enter_context(NetworkCall(served.port, site.key)).begin()
+            return served.status()["running"] == 4
+
+        wait_until(are_held, 10, "four threads at work")
+        begun = time.monotonic()
+
+        assert network_call.place(served.port, site.key).status == "200"
+
+        seconds = time.monotonic() - begun
+    tell(f"a call behind peers that answer nothing and hold all threads waits {seconds:.0f} s")
+    assert seconds < 2 * REPLY_LIMIT_SECONDS
+
+
+def test_out_of_descriptors_connections_wait_and_it_goes_on_afterwards(served: Served) -> None:
+    before = footprint.countable(all_of(served))
+    limits = {}
+    for worker in served.workers():
+        limits[worker] = resource.prlimit(worker, resource.RLIMIT_NOFILE)
+        low = footprint.of(worker).descriptors + 10
+        resource.prlimit(worker, resource.RLIMIT_NOFILE, (low, limits[worker][1]))
+    with silent_company(served, [HALF_ENVIRONMENT] * 100) as silent:
+        wait_until(lambda: "Too many open files" in served.site.log(), 10, "no descriptor left")
+        begun = time.monotonic()
+
+        assert network_call.place(served.port, served.site.key).status in ("200", "401", "503")
+
+        assert time.monotonic() - begun < 100 / 20 * BEGIN_LIMIT_SECONDS
+        wait_until_sent_away(silent, 100 / 20 * BEGIN_LIMIT_SECONDS)
+    for worker, limit in limits.items():
+        resource.prlimit(worker, resource.RLIMIT_NOFILE, limit)
+    assert network_call.place(served.port, served.site.key).status == "200"
+    wait_for_the_same(served, before)
+
+
+def test_a_hand_over_whose_descriptors_are_lost_goes_the_plain_way(served: Served) -> None:
+    """recvmsg(2) just leaves out what a process at its limit cannot hold."""
+    for worker in served.workers():
+        held = {int(entry.name) for entry in Path(f"/proc/{worker}/fd").iterdir()}
+        only_one_free = next(limit for limit in count(1) if len(set(range(limit)) - held) == 1)
+        resource.prlimit(worker, resource.RLIMIT_NOFILE, (only_one_free, 8192))
+    message = handoff.pack("start_record", [b"410", b"INV-22", b"Fred"], Call(1, 1, b"").environment)
+    with socket.socket(socket.AF_UNIX) as program, open(os.devnull, "r+b") as null:
+        program.settimeout(5)
+        program.connect(str(served.socket))
+        socket.send_fds(program, [message], [null.fileno(), null.fileno()])
+
+        assert program.recv(1) != handoff.TAKEN
+
+    assert not Path(f"/proc/{served.pid}/cwd/.spool").exists()
+
+
+@contextlib.contextmanager
+def database_that_is(trouble: str, served: Served) -> Iterator[None]:
+    """The server's database in this state, and the snapshot so old that a wrong key has it asked."""
+    with contextlib.ExitStack() as stack:
+        if trouble == "a directory":
+            for file in served.site.state_directory.glob("noojee.db*"):
+                file.unlink()
+            (served.site.state_directory / "noojee.db").mkdir()
+        elif trouble != "up":
+            port = free_port()
+            if trouble == "silent":
+                port = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=64)).getsockname()[
+                    1
+                ]
+            served.configure({"database.url": f"postgresql+psycopg2://a:b@127.0.0.1:{port}/noojee"})
+            served.reload()
+        if trouble != "up":
+            snapshot = served.site.snapshot
+            wait_until(lambda: time.time() - snapshot.stat().st_mtime > OLD_SECONDS, 30, "an old snapshot")
+        yield
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize("trouble", ["up", "a directory", "closed", "silent"])
+def test_wrong_keys_at_full_speed_do_not_keep_right_ones_waiting(
+    served: Served, trouble: str, tell: Tell
+) -> None:
+    """Compared with calls at the same speed that have the right key: the processors are shared by all."""
+    key = served.site.key
+    milliseconds_of_calls(served, 100)
+    with database_that_is(trouble, served):
+        alone = milliseconds_of_calls(served, 200)
+        with flood(served.port, "no-key", FLOOD_CONNECTIONS):
+            wait_until(lambda: " start_record 401 " in served.site.log(), 10, "the first wrong key")
+            beside_wrong = milliseconds_of_calls(served, 400)
+        with flood(served.port, key, FLOOD_CONNECTIONS):
+            calls = served.status()["sessions"]
+            wait_until(lambda: served.status()["sessions"] > calls + 100, 10, "a hundred calls")
+            beside_right = milliseconds_of_calls(served, 400)
+
+    (usual, usual_slow), (wrong, wrong_slow), (right, right_slow) = map(
+        median_and_slow, (alone, beside_wrong, beside_right)
+    )
+    tell(
+        f"database {trouble}: right key, median and 99 % {usual:.1f} {usual_slow:.1f} ms alone,"
+        f" {wrong:.1f} {wrong_slow:.1f} ms beside wrong keys, {right:.1f} {right_slow:.1f} ms beside right"
+    )
+    assert wrong < 4 * right
+    assert wrong_slow < 8 * right_slow
+    assert wrong < 20 * usual
+
+
+def median_and_slow(milliseconds: Sequence[float]) -> tuple[float, float]:
+    """The median and the 99 % of these sorted figures."""
+    return statistics.median(milliseconds), milliseconds[int(len(milliseconds) * 0.99)]

@@ -1,0 +1,52 @@
+"""What a process holds: descriptors, threads, memory."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+_FIGURE = re.compile(r"^(Threads|RssAnon):\s+(\d+)", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Of one process; kilobytes: resident memory that is no file's."""
+
+    descriptors: int
+    threads: int
+    kilobytes: int
+
+    @property
+    def countable(self) -> tuple[int, int]:
+        """What must be the same again afterwards."""
+        return self.descriptors, self.threads
+
+
+def of(process: int) -> Footprint:
+    folder = Path("/proc", str(process))
+    figures = dict(_FIGURE.findall((folder / "status").read_text()))
+    descriptors = sum(1 for _ in (folder / "fd").iterdir())
+    return Footprint(descriptors, int(figures["Threads"]), int(figures["RssAnon"]))
+
+
+def of_all(processes: Iterable[int]) -> dict[int, Footprint]:
+    return {process: of(process) for process in processes}
+
+
+def countable(processes: Iterable[int]) -> dict[int, tuple[int, int]]:
+    """Descriptors and threads of each."""
+    return {process: of(process).countable for process in processes}
+
+
+def polls(process: int) -> bool:
+    """Whether it has an epoll, as a process has that takes connections."""
+    return any("eventpoll" in str(entry.readlink()) for entry in Path(f"/proc/{process}/fd").iterdir())
+
+
+def are_complete(workers: Sequence[int], threads: int) -> bool:
+    """Whether a server's workers have all their threads, so many together, and look for connections."""
+    return sum(of(worker).threads for worker in workers) == threads + len(workers) and all(
+        map(polls, workers)
+    )
