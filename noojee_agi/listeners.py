@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
+import stat
 import struct
 
 from noojee_agi.config import Config
@@ -55,8 +57,7 @@ def _listen_locally(path: str) -> socket.socket:
         raise ConfigurationError(f"{path}: another noojee-agi serve is running")
     umask = os.umask(0o177)
     try:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
+        _remove_stale(path)
         listener.bind(path)
     except OSError as exc:
         raise ConfigurationError(f"[server] socket = {path}: {exc.strerror}") from exc
@@ -65,6 +66,14 @@ def _listen_locally(path: str) -> socket.socket:
     listener.listen(_BACKLOG)
     listener.setblocking(False)
     return listener
+
+
+def _remove_stale(path: str) -> None:
+    """The socket of a server that was killed, and nothing else: the path may be a slip."""
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            raise FileExistsError(errno.EEXIST, "there is a file that is no socket")
+        os.unlink(path)
 
 
 def _answers(path: str) -> bool:
