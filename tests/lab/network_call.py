@@ -8,6 +8,7 @@ import re
 import selectors
 import socket
 import time
+from collections.abc import Container
 from types import TracebackType
 
 from bench.call import Call
@@ -87,17 +88,19 @@ def place(port: int, key: str) -> NetworkCall:
     return call
 
 
-def finish_together(calls: list[NetworkCall], limit: float) -> None:
+def finish_together(calls: list[NetworkCall], limit: float, begun: Container[NetworkCall] = ()) -> None:
     """Begin the sessions of all these connections at one moment, and answer until the server has closed all.
 
-    A connection that breaks is left with what was told until then; AssertionError when the limit is over.
+    begun: those that have begun already. A connection that breaks is left with what was told until then;
+    AssertionError when the limit is over.
     """
     deadline = time.monotonic() + limit
     with selectors.DefaultSelector() as selector:
         for call in calls:
             selector.register(call.socket, selectors.EVENT_READ, call)
         for call in calls:
-            call.begin()
+            if call not in begun:
+                call.begin()
         while selector.get_map():
             assert time.monotonic() < deadline, f"{len(selector.get_map())} sessions have not ended"
             for key, _ in selector.select(1.0):

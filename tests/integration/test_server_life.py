@@ -1,0 +1,370 @@
+"""noojee-agi serve begins, is killed in parts, and ends: whatever was begun is finished, and nothing is lost."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from lab import footprint, network_call, processes
+from lab.flood import flood
+from lab.network_call import NetworkCall
+from lab.postgresql import free_port
+from lab.served import Served
+from lab.site import PROGRAMS, Site
+from lab.waiting import wait_until
+
+from noojee_agi import access
+from noojee_agi.database import settings
+from noojee_agi.database.store import Store
+
+Tell = Callable[[str], None]
+
+RUNNING = 12  # sessions, more than there are threads
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path / "site")
+
+
+@pytest.fixture
+def served(site: Site) -> Iterator[Served]:
+    with Served(site, {"log.level": "info", "server.threads": "4"}) as running:
+        wait_until(lambda: footprint.are_complete(running.workers(), 4), 20, "all threads of the server")
+        yield running
+
+
+@contextlib.contextmanager
+def begun_calls(served: Served, count: int) -> Iterator[list[NetworkCall]]:
+    """Calls that have said their environment, some of which have been asked something."""
+    with contextlib.ExitStack() as stack:
+        calls = [stack.enter_context(NetworkCall(served.port, served.site.key)) for _ in range(count)]
+        for call in calls:
+            call.begin()
+        wait_until(lambda: served.status()["running"] > 0, 10, "a session")
+        yield calls
+
+
+def refuses(port: int) -> bool:
+    with socket.socket() as caller:
+        return caller.connect_ex(("127.0.0.1", port)) != 0
+
+
+def uniqueids(site: Site) -> list[str]:
+    """Of the legs in the database, while nothing else brings them there."""
+    return sorted(leg["uniqueid"] for leg in site.legs())
+
+
+def events(site: Site) -> list[str]:
+    return [path.name for path in (site.recordings_directory / ".spool").glob("*.json")]
+
+
+def is_alive(process: int) -> bool:
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state not in "ZX"
+
+
+def kill(process: int) -> None:
+    os.kill(process, signal.SIGKILL)
+    wait_until(lambda: not is_alive(process), 10, "its end")
+
+
+def wait_for_children(served: Served, count: int) -> None:
+    wait_until(lambda: len(processes.children(served.pid)) == count, 20, f"{count} processes of the server")
+
+
+def begin_another(site: Site) -> subprocess.CompletedProcess[str]:
+    """A server that is expected to say why it cannot begin."""
+    return subprocess.run(
+        [PROGRAMS / "noojee-agi", "serve"],
+        env=site.environment,
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+
+
+def test_sigterm_lets_every_session_finish_takes_no_new_one_and_drains(served: Served, site: Site) -> None:
+    with begun_calls(served, RUNNING) as calls:
+        late = [NetworkCall(served.port, site.key) for _ in range(3)]  # connected, with nothing said
+        served.terminate()
+        wait_until(lambda: refuses(served.port), 10, "a port that is given back")
+        assert not served.socket.exists()
+
+        network_call.finish_together([*calls[1:], *late], 20, begun=calls)
+        served.terminate()  # once more does not matter
+        os.kill(served.pid, signal.SIGHUP)
+        calls[0].finish()
+
+    assert [call.status for call in (*calls, *late)] == ["200"] * (RUNNING + 3)
+    assert served.stop() == 0
+    assert events(site) == []
+    assert uniqueids(site) == sorted(call.uniqueid for call in (*calls, *late))
+
+
+def test_the_next_server_may_begin_while_the_sessions_of_the_last_one_finish(
+    served: Served, site: Site
+) -> None:
+    with begun_calls(served, 3) as calls:
+        served.terminate()
+        wait_until(lambda: refuses(served.port), 10, "a port that is given back")
+        served.configure()  # the port is known now
+        following = subprocess.Popen(
+            [PROGRAMS / "noojee-agi", "serve"], env=site.environment, stdout=subprocess.PIPE, text=True
+        )
+        try:
+            assert following.stdout is not None
+            with following.stdout as said:
+                assert said.readline().startswith(f"serves agi://127.0.0.1:{served.port} and {served.socket}")
+            assert network_call.place(served.port, site.key).status == "200"
+            assert [call.finish() for call in calls] == ["200"] * 3
+            assert served.stop() == 0
+            assert network_call.place(served.port, site.key).status == "200"
+            assert served.status()["sessions"] == 2, "the socket is the next server's now"
+        finally:
+            following.terminate()
+            assert following.wait(60) == 0
+    assert len(uniqueids(site)) == 5
+
+
+def test_when_the_server_is_killed_its_processes_finish_what_they_began_and_end(
+    served: Served, site: Site
+) -> None:
+    children = processes.children(served.pid)
+    with begun_calls(served, RUNNING) as calls:
+        os.kill(served.pid, signal.SIGKILL)
+        wait_until(lambda: refuses(served.port), 10, "a port that is given back")
+        network_call.finish_together(calls, 20, begun=calls)
+    wait_until(lambda: not any(map(is_alive, children)), 20, "the end of all processes")
+    served.kill()
+
+    assert [call.status for call in calls] == ["200"] * RUNNING
+    assert served.socket.exists(), "nobody was left to remove it"
+    served.start()
+    site.wait_for_legs(count=RUNNING)
+    assert uniqueids(site) == sorted(call.uniqueid for call in calls)
+
+
+def test_a_killed_worker_is_replaced_and_the_others_serve_on(served: Served, site: Site) -> None:
+    before = served.workers()
+    victim = before[0]
+    os.kill(victim, signal.SIGKILL)
+    statuses = [network_call.place(served.port, site.key).status for _ in range(50)]
+    wait_for_children(served, len(before) + 1)
+
+    assert victim not in served.workers()
+    assert statuses == ["200"] * 50 or len(before) == 1
+    wait_until(lambda: footprint.are_complete(served.workers(), 4), 20, "all threads of the server")
+    assert served.status()["running"] == 0
+    assert "started again" in site.log()
+
+
+def test_all_processes_killed_again_and_again_lose_no_call_that_was_told_200(
+    served: Served, site: Site, is_long: bool, tell: Tell
+) -> None:
+    rounds = 40 if is_long else 4
+    told, broken, seed = [], 0, random.randrange(2**32)
+    generator = random.Random(seed)
+    for _ in range(rounds):
+        with contextlib.ExitStack() as stack:
+            calls = [stack.enter_context(NetworkCall(served.port, site.key)) for _ in range(20)]
+            deadline = time.monotonic() + generator.uniform(0, 0.05)
+            victims = processes.children(served.pid)
+            killed = False
+            for call in calls:
+                with contextlib.suppress(ConnectionError):
+                    call.begin()
+                    call.finish()
+                if not killed and time.monotonic() > deadline:
+                    processes.send(signal.SIGKILL, victims)
+                    killed = True
+        told += [call.uniqueid for call in calls if call.status == "200"]
+        broken += sum(call.status != "200" for call in calls)
+        wait_for_children(served, len(victims))
+        wait_until(lambda: footprint.are_complete(served.workers(), 4), 20, "all threads of the server")
+    assert network_call.place(served.port, site.key).status == "200"
+    assert served.stop() == 0
+    tell(f"all processes killed {rounds} times: {len(told)} calls with status 200, {broken} broken, 0 lost")
+    stored = uniqueids(site)
+    assert [each for each in told if stored.count(each) != 1] == [], f"seed {seed}"
+
+
+def test_a_keeper_that_is_killed_in_the_middle_loses_nothing(
+    served: Served, site: Site, is_long: bool, tell: Tell
+) -> None:
+    kills = 50 if is_long else 5
+    with flood(served.port, site.key, 2):
+        for _ in range(kills):
+            wait_until(lambda: events(site), 20, "events")
+            time.sleep(random.uniform(0, 0.3))
+            kill(served.keeper)
+        calls = [network_call.place(served.port, site.key) for _ in range(20)]
+    assert [call.status for call in calls] == ["200"] * 20
+    wait_until(lambda: not events(site), 60, "an empty spool")
+
+    stored = uniqueids(site)
+    tell(f"{kills} keepers killed in the middle: {len(stored)} legs, each there once")
+    assert len(stored) == len(set(stored))
+    assert {call.uniqueid for call in calls} <= set(stored)
+    assert not list((site.recordings_directory / ".spool" / "rejected").glob("*"))
+
+
+def test_sigterm_in_a_loop_of_dying_keepers_ends_the_server(served: Served) -> None:
+    for _ in range(3):
+        os.kill(served.keeper, signal.SIGKILL)
+    assert served.stop() == 0
+
+
+def test_a_second_server_at_the_same_socket_says_so_and_harms_nobody(served: Served, site: Site) -> None:
+    done = begin_another(site)
+
+    assert done.returncode == 1
+    assert done.stderr == f"Error: {served.socket}: another noojee-agi serve is running\n"
+    assert served.status()["running"] == 0
+
+
+def test_a_second_server_at_the_same_port_says_so_and_harms_nobody(
+    served: Served, site: Site, tmp_path: Path
+) -> None:
+    elsewhere = Site(tmp_path / "elsewhere")
+    elsewhere.configure({"server.listen": f"127.0.0.1:{served.port}"})
+
+    done = begin_another(elsewhere)
+
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"Error: [server] listen = 127.0.0.1:{served.port}: ")
+    assert done.stderr.count("\n") == 1
+    assert not (elsewhere.state_directory / "agi.sock").exists()
+    assert network_call.place(served.port, site.key).status == "200"
+
+
+def test_a_socket_file_that_nobody_listens_at_is_replaced(site: Site) -> None:
+    with socket.socket(socket.AF_UNIX) as gone:
+        gone.bind(str(site.state_directory / "agi.sock"))
+    with Served(site) as served:
+        assert served.status()["running"] == 0
+
+
+def test_what_is_no_socket_is_never_replaced(site: Site) -> None:
+    precious = site.state_directory / "precious"
+    precious.write_text("data")
+    site.configure({"server.listen": "", "server.socket": str(precious)})
+
+    done = begin_another(site)
+
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert str(precious) in done.stderr
+    assert precious.read_text() == "data"
+
+
+def test_a_replaced_process_has_the_configuration_that_was_read_last(served: Served, site: Site) -> None:
+    served.configure({"recordings.min_free_percent": "100"})
+    served.reload()
+    for worker in (before := processes.children(served.pid)):
+        os.kill(worker, signal.SIGKILL)
+    wait_until(lambda: not set(before) & set(processes.children(served.pid)), 20, "new processes")
+
+    assert network_call.place(served.port, site.key).status == "507"
+
+
+def test_a_configuration_that_is_wrong_leaves_all_as_it_was(served: Served, site: Site) -> None:
+    served.configure({"server.nonsense": "1"})
+    before = processes.children(served.pid)
+
+    served.reload()
+
+    assert "there is no such option" in site.log()
+    assert network_call.place(served.port, site.key).status == "200"
+    assert processes.children(served.pid) == before
+
+
+def test_sighup_again_and_again_disturbs_no_call_and_leaks_nothing(served: Served, site: Site) -> None:
+    everybody = [served.pid, *processes.children(served.pid)]
+    network_call.place(served.port, site.key)
+    before = footprint.countable(everybody)
+    statuses = []
+    for _ in range(100):
+        os.kill(served.pid, signal.SIGHUP)
+        statuses.append(network_call.place(served.port, site.key).status)
+    (site.state_directory / "noojee-agi.log").rename(site.state_directory / "noojee-agi.log.1")
+    served.reload()
+
+    assert statuses == ["200"] * 100
+    wait_until(lambda: footprint.countable(everybody) == before, 20, "the descriptors of before")
+    assert processes.children(served.pid) == everybody[1:]
+    call = network_call.place(served.port, site.key)
+    wait_until(lambda: call.leg_id in site.log(), 10, "the call in the new log file")
+
+
+def test_sighup_while_the_keeper_waits_for_the_database_has_it_use_the_new_one(
+    served: Served, site: Site
+) -> None:
+    """It comes in the middle of a drain, whose database does not answer."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"postgresql+psycopg2://a:b@127.0.0.1:{silent.getsockname()[1]}/noojee"
+        served.configure({"database.url": url})
+        served.reload()
+        keeper = served.keeper
+        call = network_call.place(served.port, site.key)
+        silent.accept()[0].close()
+        connection = silent.accept()[0]  # now it waits
+        served.configure()
+        served.reload()
+        connection.close()
+
+    assert [leg["id"] for leg in site.wait_for_legs()] == [call.leg_id]
+    assert served.keeper == keeper
+
+
+@pytest.mark.parametrize("what", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_at_any_moment_of_the_start_ends_it(site: Site, what: signal.Signals, is_long: bool) -> None:
+    """Before it has begun it may die of it; later it ends as it should, and leaves no socket."""
+    site.configure({"server.listen": f"127.0.0.1:{free_port()}"})
+    for number in range(60 if is_long else 8):
+        server = subprocess.Popen(
+            [PROGRAMS / "noojee-agi", "serve"],
+            env=site.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
+        )
+        assert server.stdout is not None
+        with server.stdout as said:
+            if number % 2:
+                said.readline()
+            else:
+                time.sleep(random.uniform(0.2, 0.8))
+            server.send_signal(what)
+            exit_code = server.wait(60)
+            has_begun = bool(number % 2) or "serves" in said.read()
+        assert not processes.members(server.pid)
+        if has_begun:
+            assert exit_code == 0
+            assert not (site.state_directory / "agi.sock").exists()
+
+
+def test_a_key_that_was_changed_elsewhere_serves_many_calls_at_once(site: Site) -> None:
+    """The snapshot is too old to refuse it, and every call waits for the answer of a database that works."""
+    with Served(site) as served:
+        for number in range(2):
+            wait_until(lambda: 6 < time.time() - site.snapshot.stat().st_mtime < 8, 30, "an old snapshot")
+            key = f"new-key-{number}"
+            with Store(site.database_url).transaction() as connection:
+                settings.set_key_digest(connection, access.digest(key))
+            with contextlib.ExitStack() as stack:
+                calls = [stack.enter_context(NetworkCall(served.port, key)) for _ in range(60)]
+                network_call.finish_together(calls, 20)
+            assert [call.status for call in calls] == ["200"] * 60
