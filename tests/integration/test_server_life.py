@@ -1,4 +1,4 @@
-"""noojee-agi serve begins, is killed in parts, and ends: whatever was begun is finished, and nothing is lost."""
+"""`noojee-agi serve` begins, is killed in parts, and ends: what was begun is finished, nothing is lost."""
 
 from __future__ import annotations
 
