@@ -37,7 +37,7 @@ class Served:
         self._options = {**(options or {})}
         self._socket_folder = ""
         self._process: subprocess.Popen[bytes] | None = None
-        self._starts = 0
+        self._said_before = 0
 
     def __enter__(self) -> Served:
         self._socket_folder = _short_folder(self.site)
@@ -68,7 +68,7 @@ class Served:
 
     @property
     def stdout(self) -> str:
-        """All that was said, by all servers that were started here."""
+        """All that was said, by all servers that this site has had."""
         return _read(self._output("stdout"))
 
     @property
@@ -85,7 +85,7 @@ class Served:
     def start(self) -> None:
         """Start it, and return when a worker answers."""
         self.configure()
-        self._starts += 1
+        self._said_before = len(_SERVES.findall(self.stdout))
         with self._output("stdout").open("ab") as stdout, self._output("stderr").open("ab") as stderr:
             self._process = subprocess.Popen(
                 [*processes.dies_with_us(), str(PROGRAMS / "noojee-agi"), "serve"],
@@ -165,7 +165,7 @@ class Served:
         said = _SERVES.findall(self.stdout)
         assert self._process is not None
         assert self._process.poll() is None, f"noojee-agi serve has ended: {self.stderr}"
-        if len(said) < self._starts:
+        if len(said) == self._said_before:
             return False
         self.port, path = int(said[-1][0]), said[-1][1]
         assert path == str(self.socket)

@@ -1,0 +1,308 @@
+"""The same recording through `noojee-agi serve`: handed over by start_record.py, and over FastAGI."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import urllib.parse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lab import processes
+from lab.pbx import Pbx, View
+from lab.served import Served
+from lab.waiting import wait_until
+
+pytestmark = pytest.mark.asterisk
+
+HANDED_OVER = "start_record.py"
+FASTAGI = "agi://127.0.0.1:{port}/start_record"
+WAYS = pytest.mark.parametrize("way", [HANDED_OVER, FASTAGI], ids=["handed over", "FastAGI"])
+OF_THIS_CALL = {
+    *("id", "call_record_id", "uniqueid", "call_uniqueid", "channel", "file"),
+    *("started_at", "ended_at", "duration_seconds", "bytes"),
+}
+# A session takes some 10 ms over FastAGI and some 40 handed over: these cover its start, middle and end.
+MOMENTS = [milliseconds / 1000 for milliseconds in range(1, 81, 4)]
+
+
+@pytest.fixture(scope="module")
+def served_of_module(pbx_of_session: Pbx) -> Iterator[Served]:
+    with Served(pbx_of_session.site) as server:
+        yield server
+
+
+@pytest.fixture
+def served(pbx: Pbx, served_of_module: Served) -> Served:
+    """Asterisk's server; the test may change noojee_agi.conf by `configure`."""
+    served_of_module.configure()
+    served_of_module.reload()
+    return served_of_module
+
+
+def at(served: Served, way: str) -> str:
+    return way.format(port=served.port)
+
+
+def row(pbx: Pbx, view: View) -> dict[str, Any]:
+    """What does not differ from call to call."""
+    leg = pbx.leg(view)
+    channel = re.sub(r"-[0-9a-f]{8};", "-*;", leg["channel"])
+    return {"channel": channel, **{name: leg[name] for name in leg.keys() - OF_THIS_CALL}}
+
+
+def sessions(served: Served) -> int:
+    return int(served.status()["sessions"])
+
+
+# --- what is recorded ---
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "{},PJSIP/500,=a=b,Nemo",
+        "{}",
+        "{},,one,Fred)\nWait(0.5)\nAGI({},,two,Ann",
+    ],
+)
+def test_each_way_leaves_the_same_rows_and_tells_the_dialplan_the_same(
+    pbx: Pbx, served: Served, lines: str
+) -> None:
+    def seen(way: str) -> tuple[dict[str, Any], str, str, str]:
+        view = pbx.dial(f"AGI({lines.format(way, way)})", seconds=1.5)
+        return row(pbx, view), view.status, view.message, view.agi_status
+
+    before = sessions(served)
+    handed_over = seen(HANDED_OVER)
+    wait_until(lambda: sessions(served) == before + lines.count("{}"), 10, "the sessions to be counted")
+    fastagi = seen(at(served, FASTAGI))
+    pbx.site.configure({"server.socket": "/nonexistent/agi.sock"})
+    plain = seen(HANDED_OVER)
+
+    assert sessions(served) == before + 2 * lines.count("{}")
+    assert plain[1] == "200"
+    assert handed_over == plain
+    assert fastagi == plain
+
+
+@pytest.mark.parametrize(
+    "request_line",
+    [
+        "{way},500,a tag,Fred",
+        "{way}.py,500,a tag,Fred",
+        "{way},agentLoginName=Fred,tag=a tag",
+        "{way}?extenOrUniqueId=500&tag=a%20tag&agentLoginName=Fred",
+        "{way}?TAG=a+tag&agentloginname=Fr%65d",
+        "{way}?tag=a+tag,500,,Fred",
+        "{way}/?tag=a+tag,agentLoginName=Fred",
+        "{way}?,,a tag,Fred",
+        "{way}?extenOrUniqueId=${{UNIQUEID}}&tag=${{URIENCODE(a tag)}}&agentLoginName=Fred",
+    ],
+)
+def test_every_form_of_a_fastagi_request_means_the_same(pbx: Pbx, served: Served, request_line: str) -> None:
+    view = pbx.dial(f"AGI({request_line.format(way=at(served, FASTAGI))})", seconds=0.5)
+
+    leg = pbx.leg(view, status="completed")
+    assert (leg["tag"], leg["owner"], leg["extension"]) == ("a tag", "Fred", "500")
+
+
+TEXTS = ["a, b & c=d", "Grüße, 東京 🎧; 100 % + 1", 'said "yes" \\ ?#/']
+
+
+@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize("form", ["handed over", "FastAGI", "FastAGI, query"])
+def test_a_tag_of_any_text_arrives(pbx: Pbx, served: Served, tmp_path: Path, text: str, form: str) -> None:
+    (tmp_path / "tag").write_text(text)
+    quoted = f"${{QUOTE(${{FILE({tmp_path}/tag)}})}}"
+    lines = {
+        "handed over": f"start_record.py,,{quoted},Fred",
+        "FastAGI": f"{at(served, FASTAGI)},,{quoted},Fred",
+        "FastAGI, query": f"{at(served, FASTAGI)}?agentLoginName=Fred&tag={urllib.parse.quote_plus(text)}",
+    }
+
+    view = pbx.dial(f"AGI({lines[form]})", seconds=0.7)
+
+    leg = pbx.leg(view)
+    assert (view.status, leg["tag"], leg["owner"]) == ("200", text, "Fred")
+
+
+def test_commas_within_quotes_in_the_dialplan_belong_to_the_argument(pbx: Pbx, served: Served) -> None:
+    view = pbx.dial(f'AGI({at(served, FASTAGI)},,"a, b and c",Fred)', seconds=0.7)
+
+    assert pbx.leg(view)["tag"] == "a, b and c"
+
+
+# --- what is refused ---
+
+
+@pytest.mark.parametrize(
+    ("request_line", "status", "words"),
+    [
+        ("{host}/stop_recording", "400", "no program"),
+        ("{host}/", "400", "no program"),
+        ("{host}/start_record/x", "400", "no program"),
+        ("{host}/start_record?apiKey={key}", "400", "apiKey must not be an argument"),
+        ("{host}/start_record,apiKey={key}", "400", "apiKey must not be an argument"),
+        ("{host}/start_record?colour=red", "400", "no argument colour"),
+        ("{host}/start_record?tag=one&tag=two", "400", "given twice"),
+        ("{host}/start_record?tag=one,,two", "400", "given twice"),
+        ("{host}/start_record?extenOrUniqueId=499", "404", "not on this call"),
+        ("{host}/start_record?tag=" + "x" * 256, "400", "256 characters"),
+    ],
+)
+def test_a_fastagi_request_that_cannot_be_is_refused(
+    pbx: Pbx, served: Served, request_line: str, status: str, words: str
+) -> None:
+    files, legs = pbx.site.audio_files(), pbx.site.legs()
+    host = f"agi://127.0.0.1:{served.port}"
+
+    view = pbx.dial(f"AGI({request_line.format(host=host, key=pbx.site.key)})", seconds=0.5)
+
+    assert (view.status, view.leg_id, view.agi_status) == (status, "", "SUCCESS"), view
+    assert words in view.message
+    assert pbx.site.key not in view.message + pbx.site.log() + served.stderr
+    assert (pbx.site.audio_files(), pbx.site.legs()) == (files, legs)
+
+
+@WAYS
+@pytest.mark.parametrize("key", ["wrong", "", "${apiKey}x"])
+def test_without_the_right_key_the_server_records_nothing(
+    pbx: Pbx, served: Served, way: str, key: str
+) -> None:
+    files, before = pbx.site.audio_files(), sessions(served)
+
+    view = pbx.dial(f"Set(apiKey={key})\nAGI({at(served, way)},,keyless,Fred)", seconds=1.5)
+
+    assert (view.status, view.leg_id, view.agi_status) == ("401", "", "SUCCESS")
+    wait_until(lambda: sessions(served) == before + 1, 10, "the session to be counted")
+    assert (pbx.site.audio_files(), pbx.site.legs("--tag", "keyless")) == (files, [])
+
+
+def test_a_key_that_was_changed_a_moment_ago_counts_at_once(pbx: Pbx, served: Served) -> None:
+    pbx.site.cli("apikey", "set", text="another-key-for-this-test\n")
+    try:
+        line = f"AGI({at(served, FASTAGI)},,changed,Fred)"
+        with_old = pbx.dial(line, seconds=1.5)
+        with_new = pbx.dial(f"Set(apiKey=another-key-for-this-test)\n{line}", seconds=1.5)
+    finally:
+        pbx.site.cli("apikey", "set", text=pbx.site.key + "\n")
+
+    assert (with_old.status, with_new.status) == ("401", "200")
+
+
+# --- a call that ends, a server that is told something ---
+
+
+@WAYS
+def test_hanging_up_at_any_moment_loses_nothing_and_harms_no_server(
+    pbx: Pbx, served: Served, way: str
+) -> None:
+    before = {leg["id"] for leg in pbx.site.legs()}
+    files_before = set(pbx.site.audio_files())
+
+    for moment in MOMENTS:
+        pbx.start_call(f"AGI({at(served, way)},,hung-up,Fred)", seconds=moment)
+        pbx.asterisk.wait_quiet()
+    assert pbx.dial(f"AGI({at(served, way)},,after,Fred)").status == "200"
+    pbx.wait_until_idle()
+
+    def all_closed() -> bool:
+        pbx.site.cli("sync")
+        return not pbx.site.legs("--status", "recording")
+
+    wait_until(all_closed, 60, "all legs to be closed")
+    legs = [leg for leg in pbx.site.legs() if leg["id"] not in before]
+    files = set(pbx.site.audio_files()) - files_before
+    assert {leg["status"] for leg in legs} <= {"completed", "empty", "failed"}
+    assert sorted(leg["file"] for leg in legs if leg["status"] != "failed") == sorted(map(str, files))
+    assert served.status()["running"] == 0
+    assert_calm(served)
+
+
+def assert_calm(served: Served) -> None:
+    assert "Traceback" not in served.site.log()
+    assert served.stderr == ""
+
+
+def test_a_session_that_begins_after_the_hang_up_records_nothing(pbx: Pbx, served: Served) -> None:
+    """The server is stopped meanwhile: Asterisk says HANGUP, and answers no command that needs the call."""
+    everybody, before = processes.members(served.pid), sessions(served)
+    processes.send(signal.SIGSTOP, everybody)
+    try:
+        pbx.start_call(f"AGI({at(served, FASTAGI)},,too-late,Fred)", seconds=0.5)
+        wait_until(lambda: "too-late" in pbx.asterisk.log(), 10, "AGI() to begin")
+        pbx.asterisk.rx("channel request hangup all")
+    finally:
+        processes.send(signal.SIGCONT, everybody)
+    pbx.asterisk.wait_quiet()
+
+    wait_until(lambda: sessions(served) == before + 1, 20, "the session to end")
+    wait_until(lambda: not pbx.site.legs("--tag", "too-late", "--status", "recording"), 60, "no open leg")
+    assert not [leg for leg in pbx.site.legs("--tag", "too-late") if leg["status"] == "completed"]
+    assert_calm(served)
+
+
+@WAYS
+def test_ends_are_handed_over_and_the_server_alone_drains(pbx: Pbx, served: Served, way: str) -> None:
+    seen = set()
+    pbx.start_call(f"AGI({at(served, way)},,drained,Fred)", seconds=1.5)
+
+    def completed() -> bool:
+        seen.update(pbx.site.drains())
+        status = [leg["status"] for leg in pbx.site.legs("--tag", "drained")]
+        return bool(status) and set(status) == {"completed"}
+
+    wait_until(completed, 20, "the leg to be completed")
+
+    assert seen == set()
+    pbx.wait_until_idle()
+
+
+def test_sighup_reads_the_configuration_anew(pbx: Pbx, served: Served) -> None:
+    workers = served.workers()
+    served.configure({"recordings.format": "gsm"})
+
+    served.reload()
+
+    def gsm() -> bool:
+        return pbx.dial(f"AGI({at(served, FASTAGI)},,reloaded)", seconds=0.5).file.endswith(".gsm")
+
+    wait_until(gsm, 20, "a recording in the new format")
+    handed_over = pbx.dial("AGI(start_record.py,,reloaded)", seconds=0.5)
+    assert (handed_over.status, handed_over.file[-4:]) == ("200", ".gsm")
+    assert served.workers() == workers
+    assert "SIGHUP: the configuration was read anew" in pbx.site.log()
+
+
+def test_a_broken_configuration_at_sighup_leaves_the_old_one(pbx: Pbx, served: Served) -> None:
+    served.configure({"recordings.fromat": "gsm"})
+
+    served.reload()
+    os.kill(served.workers()[0], signal.SIGKILL)  # one that is started again has the old one, too
+    wait_until(lambda: "started again" in pbx.site.log(), 10, "the server to notice")
+
+    for way in (HANDED_OVER, FASTAGI):
+        view = pbx.dial(f"AGI({at(served, way)},,kept,Fred)")
+        assert (view.status, Path(view.file).suffix) == ("200", ".wav")
+    assert "SIGHUP: the configuration stays as it was" in pbx.site.log()
+    assert "no such option" in pbx.site.log()
+    served.configure()
+    pbx.site.wait_for_legs("--tag", "kept", count=2, status="completed")
+
+
+def test_an_open_recording_outlives_the_server(pbx: Pbx, served: Served) -> None:
+    """Its end finds no server, and goes the plain way."""
+    pbx.start_call(f"AGI({at(served, FASTAGI)},,outlived,Fred)", seconds=2)
+    wait_until(lambda: pbx.site.legs("--tag", "outlived"), 20, "the leg")
+
+    assert served.stop() == 0
+    assert not served.socket.exists()
+    pbx.asterisk.wait_quiet(60)
+    (leg,) = pbx.site.wait_for_legs("--tag", "outlived", status="completed")
+    served.start()
+
+    assert leg["duration_seconds"] == pytest.approx(2, abs=0.7)
