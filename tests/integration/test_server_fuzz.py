@@ -322,15 +322,15 @@ def test_no_peer_harms_the_server_or_makes_it_speak_out_of_turn(
 
 @dataclass(frozen=True)
 class Message:
-    """What comes to the Unix socket. {key} and the like stand for what is known only then.
+    """What comes to the Unix socket, in two parts, and goes after it once the server has taken it.
 
-    length: what is announced, less the truth. descriptors: kinds, in each of the two parts it is sent in.
+    length: what is announced, less the truth. descriptors: kinds, with each part and with what goes.
     """
 
     body: bytes
     length: int
     cut: int
-    descriptors: tuple[list[str], list[str]]
+    descriptors: tuple[list[str], list[str], list[str]]
     goes: bytes
     is_heard: bool
 
@@ -373,15 +373,15 @@ KINDS = st.sampled_from(
 )
 GOES = st.sampled_from([handoff.GO, handoff.GO, handoff.GO, b"", b"X", b"GG"])
 NONE: list[str] = []
-TWO = st.tuples(st.just(NONE), st.lists(KINDS, min_size=2, max_size=2))
-ANY = st.tuples(st.lists(KINDS, max_size=4), st.lists(KINDS, max_size=4))
+TWO = st.tuples(st.just(NONE), st.just(NONE), st.lists(KINDS, min_size=2, max_size=2))
+ANY = st.tuples(*[st.lists(KINDS, max_size=4)] * 3)
 NO_TRICKS = st.builds(Message, bodies(), st.just(0), st.just(0), TWO, GOES, st.just(True))
 TRICKS = st.builds(
     Message,
     bodies(),
     st.sampled_from([0, 0, 0, 1, -1, -1000, 70000, 2**31]),
     st.sampled_from([0, 0, 0, 1, 4, 30]),
-    st.one_of(st.just((NONE, NONE)), ANY),
+    st.one_of(st.just((NONE, NONE, NONE)), ANY),
     GOES,
     st.booleans(),
 )
@@ -421,18 +421,20 @@ def deliver(message: Message, playground: Playground, stack: contextlib.ExitStac
     body = message.body.replace(b"RECORDINGS", os.fsencode(playground.served.site.recordings_directory))
     whole = max(len(body) + message.length, 0).to_bytes(handoff.LENGTH_BYTES, "big") + body
     client = stack.enter_context(socket.socket(socket.AF_UNIX))
-    client.settimeout(AT_ONCE_SECONDS)
+    client.settimeout(WHILE_SECONDS)
     client.connect(str(playground.served.socket))
     said = b""
     with contextlib.suppress(OSError):
         for part, kinds in zip(
-            (whole[: message.cut], whole[message.cut :]), message.descriptors, strict=True
+            (whole[: message.cut], whole[message.cut :], message.goes), message.descriptors, strict=True
         ):
+            if part is message.goes and message.is_heard:
+                with contextlib.suppress(TimeoutError):
+                    said += client.recv(4096)
             if part:
                 socket.send_fds(client, [part], [opened(kind, folder, stack) for kind in kinds])
-        if message.goes:
-            client.sendall(message.goes)
         client.shutdown(socket.SHUT_WR)
+        client.settimeout(AT_ONCE_SECONDS)
         while message.is_heard and (read := client.recv(4096)):
             said += read
     return said
@@ -445,7 +447,7 @@ def test_no_message_at_the_unix_socket_harms_the_server_or_leaves_a_descriptor(
 
     @settings(max_examples=LONG if is_long else SHORT, deadline=None, suppress_health_check=list(HealthCheck))
     @given(MESSAGES)
-    @example(Message(HANDED_OVER, 0, 0, ([], ["replies", "null"]), handoff.GO, True))
+    @example(Message(HANDED_OVER, 0, 0, ([], [], ["replies", "null"]), handoff.GO, True))
     def meet(message: Message) -> None:
         before = playground.traces()
         with contextlib.ExitStack() as stack:
@@ -474,10 +476,10 @@ def test_after_all_of_them_a_call_is_handed_over(playground: Playground) -> None
         program.settimeout(AT_ONCE_SECONDS)
         program.connect(str(playground.served.socket))
         message = handoff.pack("start_record", [b"410"], call.environment)
-        socket.send_fds(program, [message], [theirs.fileno(), theirs.fileno()])
-        theirs.close()
+        program.sendall(message)
         assert program.recv(1) == handoff.TAKEN
-        program.sendall(handoff.GO)
+        socket.send_fds(program, [handoff.GO], [theirs.fileno(), theirs.fileno()])
+        theirs.close()
         with ours.makefile("rb") as commands:
             for command in commands:
                 ours.sendall(call.reply(command.rstrip(b"\n")))

@@ -308,20 +308,22 @@ def test_out_of_descriptors_connections_wait_and_it_goes_on_afterwards(served: S
     wait_for_the_same(served, before)
 
 
-def test_a_hand_over_whose_descriptors_are_lost_goes_the_plain_way(served: Served) -> None:
+def test_a_hand_over_whose_descriptors_are_lost_is_given_back(served: Served) -> None:
     """recvmsg(2) just leaves out what a process at its limit cannot hold."""
-    for worker in served.workers():
-        held = {int(entry.name) for entry in Path(f"/proc/{worker}/fd").iterdir()}
-        only_one_free = next(limit for limit in count(1) if len(set(range(limit)) - held) == 1)
-        resource.prlimit(worker, resource.RLIMIT_NOFILE, (only_one_free, 8192))
     message = handoff.pack("start_record", [b"410", b"INV-22", b"Fred"], Call(1, 1, b"").environment)
     with socket.socket(socket.AF_UNIX) as program, open(os.devnull, "r+b") as null:
         program.settimeout(5)
         program.connect(str(served.socket))
-        socket.send_fds(program, [message], [null.fileno(), null.fileno()])
+        program.sendall(message)
+        assert program.recv(1) == handoff.TAKEN
+        for worker in served.workers():
+            held = {int(entry.name) for entry in Path(f"/proc/{worker}/fd").iterdir()}
+            none_free = next(limit for limit in count() if limit not in held)
+            resource.prlimit(worker, resource.RLIMIT_NOFILE, (none_free, 8192))
 
-        assert program.recv(1) != handoff.TAKEN
+        socket.send_fds(program, [handoff.GO], [null.fileno(), null.fileno()])
 
+        assert program.recv(1) == b""
     assert not Path(f"/proc/{served.pid}/cwd/.spool").exists()
 
 
