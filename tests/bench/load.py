@@ -7,26 +7,22 @@ later is done before the next begins, so what disturbs the machine disturbs all 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import shutil
 import statistics
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import servers
+from bench import places, servers, table
 from bench.callers import Callers
+from bench.places import Places
 from bench.servers import Server
 
 CONNECTIONS = (1, 8, 64)
 CALLS = 2000
 ROUNDS = 5
 WARM_UP_ROUNDS = 1
-MEMORY = Path("/dev/shm")
-MEMORY_NEEDED = 512 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -49,25 +45,12 @@ class Turn:
 Turns = Mapping[tuple[int, str], Sequence[Turn]]
 
 
-@contextlib.contextmanager
-def folder(parent: Path | None = None) -> Iterator[Path]:
-    """For a measurement: in memory, if there is enough, unless a parent is given.
-
-    For minutes after many files were deleted, an ext4 without a journal takes up to a millisecond to make one
-    (fs/ext4/ialloc.c recently_deleted); the callers make one in each call, and our spool another.
-    """
-    if parent is None and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > MEMORY_NEEDED:
-        parent = MEMORY
-    with tempfile.TemporaryDirectory(prefix="bench-", dir=parent) as name:
-        yield Path(name)
-
-
 def measure(
-    directory: Path, rounds: int = ROUNDS, calls: int = CALLS, connections: Sequence[int] = CONNECTIONS
+    where: Places, rounds: int = ROUNDS, calls: int = CALLS, connections: Sequence[int] = CONNECTIONS
 ) -> Turns:
     """Every server's turns by connections and name, after warm-up rounds that do not count."""
     turns: dict[tuple[int, str], list[Turn]] = {}
-    with servers.all_of_them(directory) as running:
+    with servers.all_of_them(where) as running:
         callers = {server.name: Callers(server.port, server.key) for server in running}
         for at_once in connections:
             for number in range(WARM_UP_ROUNDS + rounds):
@@ -111,28 +94,34 @@ def failures(turns: Iterable[Turn]) -> Counter[str]:
     return sum((Counter(turn.failures) for turn in turns), Counter[str]())
 
 
-def table(turns: Turns) -> str:
+def text(turns: Turns) -> str:
     """The result for people."""
-    lines = [
-        f"{'at':>4}  {'':<12}{'calls':>8}{'median':>9}{'99 %':>9}{'longest':>9}{'CPU':>9}{'own CPU':>10}"
-        f"{'backlog':>9}  {'failed':>6}",
-        f"{'once':>4}  {'server':<12}{'a second':>8}{'ms':>9}{'ms':>9}{'ms':>9}{'ms/call':>9}{'ms/call':>10}"
-        f"{'ms':>9}",
-    ]
-    for (at_once, name), of_server in turns.items():
-        failed = failures(of_server)
-        lines.append(
-            f"{at_once:>4}  {name:<12}"
-            f"{median(of_server, lambda turn: turn.per_second):>8.0f}"
-            f"{median(of_server, lambda turn: turn.median):>9.2f}"
-            f"{median(of_server, lambda turn: turn.p99):>9.2f}"
-            f"{max(turn.longest for turn in of_server):>9.1f}"
-            f"{median(of_server, lambda turn: turn.cpu):>9.2f}"
-            f"{median(of_server, lambda turn: turn.own_cpu):>10.3f}"
-            f"{median(of_server, lambda turn: turn.backlog):>9.1f}"
-            f"  {failed.total():>6} {', '.join(failed)}".rstrip()
+    head = (
+        "FastAGI server",
+        "at once",
+        "calls a second",
+        "median ms",
+        "99 % ms",
+        "longest ms",
+        "CPU ms a call",
+        "backlog ms",
+        "failed",
+    )
+    rows = [
+        (
+            name,
+            f"{at_once}",
+            f"{median(of_server, lambda turn: turn.per_second):.0f}",
+            f"{median(of_server, lambda turn: turn.median):.2f}",
+            f"{median(of_server, lambda turn: turn.p99):.2f}",
+            f"{max(turn.longest for turn in of_server):.1f}",
+            f"{median(of_server, lambda turn: turn.cpu):.2f}",
+            f"{median(of_server, lambda turn: turn.backlog):.0f}",
+            ", ".join(f"{count} {why}" for why, count in failures(of_server).items()) or "0",
         )
-    return "\n".join(lines)
+        for (at_once, name), of_server in sorted(turns.items(), key=lambda item: item[0][0])
+    ]
+    return table.text(head, rows)
 
 
 def _order(running: Sequence[Server], number: int) -> list[Server]:
@@ -149,10 +138,10 @@ def main() -> None:
     parser.add_argument(
         "--connections", type=int, nargs="+", default=CONNECTIONS, help="calls at once (1 8 64)"
     )
-    parser.add_argument("--folder", type=Path, help="where the files of all servers lie (in memory)")
+    parser.add_argument("--disk", type=Path, help=f"where the databases lie ({places.DISK})")
     given = parser.parse_args()
-    with folder(given.folder) as directory:
-        print(table(measure(directory, given.rounds, given.calls, given.connections)))
+    with places.make(given.disk) as where:
+        print(text(measure(where, given.rounds, given.calls, given.connections)))
 
 
 if __name__ == "__main__":

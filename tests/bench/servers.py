@@ -1,4 +1,4 @@
-"""The FastAGI servers that are measured: the peers, and `noojee-agi serve`, each in a folder of its own."""
+"""The FastAGI servers that are measured: the peers, and `noojee-agi serve`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,9 @@ from lab.postgresql import free_port
 from lab.site import PROGRAMS, Site
 from lab.waiting import wait_until
 
+from bench import processor
+from bench.places import Places
+
 TESTS = Path(__file__).parents[1]
 PEERS = ("panoramisk", "pystrix", "pyst2")
 OURS = "noojee-agi"
@@ -25,8 +27,6 @@ START_SECONDS = 20.0
 STOP_SECONDS = 10.0
 BACKLOG_SECONDS = 120.0
 _PEER_KEY = "a-key-of-the-peers"
-_TICKS = os.sysconf("SC_CLK_TCK")
-_CPUCLOCK_SCHED = 2  # with a process id, the clock that clock_getcpuclockid(3) would return
 # The callers run no end command. Their legs must not be taken for silent ones during somebody's later turn.
 _END_LEGS = """\
 UPDATE recording_leg SET status = 'completed', ended_at = started_at, duration_seconds = 0, bytes = 44
@@ -68,7 +68,7 @@ class Server:
 
     def cpu_seconds(self) -> float:
         """What its processes have used until now, with their children that have ended."""
-        return sum(map(_cpu_seconds, _tree(self.process)))
+        return processor.seconds([self.process])
 
     def _has_backlog(self) -> bool:
         return self.spool is not None and any(name.endswith(".json") for name in os.listdir(self.spool))
@@ -80,35 +80,37 @@ class Server:
 
 
 @contextlib.contextmanager
-def peer(name: str, folder: Path) -> Iterator[Server]:
-    """One of PEERS."""
-    recordings, database, port = folder / "recordings", folder / "peer.db", free_port()
+def peer(name: str, where: Places, forces_commits: bool = True) -> Iterator[Server]:
+    """One of PEERS; forces_commits: to the disk, as ours does (SQLite's synchronous = FULL, else NORMAL)."""
+    title = name if forces_commits else f"{name}, commits not forced"
+    folder_name = name if forces_commits else f"{name}-not-forced"  # a MixMonitor's file has no comma
+    folder, database, port = where.memory / folder_name, where.disk / f"{folder_name}.db", free_port()
+    recordings, output = folder / "recordings", folder / "output"
     recordings.mkdir(parents=True)
-    module = f"bench.peers.{name}_server"
-    command = [sys.executable, "-B", "-m", module, str(port), str(recordings), str(database), _PEER_KEY]
-    output = folder / "output"
+    words = [str(port), str(recordings), str(database), _PEER_KEY, "FULL" if forces_commits else "NORMAL"]
+    command = [sys.executable, "-B", "-m", f"bench.peers.{name}_server", *words]
 
     def is_ready() -> bool:
         return output.read_text().startswith("ready\n")
 
     with _running(command, dict(os.environ), output, is_ready) as process:
-        yield Server(name, port, _PEER_KEY, process, recordings, database, "recording")
+        yield Server(title, port, _PEER_KEY, process, recordings, database, "recording")
 
 
 @contextlib.contextmanager
-def ours(folder: Path) -> Iterator[Server]:
+def ours(where: Places) -> Iterator[Server]:
     """`noojee-agi serve` on SQLite."""
-    site, port = Site(folder / "site"), free_port()
+    database, port = where.disk / f"{OURS}.db", free_port()
+    site = Site(where.memory / OURS, f"sqlite:///{database}")
     site.configure({"server.listen": f"127.0.0.1:{port}", "log.level": "info"})
     site.cli("account", "add", "Fred")
-    database = site.state_directory / "noojee.db"
 
     def is_ready() -> bool:
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", port)) == 0
 
     command = [str(PROGRAMS / "noojee-agi"), "serve"]
-    with _running(command, site.environment, folder / "output", is_ready) as process:
+    with _running(command, site.environment, site.folder / "output", is_ready) as process:
         recordings = site.recordings_directory
         spool = recordings / ".spool"
         spool.mkdir(exist_ok=True)
@@ -116,11 +118,12 @@ def ours(folder: Path) -> Iterator[Server]:
 
 
 @contextlib.contextmanager
-def all_of_them(folder: Path) -> Iterator[list[Server]]:
-    """Every server, all at once."""
+def all_of_them(where: Places) -> Iterator[list[Server]]:
+    """Every server, all at once; also the fastest peer without what makes a commit last."""
     with contextlib.ExitStack() as stack:
-        peers = [stack.enter_context(peer(name, folder / name)) for name in PEERS]
-        yield [*peers, stack.enter_context(ours(folder / OURS))]
+        peers = [stack.enter_context(peer(name, where)) for name in PEERS]
+        generous = stack.enter_context(peer(PEERS[0], where, forces_commits=False))
+        yield [stack.enter_context(ours(where)), *peers, generous]
 
 
 @contextlib.contextmanager
@@ -142,17 +145,3 @@ def _running(
         yield process.pid
     finally:
         processes.end(process, STOP_SECONDS)
-
-
-def _tree(process: int) -> list[int]:
-    return [process, *(each for child in processes.children(process) for each in _tree(child))]
-
-
-def _cpu_seconds(process: int) -> float:
-    """That of its threads, ended or not, and of the children that it has waited for."""
-    try:
-        own = time.clock_gettime(~process << 3 | _CPUCLOCK_SCHED)
-        words = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return 0.0  # it has just ended: its parent has the time
-    return own + sum(map(int, words[13:15])) / _TICKS  # cutime and cstime of proc(5)

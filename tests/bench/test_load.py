@@ -14,6 +14,7 @@ from lab.postgresql import free_port
 from bench import call, load, servers
 from bench.call import Call
 from bench.callers import BROKEN, SILENT, Callers
+from bench.places import Places
 
 KEY = "f863246a-Key-973e"
 ASK_KEY, TELL_200 = "GET VARIABLE apiKey", "SET VARIABLE RECORDING_STATUS 200"
@@ -89,14 +90,14 @@ def test_the_channel_knows_what_was_set_and_what_records(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("name", servers.PEERS)
 def test_a_peer_does_its_job_in_every_call(name: str, tmp_path: Path) -> None:
-    with servers.peer(name, tmp_path) as peer:
+    with servers.peer(name, Places(tmp_path, tmp_path)) as peer:
         outcome = Callers(peer.port, peer.key).place(50, 8)
         assert (outcome.failures, peer.stored()) == ({}, 50)
     assert len([*tmp_path.rglob("*.wav")]) == 50
 
 
 def test_our_server_does_its_job_in_every_call(tmp_path: Path) -> None:
-    with servers.ours(tmp_path) as ours:
+    with servers.ours(Places(tmp_path, tmp_path)) as ours:
         callers = Callers(ours.port, ours.key)
         turns = [load.take_turn(ours, callers, 25, 8) for _ in range(2)]
         assert ([turn.failures for turn in turns], ours.stored()) == ([{}, {}], 50)
@@ -105,7 +106,7 @@ def test_our_server_does_its_job_in_every_call(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", servers.PEERS)
 def test_a_peer_records_nothing_with_a_wrong_key(name: str, tmp_path: Path) -> None:
-    with servers.peer(name, tmp_path) as peer:
+    with servers.peer(name, Places(tmp_path, tmp_path)) as peer:
         outcome = Callers(peer.port, "wrong").place(5, 1)
         assert (outcome.failures, peer.stored()) == ({call.NOT_RECORDED: 5}, 0)
 
