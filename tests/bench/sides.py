@@ -51,10 +51,22 @@ class Side:
     def configure(self, options: Mapping[str, str]) -> None:
         """noojee_agi.conf, on top of what is always there; a server reads it at once."""
         if self._served:
-            self._served.configure({**OPTIONS, **options})
+            self._served.configure(options)
             self._served.reload()
         else:
             self.site.configure({**OPTIONS, **options})
+
+    def catch_up(self) -> None:
+        """Wait until the database, which is there again, has all that waited for it."""
+        self.has_database = True
+
+        def is_done() -> bool:
+            self.site.cli(
+                "sync", may_fail=True
+            )  # a drain that is still waiting for what is gone may be in the way
+            return self._is_idle()
+
+        wait_until(is_done, CALL_SECONDS, "the end of the backlog")
 
     def call(self, way: Way) -> Hold:
         """Place one call, and wait until nothing of it runs any more."""
@@ -67,7 +79,7 @@ class Side:
         return Hold(held.milliseconds, recording_after, used * 1000)
 
     def per_second(self, way: Way, count: int) -> float:
-        """How many are through in a second when so many come at once, by the first before and the last after."""
+        """How many are through in a second when so many come at once: first before to last after."""
         calls = [(ways.LINE, f"{way.extension}@hold")] * count
         log = self._place(way, count, lambda: self._asterisk.originate_at_once(calls))
         processor.seconds_of_orphans()
