@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, exists, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, exists, or_, select, union
 
 from noojee_agi.database.tables import (
     RECORDING,
@@ -36,11 +36,14 @@ class Filter:
 
 def legs(connection: Connection, wanted: Filter) -> Iterator[dict[str, Any]]:
     """Legs with their call, oldest first; the tag is the leg's or the call's External Reference."""
-    statement = _legs().order_by(recording_leg.c.started_at, recording_leg.c.id)
-    for condition in _conditions(wanted):
-        statement = statement.where(condition)
-    for row in connection.execute(statement):
+    for row in connection.execute(legs_statement(wanted)):
         yield dict(row._mapping)
+
+
+def legs_statement(wanted: Filter) -> Select[Any]:
+    """By an index for each of id, tag, uniqueid, owner and time: there may be millions."""
+    statement = _legs().where(*_conditions(wanted))
+    return statement.order_by(recording_leg.c.started_at, recording_leg.c.id)
 
 
 def legs_of_the_calls_of(connection: Connection, leg_ids: Iterable[str]) -> list[dict[str, Any]]:
@@ -64,13 +67,13 @@ def open_legs(connection: Connection, server: str) -> list[OpenLeg]:
 
 
 def open_legs_statement(server: str) -> Select[Any]:
-    """By the index ix_recording_leg_open: a drain asks after every call."""
+    """By the index ix_recording_leg_open: a drain asks after every call.
+
+    The server is looked up for each of these few. A join may begin with all calls that it ever had.
+    """
     leg = recording_leg.c
-    return (
-        select(leg.id, leg.file, leg.started_at)
-        .join(call_record, call_record.c.id == leg.call_record_id)
-        .where(RECORDING, call_record.c.server == server)
-    )
+    its_server = select(call_record.c.server).where(call_record.c.id == leg.call_record_id).scalar_subquery()
+    return select(leg.id, leg.file, leg.started_at).where(RECORDING, its_server == server)
 
 
 def _legs() -> Select[Any]:
@@ -110,9 +113,9 @@ def _conditions(wanted: Filter) -> Iterator[ColumnElement[bool]]:
     if wanted.leg_id is not None:
         yield leg.id == wanted.leg_id
     if wanted.tag is not None:
-        yield or_(leg.tag == wanted.tag, call.external_reference == wanted.tag)
+        yield _either(leg.tag == wanted.tag, call.external_reference == wanted.tag)
     if wanted.uniqueid is not None:
-        yield or_(leg.uniqueid == wanted.uniqueid, call.uniqueid == wanted.uniqueid)
+        yield _either(leg.uniqueid == wanted.uniqueid, call.uniqueid == wanted.uniqueid)
     if wanted.owner is not None:
         yield account.c.login == wanted.owner
     if wanted.status is not None:
@@ -123,6 +126,14 @@ def _conditions(wanted: Filter) -> Iterator[ColumnElement[bool]]:
         yield leg.started_at < wanted.started_to
     if wanted.heard_by is not None:
         yield may_hear(wanted.heard_by)
+
+
+def _either(of_leg: ColumnElement[bool], of_call: ColumnElement[bool]) -> ColumnElement[bool]:
+    """Legs by their own or their call's column, each by its index: with a plain OR all legs would be read."""
+    its_call = call_record.c.id == recording_leg.c.call_record_id
+    own = select(recording_leg.c.id).where(of_leg)
+    calls = select(recording_leg.c.id).join(call_record, its_call).where(of_call)
+    return recording_leg.c.id.in_(union(own, calls))
 
 
 def may_hear(login: str) -> ColumnElement[bool]:

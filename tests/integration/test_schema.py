@@ -13,10 +13,11 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import inspect, select, text
+from sqlalchemy import Select, inspect, select, text
 
 from integration.recorder import Recorder, after, exit_code, forked
 from noojee_agi.database import queries, schema, tables
+from noojee_agi.database.queries import Filter
 from noojee_agi.database.store import REVISION, Store
 from noojee_agi.errors import ConfigurationError, StoreUnavailable
 from noojee_agi.recording import Ending
@@ -164,16 +165,35 @@ def _rows(store: Store) -> dict[str, set[str]]:
         }
 
 
-def test_an_index_finds_the_legs_that_record_now(store: Store, backend: str) -> None:
+@pytest.mark.parametrize(
+    ("statement", "indexes"),
+    [
+        (queries.open_legs_statement("pbx1"), ["ix_recording_leg_open"]),
+        (
+            queries.legs_statement(Filter(tag="INV-22")),
+            ["ix_recording_leg_tag", "ix_call_record_external_reference"],
+        ),
+        (
+            queries.legs_statement(Filter(uniqueid="1762420501.76")),
+            ["ix_recording_leg_uniqueid", "ix_call_record_uniqueid"],
+        ),
+    ],
+    ids=["open", "tag", "uniqueid"],
+)
+def test_indexes_find_legs_and_nothing_else_is_read_through(
+    statement: Select[Any], indexes: list[str], store: Store, backend: str
+) -> None:
     with store.transaction() as connection:
         if backend == "postgresql":
             connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
-        statement = queries.open_legs_statement("pbx1")
         compiled = str(statement.compile(connection, compile_kwargs={"literal_binds": True}))
         explain = "EXPLAIN QUERY PLAN " if backend == "sqlite" else "EXPLAIN "
-        plan = "\n".join(str(row) for row in connection.exec_driver_sql(explain + compiled))
+        steps = [str(row) for row in connection.exec_driver_sql(explain + compiled)]
 
-    assert "ix_recording_leg_open" in plan
+    assert [index for index in indexes if not any(index in step for step in steps)] == []
+    read_through = [step for step in steps if "SCAN" in step or "Seq Scan" in step]
+    assert [step for step in read_through if "ix_recording_leg_open" not in step] == []
+    assert [step for step in steps if "(server=?)" in step] == []
 
 
 def test_the_revision_of_the_program_is_the_newest_migration(empty_database_url: str) -> None:
