@@ -66,16 +66,20 @@ class PrivatePostgreSQL:
     Root may not run PostgreSQL, so for root it runs as `postgres` or `nobody`, and the data lies in a folder
     under /tmp, since a checkout may be closed for that user. The superuser `postgres` needs no password.
     Without `fsync` a crash of the machine may lose data, a crash of PostgreSQL does not. `data` is where the
-    cluster is made, if not in the usual place: its parent must be open to that user.
+    cluster is made, if not in the usual place: its parent must be open to that user. With `has_socket` other
+    networks of this machine reach it too, as local_url tells.
     """
 
-    def __init__(self, folder: Path, fsync: bool = False, data: Path | None = None) -> None:
+    def __init__(
+        self, folder: Path, fsync: bool = False, data: Path | None = None, has_socket: bool = False
+    ) -> None:
         self.folder = folder.absolute()
         self.port = 0
         self._fsync = fsync
         self._installation = find()
         self._home = self.folder
         self._data = data
+        self._has_socket = has_socket
         self._numbers = itertools.count(1)
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -106,6 +110,10 @@ class PrivatePostgreSQL:
     def url(self, database: str) -> str:
         """Return the address of a database as SQLAlchemy wants it."""
         return f"postgresql+psycopg2://postgres@127.0.0.1:{self.port}/{database}"
+
+    def local_url(self, database: str) -> str:
+        """The same by its Unix socket, which is found from every network namespace of this machine."""
+        return f"postgresql+psycopg2://postgres@/{database}?host={self._home}&port={self.port}"
 
     def start(self) -> None:
         """Start the server, on the same port as before, and return when it takes connections."""
@@ -198,7 +206,8 @@ class PrivatePostgreSQL:
         self.port = free_port()
 
     def _server_command(self) -> list[str]:
-        settings = ["listen_addresses=127.0.0.1", f"port={self.port}", "unix_socket_directories="]
+        sockets = self._home if self._has_socket else ""
+        settings = ["listen_addresses=127.0.0.1", f"port={self.port}", f"unix_socket_directories={sockets}"]
         if not self._fsync:
             settings += [f"{name}=off" for name in NO_SYNC]
         words = [word for setting in settings for word in ("-c", setting)]

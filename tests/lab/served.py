@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -22,19 +22,28 @@ from noojee_agi import handoff
 START_SECONDS = 20.0
 STOP_SECONDS = 60.0
 SOCKET_PATH_BYTES = 107
-_SERVES = re.compile(r"^serves agi://127\.0\.0\.1:(\d+) and (.+): .*start_record", re.MULTILINE)
+_SERVES = re.compile(r"^serves agi://[\d.]+:(\d+) and (.+): .*start_record", re.MULTILINE)
 
 
 class Served:
     """Runs while the block runs, and may be stopped and started again: the port stays the same.
 
     It writes the site's configuration: a test that changes that calls `configure` here, not the site's.
+    `address` is where it listens; `enter` are the words before its command, such as lab.hosts has.
     """
 
-    def __init__(self, site: Site, options: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        site: Site,
+        options: Mapping[str, str] | None = None,
+        address: str = "127.0.0.1",
+        enter: Sequence[str] = (),
+    ) -> None:
         self.site = site
         self.port = 0
         self._options = {**(options or {})}
+        self._address = address
+        self._enter = enter
         self._socket_folder = ""
         self._process: subprocess.Popen[bytes] | None = None
         self._said_before = 0
@@ -77,7 +86,7 @@ class Served:
 
     def configure(self, options: Mapping[str, str] | None = None) -> None:
         """Write noojee_agi.conf anew: these options and those of the server; reload() has it read."""
-        own = {"server.listen": f"127.0.0.1:{self.port}", **self._options}
+        own = {"server.listen": f"{self._address}:{self.port}", **self._options}
         if self._socket_folder:
             own["server.socket"] = str(self.socket)
         self.site.configure({**own, **(options or {})})
@@ -88,7 +97,7 @@ class Served:
         self._said_before = len(_SERVES.findall(self.stdout))
         with self._output("stdout").open("ab") as stdout, self._output("stderr").open("ab") as stderr:
             self._process = subprocess.Popen(
-                [*processes.dies_with_us(), str(PROGRAMS / "noojee-agi"), "serve"],
+                [*processes.dies_with_us(), *self._enter, str(PROGRAMS / "noojee-agi"), "serve"],
                 env=self.site.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
