@@ -61,9 +61,15 @@ class Channel:
         return dict(zip(names, values[:-1], strict=True))
 
     def sees_file(self, path: str) -> bool:
-        """Whether Asterisk sees this file of ours, where it runs (func_env.c, STAT)."""
+        """Whether Asterisk sees this file of ours, where it runs (func_env.c, STAT).
+
+        Raises NotStarted when Asterisk cannot tell.
+        """
         mark = os.urandom(8).hex()
-        return self._agi.value_of(f"${{STAT(e,{path})}}{mark}", mark) == f"1{mark}"
+        value = self._agi.value_of(f"${{STAT(e,{path})}}{mark}", mark)
+        if value == mark:
+            raise NotStarted("this Asterisk has no STAT(), the way to see its file: load func_env.so")
+        return value == f"1{mark}"
 
     def set(self, name: str, value: str) -> None:
         """Set a variable; control characters in value become blanks."""

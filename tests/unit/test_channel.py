@@ -500,3 +500,29 @@ def test_the_fake_reads_words_as_asterisk_does(line: str, words: list[str]) -> N
 )
 def test_the_fake_splits_arguments_as_asterisk_does(text: str, arguments: list[str]) -> None:
     assert application_arguments(text, 3) == arguments
+
+
+@pytest.mark.parametrize(("value", "is_seen"), [("1", True), ("0", False)])
+def test_asterisk_tells_whether_it_sees_a_file(
+    monkeypatch: pytest.MonkeyPatch, value: str, is_seen: bool
+) -> None:
+    asterisk = FakeAsterisk()
+    _answer_stat(asterisk, monkeypatch, value)
+
+    assert _channel(asterisk).sees_file("/recordings/a.wav") is is_seen
+
+
+def test_an_asterisk_without_stat_says_what_to_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    asterisk = FakeAsterisk()
+    _answer_stat(asterisk, monkeypatch, "")
+
+    with pytest.raises(NotStarted, match=r"func_env\.so"):
+        _channel(asterisk).sees_file("/recordings/a.wav")
+
+
+def _answer_stat(asterisk: FakeAsterisk, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    """STAT() of /recordings/a.wav; an unknown function's value is empty (pbx_functions.c)."""
+    monkeypatch.setattr(os, "urandom", lambda size: b"mark")
+    mark = b"mark".hex()
+    line = f'GET FULL VARIABLE "${{STAT(e,/recordings/a.wav)}}{mark}"'
+    asterisk.raw_replies[line] = f"200 result=1 ({value}{mark})\n"
