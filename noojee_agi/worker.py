@@ -30,6 +30,7 @@ _POLL_SECONDS = 0.005
 _STREAMS = 2
 _FINISH_WORDS = 3
 _OUR_FAILURES = 500
+_IPV4_MAPPED = "::ffff:"  # how a socket that listens on [::] tells an IPv4 address (RFC 4291)
 
 
 @dataclass(frozen=True)
@@ -227,4 +228,4 @@ def _other_host(connection: socket.socket) -> str:
         host = str(connection.getpeername()[0])
     except OSError:
         return ""
-    return "" if host == connection.getsockname()[0] else host
+    return "" if host == connection.getsockname()[0] else host.removeprefix(_IPV4_MAPPED)
