@@ -47,7 +47,9 @@ def dns_server(place: Host, records: Sequence[str], log: Path) -> Iterator[None]
             start_new_session=True,
         )
     try:
-        wait_until(lambda: server.poll() is not None or b"started" in log.read_bytes(), START_SECONDS, "dnsmasq")
+        wait_until(
+            lambda: server.poll() is not None or b"started" in log.read_bytes(), START_SECONDS, "dnsmasq"
+        )
         if server.poll() is not None:
             raise LabUnavailable(f"dnsmasq does not run here: {log.read_text(errors='replace')[-300:]}")
         yield
