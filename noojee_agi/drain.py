@@ -22,6 +22,7 @@ _BATCH = 200
 _TRIES = 7
 # An ending without its start waits this long before it is set aside: the start may be on its way.
 _PATIENCE_SECONDS = 60
+_LEFT_SECONDS = 2.0
 
 
 @dataclass
@@ -199,6 +200,9 @@ def main(path: str, lock: str = "") -> None:
         if lock:
             os.close(int(lock))
         result = run(store, known.spool_directory)
+        if result.left:  # such as an ending whose start another host is about to store
+            time.sleep(_LEFT_SECONDS)
+            result = run(store, known.spool_directory)
         if not result.busy:
             close_silent_legs(store, known.server_name, known.spool_directory)
         renew_snapshot(store, known.snapshot_file)

@@ -330,6 +330,7 @@ def commands_of(calls: Calls, asterisk: FakeAsterisk) -> int:
 def test_a_worker_killed_after_any_command_costs_nothing(
     served: Served, calls: Calls, moment: str, is_second: bool
 ) -> None:
+    others = {leg["id"] for leg in calls.site.legs()}
     asterisk = calls.channel()
     if is_second:
         calls.record(asterisk, *WORDS)
@@ -345,7 +346,7 @@ def test_a_worker_killed_after_any_command_costs_nothing(
         all_files |= {mixmonitor.file for mixmonitor in asterisk.mixmonitors}
         calls.hang_up(asterisk)
 
-    assert_all_in_database(calls.site, all_files)
+    assert_all_in_database(calls.site, all_files, others)
 
 
 def record_with_a_kill(
@@ -373,15 +374,15 @@ def record_with_a_kill(
         assert calls.process_of(asterisk) != worker
 
 
-def assert_all_in_database(site: Site, files: set[str]) -> None:
-    """Each of these files has its leg, which has ended; the other legs never had a file."""
+def assert_all_in_database(site: Site, files: set[str], others: set[str]) -> None:
+    """Each of these files has its leg, which has ended; no further leg, but for these others, has a file."""
 
     def stored() -> set[str]:
         return {leg["file"] for leg in site.legs() if leg["status"] == "empty"}
 
     wait_until(lambda: files <= stored(), 30, f"the legs of {sorted(files)}")
-    others = [leg for leg in site.legs() if leg["status"] != "empty"]
-    assert [leg for leg in others if Path(leg["file"]).exists()] == []
+    further = [leg for leg in site.legs() if leg["status"] != "empty" and leg["id"] not in others]
+    assert [leg for leg in further if Path(leg["file"]).exists()] == []
 
 
 def test_a_worker_that_dies_before_its_first_command_costs_nothing(served: Served, calls: Calls) -> None:
@@ -505,7 +506,8 @@ def test_the_server_answers_its_own_user_and_root_alone(
 
     heard = done.stdout.strip() not in ("", "b''")
     assert heard == is_answered, done
-    assert is_answered or "b''" in done.stdout or "ConnectionReset" in done.stderr, done
+    is_refused = "ConnectionReset" in done.stderr or "BrokenPipe" in done.stderr
+    assert is_answered or "b''" in done.stdout or is_refused, done
 
 
 # --- the end of a leg ---

@@ -132,7 +132,7 @@ def test_the_next_server_may_begin_while_the_sessions_of_the_last_one_finish(
             assert [call.finish() for call in calls] == ["200"] * 3
             assert served.stop() == 0
             assert network_call.place(served.port, site.key).status == "200"
-            assert served.status()["sessions"] == 2, "the socket is the next server's now"
+            wait_until(lambda: served.status()["sessions"] == 2, 10, "the next server at the socket")
         finally:
             following.terminate()
             assert following.wait(60) == 0
