@@ -19,7 +19,8 @@ from lab.postgresql import free_port
 from sqlalchemy import make_url
 
 from bench import places, sides, table
-from bench.sides import Side, Sides
+from bench.side import Side
+from bench.sides import Sides
 from bench.ways import FASTAGI, HANDED_OVER, NOTHING, PLAIN, Way
 
 TURNS = 5

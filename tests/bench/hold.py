@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from bench import places, sides, table
 from bench.places import Places
-from bench.sides import Hold, Sides
+from bench.side import Hold
+from bench.sides import Sides
 from bench.ways import NOTHING, STRAIGHTFORWARD, WAYS
 
 ROUNDS = 40

@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,124 +13,13 @@ from lab import asterisk
 from lab.asterisk import PrivateAsterisk
 from lab.served import Served
 from lab.site import Site
-from lab.waiting import wait_until
 
 from bench import processor, ways
 from bench.places import Places
-from bench.ways import Held, Way
+from bench.side import OPTIONS, Side
+from bench.ways import Way
 
-CALL_SECONDS = 60.0
-STILL_SECONDS = 0.25  # longer than the server's keeper waits for further events before it works
-STILL_USES = 0.001
 SCRIPTS = ("straightforward.py", "nothing.py")
-OPTIONS = {"log.level": "info"}
-
-
-@dataclass(frozen=True)
-class Hold:
-    """One call, in milliseconds: how long it was held, how long after the start of that MixMonitor began.
-
-    cpu: what all processes have used for the call, what nobody waits for included.
-    """
-
-    milliseconds: float
-    recording_after: float | None
-    cpu: float
-
-
-class Side:
-    """One Asterisk and its site; served, if it has a server."""
-
-    def __init__(self, private: PrivateAsterisk, site: Site, served: Served | None) -> None:
-        self.site = site
-        self.has_database = True
-        self._asterisk = private
-        self._served = served
-
-    def configure(self, options: Mapping[str, str]) -> None:
-        """noojee_agi.conf, on top of what is always there; a server reads it at once."""
-        if self._served:
-            self._served.configure(options)
-            self._served.reload()
-        else:
-            self.site.configure({**OPTIONS, **options})
-
-    def catch_up(self) -> None:
-        """Wait until the database, which is there again, has all that waited for it."""
-        self.has_database = True
-
-        def is_done() -> bool:
-            self.site.cli(
-                "sync", may_fail=True
-            )  # a drain that is still waiting for what is gone may be in the way
-            return self._is_idle()
-
-        wait_until(is_done, CALL_SECONDS, "the end of the backlog")
-
-    def call(self, way: Way) -> Hold:
-        """Place one call, and wait until nothing of it runs any more."""
-        used = self._cpu_seconds()
-        log = self._place(way, 1, lambda: self._asterisk.originate(ways.LINE, f"{way.extension}@hold"))
-        used = self._cpu_seconds() - used + processor.seconds_of_orphans()
-        (held,) = _recorded(log, way)
-        begin = next(ways.begins(log), None)
-        recording_after = None if begin is None else (begin - held.before) * 1000
-        return Hold(held.milliseconds, recording_after, used * 1000)
-
-    def per_second(self, way: Way, count: int) -> float:
-        """How many are through in a second when so many come at once: first before to last after."""
-        calls = [(ways.LINE, f"{way.extension}@hold")] * count
-        log = self._place(way, count, lambda: self._asterisk.originate_at_once(calls))
-        processor.seconds_of_orphans()
-        held = _recorded(log, way)
-        return count / (max(each.after for each in held) - min(each.before for each in held))
-
-    def rest(self) -> None:
-        """Wait until no call is up and nothing of ours works: with a database, until nothing waits for it."""
-        self._asterisk.wait_quiet(CALL_SECONDS)
-        is_idle = self._is_idle if self.has_database else self._is_still
-        wait_until(is_idle, CALL_SECONDS, "the end of all background work")
-
-    def _place(self, way: Way, count: int, originate: Callable[[], None]) -> str:
-        """What the log says of these calls."""
-        begun = self._log_file.stat().st_size
-        originate()
-        wait_until(lambda: len(ways.held(self._log(begun))) == count, CALL_SECONDS, f"the end of {way.name}")
-        if way.records:
-            wait_until(lambda: ways.count_ends(self._log(begun)) == count, CALL_SECONDS, "closed files")
-        self.rest()
-        return self._log(begun)
-
-    @property
-    def _log_file(self) -> Path:
-        return self._asterisk.folder / "log/full"
-
-    def _log(self, begun: int) -> str:
-        with self._log_file.open("rb") as file:
-            file.seek(begun)
-            return file.read().decode(errors="replace")
-
-    def _servers(self) -> list[int]:
-        return [self._asterisk.pid, *([self._served.pid] if self._served else [])]
-
-    def _cpu_seconds(self) -> float:
-        return processor.seconds(self._servers())
-
-    def _is_idle(self) -> bool:
-        """Whether no program of ours runs and nothing waits for the database."""
-        return not self.site.processes() and not [*self.site.recordings_directory.glob(".spool/*.json")]
-
-    def _is_still(self) -> bool:
-        """Whether what runs only waits, as a drain does for a database that does not answer."""
-
-        def look() -> tuple[list[int], float]:
-            running = self.site.processes()
-            return running, processor.seconds([*running, *self._servers()[1:]])
-
-        running, used = look()
-        time.sleep(STILL_SECONDS)
-        running_now, used_now = look()
-        return running == running_now and used_now - used < STILL_USES
 
 
 @dataclass(frozen=True)
@@ -175,15 +63,6 @@ def running(places: Places) -> Iterator[Sides]:
             found.append(Side(stack.enter_context(private), site, served))
         _create_tables(found[0].site, database)
         yield Sides(*found)
-
-
-def _recorded(log: str, way: Way) -> list[Held]:
-    """The calls of this log, each of which must have done what its way is for."""
-    held = ways.held(log)
-    if way.application.startswith("AGI") and way.records:
-        assert {each.status for each in held} == {"200"}, f"{way.name} has not recorded: {log}"
-    assert len([*ways.begins(log)]) == (len(held) if way.records else 0), log
-    return held
 
 
 def _install_scripts(agi_directory: Path) -> None:
