@@ -223,7 +223,7 @@ def test_a_keeper_that_is_killed_in_the_middle_loses_nothing(
 
 def test_sigterm_in_a_loop_of_dying_keepers_ends_the_server(served: Served) -> None:
     for _ in range(3):
-        os.kill(served.keeper, signal.SIGKILL)
+        processes.send(signal.SIGKILL, [served.keeper])
     assert served.stop() == 0
 
 
