@@ -1,9 +1,9 @@
 #!python
 """MixMonitor's end command, written by start_record.py: says how a recording leg ended."""
 
-import signal
+import _signal  # type: ignore[import-not-found]  # the module signal takes 3 ms to import
 
-signal.signal(signal.SIGHUP, signal.SIG_IGN)
+_signal.signal(_signal.SIGHUP, _signal.SIG_IGN)
 
 from noojee_agi import handoff  # noqa: E402
 

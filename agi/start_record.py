@@ -1,9 +1,9 @@
 #!python
 """Records this call: AGI(start_record.py[,extenOrUniqueId[,tag[,agentLoginName]]])."""
 
-import signal
+import _signal  # type: ignore[import-not-found]  # the module signal takes 3 ms to import
 
-signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a hang-up must not kill us while we still import
+_signal.signal(_signal.SIGHUP, _signal.SIG_IGN)  # a hang-up must not kill us while we still import
 
 from noojee_agi import handoff  # noqa: E402
 

@@ -4,14 +4,17 @@ It imports os alone, since a call waits for it.
 """
 
 import os
-from collections.abc import Mapping
+
+TYPE_CHECKING = False  # importing collections for it would cost the caller 2 ms
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 FILE_NAME = "noojee_agi.conf"
 STATE_DIRECTORY = "/var/lib/noojee-agi"
 _SOCKET_NAME = "agi.sock"
 
 
-def configuration(environment: Mapping[str, str]) -> str:
+def configuration(environment: "Mapping[str, str]") -> str:
     """The configuration file by the documented order; empty when there is none.
 
     A file that NOOJEE_AGI_CONF names is meant, so it is returned although it may not exist.

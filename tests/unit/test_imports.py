@@ -138,6 +138,33 @@ def test_no_suppress_is_as_broad_as_that() -> None:
     assert {call for call in calls if "(Exception" in call or "BaseException" in call} == set()
 
 
+PROGRAMS = sorted((Path(__file__).resolve().parents[2] / "agi").glob("*.py"))
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: str(program.name))
+def test_before_it_hands_over_a_program_imports_next_to_nothing(program: Path) -> None:
+    """A bare interpreter has os already; nothing else is more than a C module or a few lines of ours."""
+    code = "\n".join(
+        [
+            "import os, sys",
+            "before = set(sys.modules)",
+            *(line for line in program.read_text().splitlines() if not line.startswith("handoff.run")),
+            "print(*sorted(set(sys.modules) - before))",
+        ]
+    )
+
+    loaded = subprocess.run(
+        [sys.executable, "-S", "-c", code],
+        env={"PYTHONPATH": str(PACKAGE.parent)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    ours = ["noojee_agi", "noojee_agi.handoff", "noojee_agi.places"]
+    assert (loaded.stdout.split(), loaded.stderr) == (["_socket", *ours], "")
+
+
 @pytest.mark.parametrize("module", ["noojee_agi.script", "noojee_agi.session"])
 def test_a_call_does_not_wait_for_the_import_of_what_it_does_not_need(module: str) -> None:
     code = f"import sys, {module}; print(*sorted(set({SLOW!r}) & set(sys.modules)))"
