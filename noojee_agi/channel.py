@@ -166,7 +166,10 @@ class _Agi(agi.AGI):  # type: ignore[misc]
         for _ in range(_MAX_SKIPPED_LINES):
             if value.endswith(mark):
                 return
-            value = self.get_result()["result"][1]
+            try:
+                value = self.get_result()["result"][1]
+            except agi.AGIHangup as exc:
+                raise CallGone("the call has ended") from exc
         raise CallGone("Asterisk does not answer what it was asked")
 
     def _get_agi_env(self) -> None:

@@ -74,6 +74,7 @@ class FakeAsterisk:
         self.hang_up_at = 0  # the n-th command of the session
         self.hang_up_style = DEAD_CHANNEL
         self.obeys_the_last = True  # whether the n-th command is carried out before the end
+        self.left_unread = ""  # replies to a program that died before this session's
         self.count = 0
         self._unread = ""
         self._unfinished = b""
@@ -83,6 +84,7 @@ class FakeAsterisk:
         """A new session of this channel: what its program reads from, and what it writes to."""
         self.count, self._unfinished, self._is_closed = 0, b"", False
         self._unread = "".join(f"{name}: {value}\n" for name, value in self.environment.items()) + "\n"
+        self._unread += self.left_unread
         return _Reader(self), _Writer(self)
 
     def check(self) -> None:

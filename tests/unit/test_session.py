@@ -11,7 +11,7 @@ import pytest
 from noojee_agi import session
 from noojee_agi.config import Config
 from noojee_agi.errors import BadArgument, ConfigurationError, KeyRefused, NoojeeError, NotStarted
-from unit.fakes import HANG_UPS, KEY, PROGRAMS, FakeAsterisk, Site
+from unit.fakes import DEAD_CHANNEL, HANG_UPS, KEY, PROGRAMS, FakeAsterisk, Site
 
 START = session.Call("start_record")
 
@@ -178,3 +178,52 @@ def test_the_database_is_read_once_in_a_session_at_most(tmp_path: Path) -> None:
 
     assert asterisk.answers()["RECORDING_STATUS"] == "400"
     assert site.database.times_read == 1
+
+
+# ---- A session that another program has begun
+
+
+def _go_on(site: Site, asterisk: FakeAsterisk) -> session.Report:
+    report = session.run(asterisk.streams(), lambda channel: START, site.surroundings, is_continued=True)
+    asterisk.check()
+    return report
+
+
+@pytest.mark.parametrize(
+    "left_unread",
+    [
+        "",
+        "200 result=0\n",
+        "200 result=1\n200 result=1 (a value)\n",
+        "200 result=1 (a value\nof two lines)\n",
+        "200 result=1 (a value\n200 result=0\n)\n",
+        "200 result=1 ()\n",
+        "sult=1 (half a reply)\n",
+        "HANGUP\n",
+        "510 Invalid or unknown command\n",
+        "520-Invalid command syntax.  Proper usage follows:\nUsage: SET VARIABLE\n520 End of proper usage.\n",
+    ],
+)
+def test_who_goes_on_passes_over_what_was_left_unread(tmp_path: Path, left_unread: str) -> None:
+    site, asterisk = Site(tmp_path), FakeAsterisk()
+    asterisk.left_unread = left_unread
+
+    report = _go_on(site, asterisk)
+
+    assert (report.answer.status, report.failure) == (200, None)
+    assert asterisk.answers()["RECORDING_STATUS"] == "200"
+    assert asterisk.running() == [report.answer.file]
+
+
+@pytest.mark.parametrize("left_unread", ["", "200 result=0\n", "511 Command Not Permitted\n"])
+def test_who_goes_on_after_the_hang_up_records_nothing_and_complains_of_nothing(
+    tmp_path: Path, left_unread: str
+) -> None:
+    site, asterisk = Site(tmp_path), FakeAsterisk()
+    asterisk.left_unread = left_unread
+    asterisk.hang_up_at, asterisk.hang_up_style = 1, DEAD_CHANNEL
+
+    report = session.run(asterisk.streams(), lambda channel: START, site.surroundings, is_continued=True)
+
+    assert report.failure is None
+    assert (asterisk.mixmonitors, site.legs()) == ([], [])
