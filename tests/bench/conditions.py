@@ -98,13 +98,13 @@ def measure(
     ways: Sequence[Way] = WAYS,
     conditions: Mapping[str, Condition] = CONDITIONS,
 ) -> Holds:
-    """So many calls of each way in each turn of each condition, after one call that does not count."""
+    """So many calls of each way in each turn of each condition, after a first call that does not count."""
     holds: dict[tuple[str, str], list[float]] = {}
+    for way in ways:
+        running.of(way).call(way)
     for _ in range(turns):
         for name, condition in conditions.items():
             with condition(running):
-                for way in ways:
-                    running.of(way).call(way)
                 for way in [way for _ in range(calls) for way in ways]:
                     milliseconds = running.of(way).call(way).milliseconds
                     holds.setdefault((name, way.name), []).append(milliseconds)
