@@ -115,6 +115,13 @@ def test_a_thousand_connections_at_once_are_all_served(served: Served, tell: Tel
     wait_for_the_same(served, before)
 
 
+def test_the_keeper_tells_of_its_drains_although_calls_never_pause(served: Served) -> None:
+    with flood(served.port, served.site.key, FLOOD_CONNECTIONS):
+        wait_until(lambda: served.status()["drained_at"], 20, "the first drain's end")
+        first = served.status()["drained_at"]
+        wait_until(lambda: served.status()["drained_at"] > first, 20, "the second drain's end")
+
+
 def wait_until_sent_away(connections: list[socket.socket], limit: float) -> None:
     """Until the server has closed each of these connections, to which it has nothing to say."""
     deadline = time.monotonic() + limit
