@@ -67,9 +67,15 @@ def restore_key(store: Store, snapshot_file: str) -> None:
             settings.set_key_digest(connection, before.key_digest)
 
 
-def run(store: Store, spool_directory: str, progress: Callable[[int], None] = lambda count: None) -> Result:
+def run(
+    store: Store,
+    spool_directory: str,
+    progress: Callable[[int], None] = lambda count: None,
+    is_patient: bool = True,
+) -> Result:
     """Store every waiting event. progress is told how many each batch has dealt with.
 
+    is_patient: also those that come meanwhile; in a server they may never end, and it looks again anyway.
     Raises StoreUnavailable (what was not stored stays in the spool) and OSError.
     """
     result = Result()
@@ -83,13 +89,15 @@ def run(store: Store, spool_directory: str, progress: Callable[[int], None] = la
                     batch = paths[at : at + _BATCH]
                     _store_batch(store, batch, result)
                     progress(len(batch))
+                if not is_patient:
+                    return result
         # An event that came after the last look, whose own drain found the lock taken, is ours too.
         if not ours or not _waiting(spool_directory, result):
             return result
 
 
-def close_silent_legs(store: Store, server: str, spool_directory: str) -> int:
-    """Close the legs of this server that ended without a word; returns how many.
+def close_silent_legs(store: Store, server: str, spool_directory: str, is_patient: bool = True) -> int:
+    """Close the legs of this server that ended without a word; returns how many. is_patient: see run().
 
     Raises StoreUnavailable and OSError.
     """
@@ -99,7 +107,7 @@ def close_silent_legs(store: Store, server: str, spool_directory: str) -> int:
     for ending in endings:
         spool.put(spool_directory, ending)
     if endings:
-        run(store, spool_directory)
+        run(store, spool_directory, is_patient=is_patient)
     return len(endings)
 
 

@@ -65,7 +65,7 @@ class Keeper:
             deadline = time.monotonic() + _GATHER_AT_MOST_SECONDS
             while _empty(self._events) and time.monotonic() < deadline:
                 time.sleep(_GATHER_SECONDS)
-            self._drain()
+            self._drain(is_last=not is_open)
             if not is_open:
                 return
 
@@ -73,14 +73,14 @@ class Keeper:
         """From the next drain on."""
         self._config = config
 
-    def _drain(self) -> None:
+    def _drain(self, is_last: bool) -> None:
         config = self._config
         try:
             if self._opened_with is not config:
                 self._store, self._opened_with = drain.open_database(config), config
-            drain.run(self._store, config.spool_directory)
+            drain.run(self._store, config.spool_directory, is_patient=is_last)
             if time.monotonic() > self._silent_legs_at:
-                drain.close_silent_legs(self._store, config.server_name, config.spool_directory)
+                drain.close_silent_legs(self._store, config.server_name, config.spool_directory, is_last)
                 self._silent_legs_at = time.monotonic() + _SILENT_LEGS_SECONDS
         except (NoojeeError, OSError) as exc:
             self._opened_with = None
