@@ -27,7 +27,7 @@ from noojee_agi import handoff
 Tell = Callable[[str], None]
 T = TypeVar("T")
 
-SHORT, LONG = 120, 3000
+SHORT, LONG = 120, 1500
 AT_ONCE_SECONDS = 2.5  # less than any time limit of the server's
 COMMAND = re.compile(
     rb'(GET FULL VARIABLE|GET VARIABLE|SET VARIABLE|EXEC|VERBOSE)( "([^"\\\x00-\x1f]|\\.)*")+'

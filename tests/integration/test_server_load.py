@@ -37,7 +37,7 @@ OLD_SECONDS = 5.5  # the server believes a younger snapshot
 BEGIN_LIMIT_SECONDS = 15.0  # the server's is 5
 SESSION_LIMIT_SECONDS = 70.0  # the server's is 30, and once more for the last read
 ROOM_OF_A_WORKER = 500
-REPLY_LIMIT_SECONDS = 20.0  # the server's is 10
+REPLY_LIMIT_SECONDS = 15.0  # the server's is 5
 HALF_ENVIRONMENT = b"agi_network: yes\nagi_network_script: start_record\nagi_cha"
 
 
