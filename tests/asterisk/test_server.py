@@ -228,6 +228,20 @@ def assert_calm(served: Served) -> None:
     assert served.stderr == ""
 
 
+def test_a_stopped_server_does_not_hold_the_call(pbx: Pbx, served: Served) -> None:
+    """Asterisk waits for the end of its pipes, whoever has them."""
+    everybody, before = processes.members(served.pid), sessions(served)
+    processes.send(signal.SIGSTOP, everybody)
+    try:
+        view = pbx.dial("AGI(start_record.py,,stopped,Fred)")
+        assert view.status == "200"
+        assert pbx.leg(view)["tag"] == "stopped"
+    finally:
+        processes.send(signal.SIGCONT, everybody)
+
+    assert sessions(served) == before
+
+
 def test_a_session_that_begins_after_the_hang_up_records_nothing(pbx: Pbx, served: Served) -> None:
     """The server is stopped meanwhile: Asterisk says HANGUP, and answers no command that needs the call."""
     everybody, before = processes.members(served.pid), sessions(served)

@@ -164,9 +164,8 @@ class Served:
         """Its process for the database: the one that has made itself nicer."""
 
         def nicer() -> list[int]:
-            ours = os.getpriority(os.PRIO_PROCESS, self.pid)
-            children = processes.children(self.pid)
-            return [child for child in children if os.getpriority(os.PRIO_PROCESS, child) > ours]
+            ours = _niceness(self.pid)
+            return [child for child in processes.children(self.pid) if _niceness(child) > ours]
 
         return wait_until(nicer, 10, "the keeper")[0]
 
@@ -187,6 +186,14 @@ class Served:
         if self._socket_folder:
             shutil.rmtree(self._socket_folder, ignore_errors=True)
             self._socket_folder = ""
+
+
+def _niceness(pid: int) -> int:
+    """As low as can be when the process has just ended."""
+    try:
+        return os.getpriority(os.PRIO_PROCESS, pid)
+    except ProcessLookupError:
+        return -20
 
 
 def _short_folder(site: Site) -> str:

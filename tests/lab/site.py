@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import shutil
 import subprocess
 import sys
 import uuid
@@ -44,7 +46,10 @@ class Site:
         return {"NOOJEE_AGI_CONF": str(self.conf)}
 
     def configure(self, options: Mapping[str, str] | None = None) -> None:
-        """Write noojee_agi.conf: our folders, and `{"recordings.format": "gsm"}` on top of that."""
+        """Write noojee_agi.conf: our folders, and `{"recordings.format": "gsm"}` on top of that.
+
+        A program that reads it meanwhile has the old one or the new one, never half of it.
+        """
         values = {
             "database.url": self.database_url,
             "recordings.directory": str(self.recordings_directory),
@@ -57,7 +62,14 @@ class Site:
         for name, value in values.items():
             section, option = name.split(".")
             sections.setdefault(section, [f"[{section}]"]).append(f"{option} = {value}")
-        self.conf.write_text("\n".join(line for lines in sections.values() for line in lines) + "\n")
+        text = "\n".join(line for lines in sections.values() for line in lines) + "\n"
+        new = self.conf.with_suffix(".new")
+        new.write_text(text)
+        if self.conf.exists():
+            shutil.copystat(self.conf, new)
+            owner = self.conf.stat()
+            os.chown(new, owner.st_uid, owner.st_gid)
+        new.replace(self.conf)
 
     def cli(self, *words: str, text: str = "", may_fail: bool = False) -> str:
         """What `noojee-agi WORDS` prints; with may_fail, also what it says on standard error."""
