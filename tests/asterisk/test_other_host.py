@@ -118,16 +118,19 @@ def hosts(
 
 
 def _folders_there(site: Site, far: Path, name: str) -> dict[Path, Path]:
-    """What Asterisk's host has in place of this site's folders, with a configuration of its own."""
-    for directory in ("recordings", "state"):
+    """What Asterisk's host has in place of this site's folders, with a configuration of its own.
+
+    The configuration's folder, not the file: what is mounted over a file is gone when the file is replaced.
+    """
+    for directory in ("recordings", "state", "etc"):
         (far / directory).mkdir(parents=True)
     site.configure({"server.name": name})
-    (far / "noojee_agi.conf").write_text(site.conf.read_text())
+    (far / "etc" / site.conf.name).write_text(site.conf.read_text())
     (far / "resolv.conf").write_text(f"nameserver {NETWORK}.2\n")
     return {
         site.recordings_directory: far / "recordings",
         site.state_directory: far / "state",
-        site.conf: far / "noojee_agi.conf",
+        site.conf.parent: far / "etc",
         Path("/etc/resolv.conf"): far / "resolv.conf",
     }
 

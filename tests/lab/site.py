@@ -26,11 +26,12 @@ class Site:
         self.recordings_directory = folder / "recordings"
         self.state_directory = folder / "state"
         self.agi_directory = folder / "agi-bin"
-        self.conf = folder / "noojee_agi.conf"
+        self.conf = folder / "etc/noojee_agi.conf"
         self.database_url = database_url or f"sqlite:///{self.state_directory}/noojee.db"
         self.key = str(uuid.uuid4())
         for directory in (self.recordings_directory, self.state_directory, self.agi_directory):
             directory.mkdir(parents=True, mode=0o750)
+        self.conf.parent.mkdir()
         self.configure()
         if database_url:
             self.cli("db", "upgrade")
