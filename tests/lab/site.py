@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import subprocess
 import sys
 import uuid
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from lab.waiting import wait_until
+from noojee_agi import config, drain
+from noojee_agi.database import queries
 
 PROGRAMS = Path(sys.executable).parent
 
@@ -92,9 +94,12 @@ class Site:
         )
 
     def legs(self, *words: str) -> list[dict[str, Any]]:
-        """`noojee-agi recordings --json`, with filters."""
-        found: list[dict[str, Any]] = json.loads(self.cli("recordings", "--json", *words))
-        return found
+        """As `noojee-agi recordings --json` with these filters, in this process: tests ask often."""
+        known = config.load(str(self.conf))
+        names = (word.removeprefix("--") for word in words[::2])
+        wanted = queries.Filter(**dict(zip(names, words[1::2], strict=True)))  # type: ignore[arg-type]
+        with drain.open_database(known).reading() as connection:
+            return [_plain(leg) for leg in queries.legs(connection, wanted)]
 
     def wait_for_legs(self, *words: str, count: int = 1, status: str | None = None) -> list[dict[str, Any]]:
         """These legs, once there are `count` of them, all of that status."""
@@ -122,6 +127,11 @@ class Site:
         """Those of them that are drains in the background, at work or only loading."""
         marks = (str(self.conf).encode(), b"noojee_agi.drain")
         return [pid for pid, words in _command_lines() if all(mark in words for mark in marks)]
+
+
+def _plain(leg: dict[str, Any]) -> dict[str, Any]:
+    """Times as JSON has them."""
+    return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in leg.items()}
 
 
 def _command_lines() -> Iterator[tuple[int, bytes]]:
