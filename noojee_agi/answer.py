@@ -2,6 +2,10 @@
 
 from dataclasses import dataclass
 
+from noojee_agi import variables
+
+_MESSAGE_LIMIT = 400  # characters, so that the line stays below Asterisk's limit in any language
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -11,3 +15,13 @@ class Answer:
     message: str = "OK"
     leg_id: str = ""
     file: str = ""
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """The same as channel variables."""
+        return {
+            variables.STATUS: str(self.status),
+            variables.MESSAGE: self.message[:_MESSAGE_LIMIT],
+            variables.LEG_ID: self.leg_id,
+            variables.FILE: self.file,
+        }

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 from noojee_agi.errors import BadArgument
 
-# In positional order, as in the manual page of the API; the number is the limit in characters.
-# 149: Asterisk's longest uniqueid (include/asterisk/channel.h, AST_MAX_UNIQUEID).
+# In characters. 149: Asterisk's longest uniqueid (include/asterisk/channel.h, AST_MAX_UNIQUEID).
 LIMITS = {"extenOrUniqueId": 149, "tag": 255, "agentLoginName": 100}
+# Each program's arguments in positional order, as in the manual page of the API.
+START_RECORD = ("extenOrUniqueId", "tag", "agentLoginName")
+STOP_RECORD = ("extenOrUniqueId", "agentLoginName")
 
 _CONTROL_TO_BLANK = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)], " ")
 _UNSAFE_IN_A_MESSAGE = re.compile(r"[^\w .@/+-]")
@@ -16,33 +18,37 @@ _UNSAFE_IN_A_MESSAGE = re.compile(r"[^\w .@/+-]")
 
 @dataclass(frozen=True)
 class Request:
-    """One start_record as the dialplan asked for it; empty means not given."""
+    """What the dialplan asked for; empty means not given."""
 
     exten_or_uniqueid: str = ""
     tag: str = ""
     agent_login_name: str = ""
 
 
-def parse(words: Sequence[str], pairs: Sequence[tuple[str, str]] = ()) -> Request:
+def parse(
+    words: Sequence[str], pairs: Sequence[tuple[str, str]] = (), names: Sequence[str] = START_RECORD
+) -> Request:
     """Read positional and named arguments, in any mixture, and the pairs of a query string.
+
+    names: the program's arguments in positional order.
 
     Raises BadArgument: unknown, repeated, too many or too long, or an apiKey among them.
     """
     given: dict[str, str] = {}
-    positions = iter(LIMITS)
+    positions = iter(names)
     for word in words:
-        name, value = _named(word)
+        name, value = _named(word, names)
         if not name:
             name, value = next(positions, ""), word
             if not value:
                 continue  # an empty position is not given
         if not name:
-            raise BadArgument(f"more than {len(LIMITS)} arguments: put a tag with a comma in double quotes")
+            raise BadArgument(f"more than {len(names)} arguments: put a tag with a comma in double quotes")
         _give(given, name, value)
     for asked, value in pairs:
-        name = _proper_name(asked)
+        name = _proper_name(asked, names)
         if not name:
-            raise BadArgument(f"there is no argument {plain(asked)}, only {', '.join(LIMITS)}")
+            raise BadArgument(f"there is no argument {plain(asked)}, only {', '.join(names)}")
         _give(given, name, value)
     return Request(
         given.get("extenOrUniqueId", "").strip(), given.get("tag", ""), given.get("agentLoginName", "")
@@ -59,14 +65,14 @@ def plain(text: str) -> str:
     return _UNSAFE_IN_A_MESSAGE.sub("?", text)[:60]
 
 
-def _named(word: str) -> tuple[str, str]:
+def _named(word: str, names: Sequence[str]) -> tuple[str, str]:
     """Split 'tag=x' into the tag's proper name and x; any other '=' belongs to the value."""
     asked, equals, value = word.partition("=")
-    name = _proper_name(asked) if equals else ""
+    name = _proper_name(asked, names) if equals else ""
     return (name, value) if name else ("", word)
 
 
-def _proper_name(asked: str) -> str:
+def _proper_name(asked: str, names: Sequence[str]) -> str:
     """The argument's name as documented; empty when there is none. Raises BadArgument for an apiKey."""
     name = asked.strip().lower()
     if name == "apikey":
@@ -74,7 +80,7 @@ def _proper_name(asked: str) -> str:
             "apiKey must not be an argument, since arguments are seen in ps and in the log:"
             " set the channel variable or the global apiKey"
         )
-    return next((proper_name for proper_name in LIMITS if name == proper_name.lower()), "")
+    return next((proper_name for proper_name in names if name == proper_name.lower()), "")
 
 
 def _give(given: dict[str, str], name: str, value: str) -> None:

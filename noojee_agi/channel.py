@@ -100,6 +100,12 @@ class Channel:
         """End this one MixMonitor."""
         self._agi.command("EXEC", "StopMixMonitor", mixmonitor_id)
 
+    def mixmonitor_file(self, mixmonitor_id: str) -> str:
+        """The file of this MixMonitor while it runs; empty when it has ended."""
+        mark = os.urandom(8).hex()
+        expression = f"${{{variables.mixmonitor_file(mixmonitor_id)}}}{mark}"
+        return self._agi.value_of(expression, mark).removesuffix(mark)
+
     def mixmonitor_id(self) -> str:
         """The MixMonitor that records this channel for us; empty when none was started."""
         return recording.mixmonitor_id(self.get(variables.MIXMONITOR_ID))

@@ -1,5 +1,6 @@
 """`noojee-agi check`: every stage between the dialplan and the database, with ok or what to do."""
 
+import contextlib
 import json
 import os
 import pwd
@@ -9,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from noojee_agi import drain, handoff, spool
+from noojee_agi import drain, handoff, install, manager, spool
 from noojee_agi.config import SAFE_PATH, Config
 from noojee_agi.database import settings
 from noojee_agi.database.store import Store
@@ -44,6 +45,7 @@ def stages(config: Config, programs: str) -> Iterator[Stage]:
     yield _stage("spool", lambda: _spool(config))
     yield _stage("rejected", lambda: _rejected(config))
     yield _stage("server", lambda: _server(config))
+    yield _stage("manager", lambda: _manager(config))
 
 
 def _stage(name: str, work: Callable[[], str]) -> Stage:
@@ -104,7 +106,7 @@ def _free_percent(directory: str) -> float:
 
 
 def _programs(programs: str) -> str:
-    for name in ("start_record.py", "finish_record.py"):
+    for name in (*install.AGI_PROGRAMS, "finish_record.py"):
         path = os.path.join(programs, name)
         if not SAFE_PATH.fullmatch(path) or not os.access(path, os.X_OK):
             raise _Problem(
@@ -162,6 +164,15 @@ def _server(config: Config) -> str:
     if time.time() - max(status["drained_at"], status["began_at"]) > _NO_DRAIN_SECONDS:
         raise _Problem(f"{text}: nobody drains: see {config.log_file}, and start noojee-agi serve again")
     return text
+
+
+def _manager(config: Config) -> str:
+    """Whether other calls than the asking one can be recorded. They need not be."""
+    if not config.manager_username:
+        return "not configured, only the call that asks can be recorded"
+    with contextlib.closing(manager.Manager(config)) as asked:
+        asked.require_rights()
+        return f"{len(asked.channels())} channels at {config.manager_host}:{config.manager_port}"
 
 
 def _server_status(path: str) -> dict[str, float]:

@@ -142,5 +142,9 @@ _RULES: list[tuple[str, "str | re.Pattern[str]", str]] = [
         "must be an absolute path of at most 107 characters",
     ),
     ("server_threads", re.compile(r"[1-9]\d{0,2}"), "must be a number from 1 to 999"),
+    ("manager_host", re.compile(r"[^\s/]{1,255}"), "must be a host name or address"),
+    ("manager_port", re.compile(r"[1-9]\d{0,4}"), "must be a port, usually 5038"),
+    ("manager_username", re.compile(r"[^\x00-\x1f]{0,255}"), "must be one line of at most 255 characters"),
+    ("manager_secret", re.compile(r"[^\x00-\x1f]{0,255}"), "must be one line of at most 255 characters"),
     ("log_level", re.compile("debug|info|warning|error"), "must be debug, info, warning or error"),
 ]

@@ -4,10 +4,13 @@ NoojeeError                 500
 ├── ConfigurationError      500  noojee_agi.conf says something that cannot be
 ├── BadArgument             400  what the dialplan passed
 ├── KeyRefused              401  apiKey missing, empty, wrong, or not to be checked
-├── NoSuchCall              404  extenOrUniqueId names no live call
+├── NotAllowed              403  this agentLoginName may not
+├── NoSuchCall              404  extenOrUniqueId names no live call, or none any more
+│   └── CallGone            404  the caller hung up or Asterisk closed the AGI: only the log is told
+├── NotRecording            409  there is nothing to stop
 ├── NotStarted              503  Asterisk did not start the recording
+│   └── ManagerUnavailable  503  the manager interface does not answer, or refuses
 ├── TooLittleSpace          507  the recordings' disk
-├── CallGone                404  the caller hung up or Asterisk closed the AGI: only the log is told
 ├── StoreUnavailable             the database cannot take it now: try again later
 │   └── StoreConflict            another transaction came first: try again at once
 └── StoreRejected                the database will never take this one: set it aside
@@ -32,20 +35,32 @@ class KeyRefused(NoojeeError):
     status = 401
 
 
+class NotAllowed(NoojeeError):
+    status = 403
+
+
 class NoSuchCall(NoojeeError):
     status = 404
+
+
+class CallGone(NoSuchCall):
+    pass
+
+
+class NotRecording(NoojeeError):
+    status = 409
 
 
 class NotStarted(NoojeeError):
     status = 503
 
 
+class ManagerUnavailable(NotStarted):
+    pass
+
+
 class TooLittleSpace(NoojeeError):
     status = 507
-
-
-class CallGone(NoojeeError):
-    status = 404
 
 
 class StoreUnavailable(NoojeeError):

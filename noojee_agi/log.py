@@ -35,7 +35,7 @@ def session(report: Report) -> None:
         answer.status,
         answer.message,
         answer.leg_id or "-",
-        arguments.plain(report.uniqueid),
+        arguments.plain(report.uniqueid) or "-",
         answer.file or "-",
         report.milliseconds,
     )

@@ -78,6 +78,11 @@ def file_path(directory: str, uniqueid: str, leg_id: str, file_format: str, star
     return os.path.join(directory, started_at.strftime("%Y/%m/%d"), f"{safe_uniqueid}-{leg_id[:8]}.{suffix}")
 
 
+def id_in(file: str) -> str:
+    """The first eight digits of the leg's id, with which the name of its file ends."""
+    return os.path.splitext(os.path.basename(file))[0].rpartition("-")[2]
+
+
 def mixmonitor_id(value: str) -> str:
     """The value, if it is an id as Asterisk makes them (app_mixmonitor.c, "%p"), else empty."""
     return value if re.fullmatch(r"0x[0-9a-f]+", value) else ""

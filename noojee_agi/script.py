@@ -22,18 +22,19 @@ def run_agi(program: str, environment: bytes = b"", is_continued: bool = False) 
         background.read_database,
     )
     report = session.run((stream, stream), lambda channel: call, surroundings, is_continued)
-    known = report.config
-    if known is None:  # it cannot be read: the dialplan and Asterisk's log say so
-        if report.failure:
-            sys.excepthook(type(report.failure), report.failure, report.failure.__traceback__)
-        os._exit(0)
+    if report.config:
+        finish_in_background(report, report.config)
+    elif report.failure:  # the configuration cannot be read: the dialplan and Asterisk's log say so
+        sys.excepthook(type(report.failure), report.failure, report.failure.__traceback__)
+    os._exit(0)
+
+
+def finish_in_background(report: session.Report, known: Config) -> None:
+    """Log the session, and drain what it has spooled: nobody waits for that."""
     try:
         background.fork(lambda: _afterwards(report, known), known.log_file)
-    except OSError:
-        _log(
-            report, known
-        )  # no process to be had: the caller waits for this, and the event for the next drain
-    os._exit(0)
+    except OSError:  # no process to be had: the caller waits for this, and the event for the next drain
+        _log(report, known)
 
 
 def run_finish() -> None:

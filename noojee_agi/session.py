@@ -1,5 +1,8 @@
-"""One AGI session: channel in, action run, and whatever happens the dialplan gets an answer."""
+"""One session: what was asked for is done, and whatever happens there is an answer."""
 
+from __future__ import annotations
+
+import contextlib
 import io
 import time
 from collections.abc import Callable, Sequence
@@ -7,15 +10,26 @@ from dataclasses import dataclass
 
 from noojee_agi import arguments, snapshot, variables
 from noojee_agi.actions.start_record import start_record
+from noojee_agi.actions.stop_record import stop_record
 from noojee_agi.answer import Answer
+from noojee_agi.calls import CommandLine, Target
 from noojee_agi.channel import Channel
 from noojee_agi.config import Config
 from noojee_agi.errors import CallGone, NoojeeError
+from noojee_agi.means import Means
 from noojee_agi.snapshot import Knowledge, Snapshot
 
-_MESSAGE_LIMIT = 400  # characters, so that the line stays below Asterisk's limit in any language
+TYPE_CHECKING = False  # importing typing for it would cost the caller 5 ms
+if TYPE_CHECKING:
+    from noojee_agi.manager import Manager
 
-ACTIONS = {"start_record": start_record}
+    Action = Callable[[arguments.Request, Channel | CommandLine, Means], Answer]
+
+# By the name that the dialplan knows, with the names of its arguments in positional order.
+ACTIONS: dict[str, tuple[Action, tuple[str, ...]]] = {
+    "start_record": (start_record, arguments.START_RECORD),
+    "stop_record": (stop_record, arguments.STOP_RECORD),
+}
 
 
 @dataclass(frozen=True)
@@ -60,42 +74,87 @@ def run(
 
     is_continued: somebody has begun this session, and died in the middle of it. host: as Channel has it.
     """
-    begun = time.monotonic()
-    channel, config, failure, program = None, None, None, "-"
-    try:
-        channel = Channel(*streams, host)
+
+    def begin() -> tuple[Channel, Call]:
+        known.channel = channel = Channel(*streams, host)
         if is_continued:
             channel.pass_over_old_replies()
-        call = find_call(channel)
-        program = call.program
-        config = known = surroundings.load_config()
-        request = arguments.parse(call.words, call.pairs)
-        knowledge = Knowledge(
-            config.snapshot_file, lambda: surroundings.read_database(known), surroundings.load_snapshot
-        )
-        answer = ACTIONS[program](request, channel, config, surroundings.programs, knowledge)
+        return channel, find_call(channel)
+
+    known = _Known()
+    report = _report(known, begin, surroundings)
+    if known.channel is not None:
+        _tell(known.channel, report.answer)
+    return report
+
+
+def run_from_command_line(call: Call, key: str, surroundings: Surroundings) -> Report:
+    """The same for a call that somebody names at the command line; key: the apiKey. Raises nothing."""
+    return _report(_Known(), lambda: (CommandLine(key), call), surroundings)
+
+
+@dataclass
+class _Known:
+    """What a session has found out of itself when it fails."""
+
+    program: str = "-"
+    channel: Channel | None = None
+    config: Config | None = None
+
+
+def _report(
+    known: _Known, begin: Callable[[], tuple[Channel | CommandLine, Call]], surroundings: Surroundings
+) -> Report:
+    begun = time.monotonic()
+    failure = None
+    try:
+        channel, call = begin()
+        known.program = call.program
+        known.config = surroundings.load_config()
+        answer = _act(call, channel, known.config, surroundings)
     except NoojeeError as exc:
         answer = Answer(exc.status, str(exc))
     except Exception as exc:  # noqa: BLE001 - the only one: a call is never disturbed
         failure = exc
         answer = Answer(500, "unexpected failure: see noojee-agi.log in the state directory")
-    if channel is not None:
-        _tell(channel, answer)
-    uniqueid = channel.uniqueid if channel is not None else ""
-    return Report(program, uniqueid, answer, (time.monotonic() - begun) * 1000, config, failure)
+    uniqueid = known.channel.uniqueid if known.channel else ""
+    return Report(known.program, uniqueid, answer, (time.monotonic() - begun) * 1000, known.config, failure)
+
+
+def _act(call: Call, channel: Channel | CommandLine, config: Config, surroundings: Surroundings) -> Answer:
+    action, names = ACTIONS[call.program]
+    request = arguments.parse(call.words, call.pairs, names)
+    knowledge = Knowledge(
+        config.snapshot_file, lambda: surroundings.read_database(config), surroundings.load_snapshot
+    )
+    with contextlib.closing(_OtherCalls(config, channel)) as others:
+        return action(request, channel, Means(config, surroundings.programs, knowledge, others.find))
+
+
+class _OtherCalls:
+    """Reaches for the manager interface when another call is asked for, and not before."""
+
+    def __init__(self, config: Config, channel: Channel | CommandLine) -> None:
+        self._config = config
+        self._channel = channel
+        self._manager: Manager | None = None
+
+    def find(self, asked: str) -> Target:
+        """Raises NoSuchCall and ManagerUnavailable."""
+        from noojee_agi import manager  # the import of socket takes longer than all the rest
+
+        self._manager = manager.Manager(self._config)
+        return manager.find(self._manager, asked, self._channel)
+
+    def close(self) -> None:
+        if self._manager:
+            self._manager.close()
 
 
 def _tell(channel: Channel, answer: Answer) -> None:
     try:
-        message = answer.message[:_MESSAGE_LIMIT]
-        told = {
-            variables.STATUS: str(answer.status),
-            variables.MESSAGE: message,
-            variables.LEG_ID: answer.leg_id,
-            variables.FILE: answer.file,
-        }
-        channel.set_all(told)
+        channel.set_all(answer.variables)
         if answer.message != "OK":
-            channel.verbose(f"noojee-agi: {answer.status} {message}")
+            channel.verbose(f"noojee-agi: {answer.status} {answer.variables[variables.MESSAGE]}")
     except CallGone:
         pass  # nobody is left to be told; our log has it

@@ -10,6 +10,12 @@ BRIDGEPEER = "BRIDGEPEER"
 DIALEDPEERNAME = "DIALEDPEERNAME"
 MIXMONITOR_FILENAME = "MIXMONITOR_FILENAME"
 
+
+def mixmonitor_file(mixmonitor_id: str) -> str:
+    """The file of a MixMonitor that runs on the channel; empty once it has ended (app_mixmonitor.c)."""
+    return f"MIXMONITOR({mixmonitor_id},filename)"
+
+
 # Our answer to the dialplan.
 STATUS = "RECORDING_STATUS"
 MESSAGE = "RECORDING_MESSAGE"

@@ -6,87 +6,89 @@ import contextlib
 import errno
 import os
 import time
-from collections.abc import Callable, Mapping
+from dataclasses import replace
 
-from noojee_agi import access, arguments, extensions, recording, spool, variables
+from noojee_agi import access, arguments, calls, recording, spool, variables
 from noojee_agi.answer import Answer
 from noojee_agi.arguments import Request
+from noojee_agi.calls import Target
 from noojee_agi.config import SAFE_PATH, Config
-from noojee_agi.errors import BadArgument, CallGone, NoojeeError, NoSuchCall, NotStarted, TooLittleSpace
+from noojee_agi.errors import (
+    BadArgument,
+    CallGone,
+    ManagerUnavailable,
+    NoojeeError,
+    NoSuchCall,
+    NotStarted,
+    TooLittleSpace,
+)
+from noojee_agi.means import Means
 from noojee_agi.recording import Ending, Leg
 from noojee_agi.snapshot import Knowledge
 
 TYPE_CHECKING = False  # importing typing for it would cost the caller 5 ms
 if TYPE_CHECKING:
+    from noojee_agi.calls import CommandLine
     from noojee_agi.channel import Channel
+    from noojee_agi.manager import OtherChannel
+
+    Recorded = Channel | OtherChannel
 
 # Among 200 calls that begin together Asterisk took 1 s to open a file.
 FILE_SEEN_WITHIN_SECONDS = 3.0
 _FINISH_PROGRAM = "finish_record.py"
-_READ = (
-    *(variables.API_KEY, variables.LINKEDID, variables.MIXMONITOR_ID, variables.SYSTEMNAME),
-    *(variables.MEMBERINTERFACE, variables.BRIDGEPEER, variables.DIALEDPEERNAME, variables.REPLACED_ID),
-)
 
 
-def start_record(
-    request: Request, channel: Channel, config: Config, programs: str, knowledge: Knowledge
-) -> Answer:
-    """Check, spool, start, see the file. programs: the folder in which finish_record.py lies.
+def start_record(request: Request, channel: Channel | CommandLine, means: Means) -> Answer:
+    """Check, spool, start, see the file. channel: the one that asks, which is meant unless another is named.
 
     Raises the errors whose status the dialplan gets, and CallGone.
     """
-    values = channel.get_all(*_READ)
-    access.require_key(values[variables.API_KEY], knowledge)
-    asked, on_call = _this_call(request.exten_or_uniqueid, channel, values)
-    agent_known = _check_agent(request.agent_login_name, config, knowledge)
+    config = means.config
+    values = channel.get_all(variables.API_KEY, *calls.READ)
+    access.require_key(values[variables.API_KEY], means.knowledge)
+    target = calls.target(request.exten_or_uniqueid, channel, values, means.find_other)
+    agent_known = _check_agent(request.agent_login_name, config, means.knowledge)
     _check_free_space(config)
-    _check_finish_program(programs)
-    leg = _new_leg(request, channel, config, values, asked, on_call, agent_known)
-    replaced = recording.mixmonitor_id(values[variables.MIXMONITOR_ID])
-    forgotten = recording.mixmonitor_id(values[variables.REPLACED_ID])
+    _check_finish_program(means.programs)
+    leg = _new_leg(request, target, config, agent_known)
 
     _write_ahead(leg, config)
+    answer = _start(leg, target, means)
+    if answer.status != 200:
+        return answer
+    answer = replace(answer, message=_remarks(answer.message, request, target, agent_known))
+    if target.channel is not channel:
+        answer = _tell_recorded(target, answer)
+    return answer
+
+
+def _start(leg: Leg, target: Target, means: Means) -> Answer:
+    """The new recording begins, then the former one, if there is one, ends."""
+    channel, config = target.channel, means.config
+    replaced = recording.mixmonitor_id(target.values[variables.MIXMONITOR_ID])
+    forgotten = recording.mixmonitor_id(target.values[variables.REPLACED_ID])
     try:
         if replaced:
             channel.set(variables.REPLACED_ID, replaced)
-        channel.mixmonitor(_asterisk_name(leg, config), _options(config), _end_command(leg, config, programs))
+        channel.mixmonitor(
+            _asterisk_name(leg, config), _options(config), _end_command(leg, config, means.programs)
+        )
         _see(leg.file, channel)
     except CallGone:
         return _hung_up(leg, channel, config)
     except NoojeeError as exc:
+        if isinstance(exc, ManagerUnavailable) and _is_there(leg.file, channel):
+            return Answer(200, f"OK, but {exc}", leg.id, leg.file)
         _undo(leg, channel, config, replaced)
         return Answer(exc.status, str(exc), leg.id)
-    with contextlib.suppress(CallGone):  # then the former leg ends too
+    try:
         _end_replaced(channel, {replaced, forgotten} - {""})
-    return Answer(200, _remark(request, agent_known), leg.id, leg.file)
-
-
-def _this_call(asked: str, channel: Channel, values: Mapping[str, str]) -> tuple[str, tuple[str, ...]]:
-    """The extension that was asked for, if one was, and all that are on this call, that one first."""
-    on_call = _extensions_on_call(channel, values)
-    if asked in ("", channel.uniqueid) or asked.casefold() == channel.name.casefold():
-        return "", on_call
-    named = extensions.find(asked, on_call)
-    if not named:
-        raise NoSuchCall(
-            f"{arguments.plain(asked)} is not on this call, and another live call cannot be recorded yet:"
-            " pass an extension of this call, its uniqueid, or nothing"
-        )
-    return named, extensions.distinct([named, *on_call])
-
-
-def _extensions_on_call(channel: Channel, values: Mapping[str, str]) -> tuple[str, ...]:
-    return extensions.distinct(
-        [
-            extensions.of_interface(values[variables.MEMBERINTERFACE]),
-            extensions.of_channel(channel.name),
-            *map(extensions.of_channel, values[variables.BRIDGEPEER].split(",")),
-            extensions.of_channel(values[variables.DIALEDPEERNAME]),
-            channel.extension,
-            channel.did,
-        ]
-    )
+    except NoSuchCall:
+        pass  # with the call, the former leg has ended too
+    except ManagerUnavailable as exc:
+        return Answer(200, f"OK, but the former leg may go on beside it: {exc}", leg.id, leg.file)
+    return Answer(200, "OK", leg.id, leg.file)
 
 
 def _check_agent(login: str, config: Config, knowledge: Knowledge) -> bool | None:
@@ -128,24 +130,17 @@ def _check_finish_program(programs: str) -> None:
         )
 
 
-def _new_leg(
-    request: Request,
-    channel: Channel,
-    config: Config,
-    values: Mapping[str, str],
-    asked: str,
-    on_call: tuple[str, ...],
-    agent_known: bool | None,
-) -> Leg:
+def _new_leg(request: Request, target: Target, config: Config, agent_known: bool | None) -> Leg:
+    channel, values = target.channel, target.values
     leg_id, started_at = recording.new_id(), recording.now()
     return Leg(
         id=leg_id,
-        server=_server(channel, values[variables.SYSTEMNAME], config),
+        server=_server(channel.host, values[variables.SYSTEMNAME], config),
         call_uniqueid=values[variables.LINKEDID] or channel.uniqueid,
         uniqueid=channel.uniqueid,
         channel=channel.name,
-        extension=asked,
-        extensions=on_call,
+        extension=target.extension,
+        extensions=target.extensions,
         agent_login_name=request.agent_login_name,
         agent_known=agent_known,
         tag=request.tag,
@@ -159,9 +154,9 @@ def _new_leg(
     )
 
 
-def _server(channel: Channel, system_name: str, config: Config) -> str:
+def _server(host: str, system_name: str, config: Config) -> str:
     """Whose call it is: an Asterisk elsewhere closes its legs itself, since only it sees its files."""
-    return (system_name or channel.host)[:255] if channel.host else config.server_name
+    return (system_name or host)[:255] if host else config.server_name
 
 
 def _write_ahead(leg: Leg, config: Config) -> None:
@@ -212,19 +207,19 @@ def _end_command(leg: Leg, config: Config, programs: str) -> str:
     return f"{programs}/{_FINISH_PROGRAM} {config.path or '-'} {leg.id} {leg.file}"
 
 
-def _see(file: str, channel: Channel) -> None:
+def _see(file: str, channel: Recorded) -> None:
     """Wait for the file, MixMonitor's only proof. It opens it at once, in a thread of its own."""
-    if not _appears(file, channel.sees_file if channel.host else os.path.exists):
+    if not _appears(file, channel):
         raise NotStarted(
             f"Asterisk did not create {file} within {FILE_SEEN_WITHIN_SECONDS:g} s:"
             " look for app_mixmonitor and file.c in its log; [recordings] format must be one it knows"
         )
 
 
-def _appears(file: str, is_there: Callable[[str], bool] = os.path.exists) -> bool:
+def _appears(file: str, channel: Recorded) -> bool:
     deadline = time.monotonic() + FILE_SEEN_WITHIN_SECONDS
     pause = 0.0005
-    while not is_there(file):
+    while not _is_there(file, channel):
         if time.monotonic() > deadline:
             return False
         time.sleep(pause)
@@ -232,9 +227,14 @@ def _appears(file: str, is_there: Callable[[str], bool] = os.path.exists) -> boo
     return True
 
 
-def _undo(leg: Leg, channel: Channel, config: Config, replaced: str) -> None:
+def _is_there(file: str, channel: Recorded) -> bool:
+    return channel.sees_file(file) if channel.host else os.path.exists(file)
+
+
+def _undo(leg: Leg, channel: Recorded, config: Config, replaced: str) -> None:
     """Nothing was seen: make sure that nothing of this leg records, and close it."""
-    with contextlib.suppress(CallGone):  # then nothing records any more
+    # A channel that is gone records nothing any more; a manager interface that is, cannot be asked.
+    with contextlib.suppress(NoSuchCall, ManagerUnavailable):
         started = channel.mixmonitor_id()
         if started and started != replaced:
             channel.stop_mixmonitor(started)
@@ -242,19 +242,19 @@ def _undo(leg: Leg, channel: Channel, config: Config, replaced: str) -> None:
     _spool(Ending(leg.id, "failed", recording.now()), config)
 
 
-def _hung_up(leg: Leg, channel: Channel, config: Config) -> Answer:
+def _hung_up(leg: Leg, channel: Recorded, config: Config) -> Answer:
     """When there is a file, finish_record.py will close the leg, else we do."""
     if channel.host:
         return Answer(
             NotStarted.status, f"the caller hung up: noojee-agi sync on {leg.server} finds out", leg.id
         )
-    if _appears(leg.file):
+    if _appears(leg.file, channel):
         return Answer(200, "OK, but the caller hung up at once", leg.id, leg.file)
     _spool(Ending(leg.id, "failed", recording.now()), config)
     return Answer(NotStarted.status, "the caller hung up before the recording began", leg.id)
 
 
-def _end_replaced(channel: Channel, replaced: set[str]) -> None:
+def _end_replaced(channel: Recorded, replaced: set[str]) -> None:
     """End the former leg, now that the new one records. The same id again means that it had ended."""
     if not replaced:
         return
@@ -263,10 +263,23 @@ def _end_replaced(channel: Channel, replaced: set[str]) -> None:
     channel.set(variables.REPLACED_ID, "")
 
 
-def _remark(request: Request, agent_known: bool | None) -> str:
+def _tell_recorded(target: Target, answer: Answer) -> Answer:
+    """The dialplan of the recorded call, which did not ask, can see it too."""
+    try:
+        target.channel.set_all(answer.variables)
+    except NoSuchCall:
+        pass  # it has just hung up
+    except ManagerUnavailable as exc:
+        return replace(answer, message=f"OK, but that call's variables could not be set: {exc}")
+    return answer
+
+
+def _remarks(message: str, request: Request, target: Target, agent_known: bool | None) -> str:
     if agent_known is False:
         return (
             f"OK, but there is no enabled account {arguments.plain(request.agent_login_name)}:"
             " only the group Recording Manager may hear it; run noojee-agi account list"
         )
-    return "OK"
+    if target.remark and message == "OK":
+        return f"OK, but {target.remark}"
+    return message

@@ -252,7 +252,7 @@ def test_recordings_as_json_have_exactly_the_promised_fields(site: Site, recorde
 
     [found] = site.legs()
 
-    assert list(found) == DESIGN_FIELDS == list(cli.JSON_FIELDS)
+    assert list(found) == DESIGN_FIELDS == list(cli.recordings.JSON_FIELDS)
     row = recorder.the_leg(leg)
     assert found == {
         **{name: row[name] for name in DESIGN_FIELDS},

@@ -21,7 +21,18 @@ CORE = {
     *(f"noojee_agi.{name}" for name in ("errors", "variables", "arguments", "extensions", "recording")),
     *(
         f"noojee_agi.{name}"
-        for name in ("access", "answer", "snapshot", "spool", "config", "places", "wav", "actions")
+        for name in (
+            "access",
+            "answer",
+            "calls",
+            "means",
+            "sidecar",
+            "snapshot",
+            "spool",
+            "config",
+            "places",
+            "wav",
+        )
     ),
 }
 # Each foreign package, and the modules (or the package) that may import it.

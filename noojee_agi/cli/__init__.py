@@ -1,0 +1,117 @@
+"""The command line: noojee-agi."""
+
+import os
+import pwd
+import sys
+from typing import Any
+
+import click
+
+from noojee_agi import check, config, install, places
+from noojee_agi.cli import record, recordings, settings
+from noojee_agi.config import Config
+from noojee_agi.errors import ConfigurationError, NoojeeError
+from noojee_agi.server import Server
+
+
+class _Commands(click.Group):
+    """Errors are one line with the next step; --debug shows where they come from."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except (NoojeeError, OSError) as exc:
+            if context.params["debug"]:
+                raise
+            raise click.ClickException(str(exc)) from exc
+        except ImportError as exc:  # as another user than root
+            if context.params["debug"]:
+                raise
+            raise click.ClickException(
+                f"user {os.geteuid()} cannot read this installation ({exc}):"
+                " install it in a folder that Asterisk's user can enter, such as /opt/noojee-agi"
+            ) from exc
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--debug", is_flag=True, help="Show where an error comes from.")
+@click.version_option(package_name="noojee-agi")
+@click.pass_context
+def cli(context: click.Context, debug: bool) -> None:
+    """Records Asterisk calls from the dialplan and loses none of them."""
+    if context.invoked_subcommand == "install-agi":
+        return
+    os.umask(0o027)
+    context.obj = config.load(places.configuration(os.environ))
+    directory = context.obj.recordings_directory
+    if context.invoked_subcommand == "check" and not os.path.isdir(directory):
+        directory = context.obj.state_directory
+        if not os.path.isdir(directory):
+            return  # check says so, and has no place to leave a file in
+    act_as_owner(directory)
+
+
+def act_as_owner(directory: str) -> None:
+    """As root, become the owner of the recordings: no file may be left that Asterisk's user cannot write.
+
+    Raises ConfigurationError when the directory is not there to tell.
+    """
+    if os.geteuid() != 0:
+        return
+    try:
+        owner = os.stat(directory)
+    except OSError as exc:
+        raise ConfigurationError(
+            f"[recordings] directory = {directory}: {exc.strerror}:"
+            f" install -d -o asterisk -g asterisk -m 0750 {directory}"
+        ) from exc
+    if owner.st_uid == 0:
+        return
+    try:
+        account = pwd.getpwuid(owner.st_uid)
+        os.initgroups(account.pw_name, account.pw_gid)
+        os.setgid(account.pw_gid)
+        os.environ["HOME"] = account.pw_dir  # libpq looks for certificates there, and root's is closed to us
+    except KeyError:  # an owner that has no name here
+        os.setgroups([])
+        os.setgid(owner.st_gid)
+        os.environ["HOME"] = "/nonexistent"
+    os.setuid(owner.st_uid)
+
+
+@cli.command("check")
+@click.pass_obj
+def check_command(known: Config) -> None:
+    """Check every stage, from the configuration to the database."""
+    failed = 0
+    for stage in check.stages(known, install.programs_folder()):
+        click.echo(f"{'ok  ' if stage.is_ok else 'FAIL'}  {stage.name:<14} {stage.text}")
+        failed += not stage.is_ok
+    if failed:
+        sys.exit(1)
+
+
+@cli.command()
+@click.pass_obj
+def serve(known: Config) -> None:
+    """Serve AGI programs and FastAGI until SIGTERM; SIGHUP reads the configuration anew."""
+    Server(lambda: config.load(known.path), install.programs_folder()).run(click.echo)
+
+
+@cli.command("install-agi")
+@click.argument("folder", required=False)
+def install_agi(folder: str | None) -> None:
+    """Put links to the AGI programs where Asterisk looks: FOLDER, or its astagidir."""
+    for link in install.link_programs(folder or install.agi_folder(os.environ)):
+        click.echo(link)
+
+
+for command in (
+    *(settings.db, settings.apikey, settings.account, settings.attach, settings.detach),
+    *(recordings.recordings, recordings.sync, record.record),
+):
+    cli.add_command(command)
+
+
+def main() -> None:
+    cli(prog_name="noojee-agi")

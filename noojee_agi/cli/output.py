@@ -1,0 +1,50 @@
+"""How commands speak to people: tables, and progress of long work."""
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from typing import Any
+
+import click
+
+_LONG_WORK = 1000
+
+
+def cell(value: object) -> str:
+    """A value in a table, on one line whatever it holds."""
+    if isinstance(value, datetime):
+        return value.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(value)
+    if value in (None, ""):
+        return "-"
+    return "".join(character if character.isprintable() else "?" for character in str(value))
+
+
+def table(head: Any, rows: list[Any]) -> None:
+    """Print it, columns side by side."""
+    lines = [[str(cell) for cell in line] for line in (head, *rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+@contextlib.contextmanager
+def progress(label: str, length: int) -> Iterator[Callable[[int], None]]:
+    """A bar on a terminal; elsewhere a line for each tenth of long work."""
+    if sys.stderr.isatty():
+        with click.progressbar(length=length, label=label, file=sys.stderr) as bar:
+            yield bar.update
+        return
+    done = 0
+
+    def update(count: int) -> None:
+        nonlocal done
+        before, done = done, done + count
+        if length >= _LONG_WORK and done * 10 // length > before * 10 // length:
+            click.echo(f"{label}: {done} of {length}", err=True)
+
+    yield update

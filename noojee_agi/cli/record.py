@@ -1,0 +1,102 @@
+"""Any live call, from the command line: record it, stop that, list them."""
+
+import contextlib
+import json
+import os
+from datetime import datetime, timedelta
+
+import click
+
+from noojee_agi import background, calls, config, install, manager, script, session, variables
+from noojee_agi.calls import LiveChannel
+from noojee_agi.cli import output
+from noojee_agi.cli.settings import ask_key
+from noojee_agi.config import Config
+from noojee_agi.errors import ConfigurationError
+
+_KEY = "NOOJEE_AGI_KEY"
+_FIELDS = ("extension", "uniqueid", "call_uniqueid", "channel", "state", "other_party", "since", "recorded")
+_COLUMNS = ("extension", "uniqueid", "other_party", "since", "state", "recorded", "channel")
+
+
+@click.group()
+def record() -> None:
+    """Live calls of this Asterisk, through its manager interface.
+
+    start and stop need the apiKey: in the environment as NOOJEE_AGI_KEY, or they ask for it.
+    """
+
+
+@record.command("start")
+@click.argument("exten_or_uniqueid")
+@click.option("--tag", default="", help="External Reference of the call, and the leg's tag.")
+@click.option("--login", default="", help="Who owns the leg; else whoever is attached to the extension.")
+@click.pass_obj
+def record_start(known: Config, exten_or_uniqueid: str, tag: str, login: str) -> None:
+    """Record the live call at EXTEN_OR_UNIQUEID."""
+    _run(known, "start_record", extenOrUniqueId=exten_or_uniqueid, tag=tag, agentLoginName=login)
+
+
+@record.command("stop")
+@click.argument("exten_or_uniqueid")
+@click.option("--login", default="", help="Stop it only if this account owns the leg.")
+@click.pass_obj
+def record_stop(known: Config, exten_or_uniqueid: str, login: str) -> None:
+    """End the recording of the live call at EXTEN_OR_UNIQUEID."""
+    _run(known, "stop_record", extenOrUniqueId=exten_or_uniqueid, agentLoginName=login)
+
+
+def _run(known: Config, program: str, **arguments: str) -> None:
+    if not arguments["extenOrUniqueId"].strip():
+        raise click.ClickException("EXTEN_OR_UNIQUEID is empty: noojee-agi record list shows the live calls")
+    key = os.environ.pop(_KEY, "") or ask_key()
+    surroundings = session.Surroundings(
+        install.programs_folder(), lambda: config.load(known.path), background.read_database
+    )
+    call = session.Call(program, pairs=[(name, value) for name, value in arguments.items() if value])
+    report = session.run_from_command_line(call, key, surroundings)
+    script.finish_in_background(report, known)
+    answer = report.answer
+    if answer.status != 200:
+        raise click.ClickException(f"{answer.status} {answer.message}")
+    click.echo(f"{answer.status} {answer.message}\nleg   {answer.leg_id or '-'}\nfile  {answer.file}")
+
+
+@record.command("list")
+@click.option("--json", "as_json", is_flag=True, help="A list with one object per channel.")
+@click.pass_obj
+def record_list(known: Config, as_json: bool) -> None:
+    """List live calls: who talks with whom since when, and whether we record it."""
+    if not known.manager_username:
+        raise ConfigurationError(
+            f"{known.path or 'noojee_agi.conf'} has no [manager] username: the README says what to set"
+        )
+    with contextlib.closing(manager.Manager(known)) as asked:
+        channels = asked.channels()
+        rows = [_row(asked, channel, channels) for channel in calls.telephones(channels)]
+    if as_json:
+        objects = [{name: row[name] for name in _FIELDS} for row in rows]
+        click.echo(json.dumps(objects, indent=1, ensure_ascii=False, default=lambda value: value.isoformat()))
+        return
+    output.table(_COLUMNS, [[output.cell(row[name]) for name in _COLUMNS] for row in rows])
+
+
+def _row(asked: manager.Manager, channel: LiveChannel, channels: list[LiveChannel]) -> dict[str, object]:
+    conversation = list(calls.conversation(channel, channels))
+    peers = [other.own_extension for other in conversation[1:] if not other.is_local]
+    return {
+        "extension": channel.own_extension,
+        "uniqueid": channel.uniqueid,
+        "call_uniqueid": channel.linkedid,
+        "channel": channel.name,
+        "state": "up" if channel.state == calls.UP else "ringing",
+        "other_party": channel.connected or ", ".join(peers),
+        "since": datetime.now().astimezone() - timedelta(seconds=channel.seconds),
+        "recorded": any(_is_recorded(asked, other) for other in conversation),
+    }
+
+
+def _is_recorded(asked: manager.Manager, channel: LiveChannel) -> bool:
+    """Its variable outlives a MixMonitor that somebody else has stopped, so that is asked too."""
+    mixmonitor_id = channel.mixmonitor_id
+    return bool(mixmonitor_id and asked.get(channel.name, variables.mixmonitor_file(mixmonitor_id)))

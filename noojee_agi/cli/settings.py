@@ -1,0 +1,183 @@
+"""What a sysadmin sets: the database, the apiKey, accounts, and who sits where."""
+
+import contextlib
+import json
+import secrets
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from noojee_agi import access, drain, extensions, rebuild, snapshot
+from noojee_agi.cli import output
+from noojee_agi.config import Config
+from noojee_agi.database import schema, settings
+from noojee_agi.database.store import Store
+from noojee_agi.errors import NoojeeError
+
+_SHORT_KEY = 16
+
+
+@click.group()
+def db() -> None:
+    """The database."""
+
+
+@db.command("upgrade")
+@click.pass_obj
+def db_upgrade(known: Config) -> None:
+    """Make or upgrade the tables."""
+    store = Store(known.database_url)
+    is_new = not store.revision()
+    schema.upgrade(store)
+    if is_new:
+        drain.restore_settings(store, known)
+    drain.renew_snapshot(store, known.snapshot_file)
+    click.echo(f"{store.name} has schema {store.revision()}")
+
+
+@click.group()
+def apikey() -> None:
+    """The key that a call must have in its channel variable (or the dialplan's global) apiKey."""
+
+
+@apikey.command("new")
+@click.pass_obj
+def apikey_new(known: Config) -> None:
+    """Make a new key and print it, this once. The old key ends at once."""
+    key = secrets.token_hex(20)
+    _set_key(known, key)
+    click.echo(key)
+
+
+@apikey.command("set")
+@click.pass_obj
+def apikey_set(known: Config) -> None:
+    """Set the key that is read from standard input. The old key ends at once."""
+    key = ask_key()
+    if not key or key != key.strip() or not key.isprintable() or "\ufffd" in key:
+        raise click.ClickException("an apiKey is one line of printable characters, no blanks at its ends")
+    if len(key) < _SHORT_KEY:
+        click.echo(f"warning: under {_SHORT_KEY} characters, it can be guessed from its digest", err=True)
+    _set_key(known, key)
+
+
+def ask_key() -> str:
+    """The key that somebody types unseen, or the first line of standard input."""
+    if sys.stdin.isatty():
+        return str(click.prompt("apiKey", hide_input=True))
+    return sys.stdin.buffer.readline().decode("utf-8", "replace").rstrip("\r\n")
+
+
+def _set_key(known: Config, key: str) -> None:
+    with _changing(known) as connection:
+        settings.set_key_digest(connection, access.digest(key))
+
+
+@contextlib.contextmanager
+def _changing(known: Config) -> Iterator[Any]:
+    """A transaction, with the snapshot in it: when that cannot be written, nothing has changed.
+
+    It is written again after the commit: a drain may just have read what was there before.
+    """
+    store = drain.open_database(known)
+    with store.transaction() as connection:
+        yield connection
+        snapshot.save(known.snapshot_file, settings.snapshot(connection))
+    drain.renew_snapshot(store, known.snapshot_file)
+    save_settings(store, known)
+
+
+@click.group()
+def account() -> None:
+    """The accounts that own recordings."""
+
+
+@account.command("add")
+@click.argument("login")
+@click.option("--name", default="", help="The person's name; the login when not given.")
+@click.option("--group", "groups", multiple=True, help="Administrator, Recording Manager, … (repeatable).")
+@click.pass_obj
+def account_add(known: Config, login: str, name: str, groups: tuple[str, ...]) -> None:
+    """Add an enabled account."""
+    _require_name(login, "LOGIN", 100)
+    _require_name(name or login, "--name", 255)
+    for group in groups:
+        _require_name(group, "--group", 100)
+    with _changing(known) as connection:
+        settings.add_account(connection, login, name or login, groups)
+
+
+@account.command("enable")
+@click.argument("login")
+@click.pass_obj
+def account_enable(known: Config, login: str) -> None:
+    """Let LOGIN own and hear recordings again."""
+    with _changing(known) as connection:
+        settings.enable_account(connection, login, True)
+
+
+@account.command("disable")
+@click.argument("login")
+@click.pass_obj
+def account_disable(known: Config, login: str) -> None:
+    """Let LOGIN own no more recordings by its name, and hear none; what it owns stays its own."""
+    with _changing(known) as connection:
+        settings.enable_account(connection, login, False)
+
+
+@account.command("list")
+@click.option("--json", "as_json", is_flag=True)
+@click.pass_obj
+def account_list(known: Config, as_json: bool) -> None:
+    """List all accounts with their groups and the extensions they are attached to."""
+    with drain.open_database(known).reading() as connection:
+        rows = settings.accounts(connection)
+    if as_json:
+        click.echo(json.dumps(rows, indent=1, ensure_ascii=False))
+        return
+    head = ("login", "name", "enabled", "groups", "extensions")
+    output.table(head, [[output.cell(row[name]) for name in head] for row in rows])
+
+
+@click.command()
+@click.argument("login")
+@click.argument("extension")
+@click.pass_obj
+def attach(known: Config, login: str, extension: str) -> None:
+    """Let recordings of EXTENSION belong to LOGIN from now on; who had it until now is detached."""
+    extension = extensions.of_interface(extension)
+    _require_name(extension, "EXTENSION", 149)
+    with _changing(known) as connection:
+        settings.attach(connection, login, extension)
+    click.echo(f"recordings of {extension} belong to {login} from now on")
+
+
+@click.command()
+@click.argument("extension")
+@click.pass_obj
+def detach(known: Config, extension: str) -> None:
+    """Let recordings of EXTENSION belong to nobody from now on."""
+    with _changing(known) as connection:
+        settings.detach(connection, extensions.of_interface(extension))
+
+
+def _require_name(value: str, what: str, limit: int) -> None:
+    if not value or len(value) > limit or value != value.strip() or not value.isprintable():
+        raise click.ClickException(
+            f"{what} must have 1 to {limit} printable characters, without blanks at its ends"
+        )
+
+
+def save_settings(store: Store, known: Config) -> bool:
+    """A copy with the recordings, for --rebuild; a failure is no reason to undo what was done."""
+    path = rebuild.copy_path(known.recordings_directory)
+    try:
+        if rebuild.save_settings(store, known.recordings_directory):
+            return True
+        problem = "knows settings that the database has lost: noojee-agi sync --rebuild brings them back"
+    except (OSError, NoojeeError) as exc:
+        problem = f"cannot be renewed: {exc}"
+    click.echo(f"warning: {path}, the copy of the settings, {problem}", err=True)
+    return False

@@ -1,0 +1,320 @@
+"""Other live calls, over Asterisk's manager interface (AMI): the only one who speaks it.
+
+A client of our own, since none that is kept well has a time limit for each answer, matches answers by
+ActionID, and refuses line ends in values (README, "How other calls are reached").
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from noojee_agi import arguments, calls, recording, variables
+from noojee_agi.calls import LiveChannel, Target
+from noojee_agi.config import Config
+from noojee_agi.errors import ManagerUnavailable, NoojeeError, NoSuchCall
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from noojee_agi.calls import CommandLine
+    from noojee_agi.channel import Channel
+
+CONNECT_SECONDS = 0.8
+ANSWER_SECONDS = 1.8  # so that a call hears of a dead manager interface within 3 s, whenever it died
+LIST_SECONDS = 10.0  # as long as there is more to come
+
+_READ_BYTES = 65536
+_MAX_MESSAGE = 1 << 20
+_MAX_LINE_BYTES = 1000  # manager.c discards what is longer than its inbuf, 1025 bytes
+_UNSET = "(null)"  # manager.c generate_status() prints this for a variable that is not there
+_NO_SUCH_CHANNEL = "No such channel"
+_NOT_ALLOWED = ("Permission denied", "Access Forbidden")
+_END = b"\r\n\r\n"
+
+
+@dataclass(frozen=True)
+class Message:
+    """One message of Asterisk's. variables: those of a channel that a Status event tells."""
+
+    fields: Mapping[str, str]
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+    def get(self, name: str) -> str:
+        return self.fields.get(name, "")
+
+
+class Manager:
+    """One connection, made by the first action and made again when it broke; close() ends it.
+
+    Every method raises ManagerUnavailable: not reachable, wrong secret, rights missing, or no answer in time;
+    after that nothing more is tried.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._place = f"manager interface at {config.manager_host}:{config.manager_port}"
+        self._connection: socket.socket | None = None
+        self._received = b""
+        self._failure = ""
+
+    @property
+    def is_configured(self) -> bool:
+        return bool(self._config.manager_username)
+
+    def close(self) -> None:
+        connection, self._connection, self._received = self._connection, None, b""
+        if connection:
+            connection.close()
+
+    def channels(self) -> list[LiveChannel]:
+        """All channels of this Asterisk, as they are now."""
+        messages = self._exchange("Status", {"Variables": ",".join(calls.READ)}, "StatusComplete")
+        return [_live_channel(message) for message in messages if message.get("Event") == "Status"]
+
+    def require_rights(self) -> None:
+        """Whether the user may do all that is needed, tried at a channel that is not there."""
+        channel = {"Channel": os.urandom(8).hex()}
+        for action, fields in (
+            ("MixMonitor", {"File": "/dev/null"}),
+            ("StopMixMonitor", {}),
+            ("Setvar", {"Variable": variables.REPLACED_ID}),
+            ("Getvar", {"Variable": variables.REPLACED_ID}),
+        ):
+            with contextlib.suppress(NoSuchCall):
+                self.act(action, {**channel, **fields})
+
+    def get(self, channel: str, name: str) -> str:
+        """A variable or function of the channel; empty when it is unset. Raises NoSuchCall."""
+        return self.act("Getvar", {"Channel": channel, "Variable": name}).get("Value")
+
+    def set(self, channel: str, name: str, value: str) -> None:
+        """Set a variable of the channel; control characters in value become blanks. Raises NoSuchCall."""
+        self.act("Setvar", {"Channel": channel, "Variable": name, "Value": value})
+
+    def act(self, action: str, fields: Mapping[str, str], is_repeatable: bool = True) -> Message:
+        """Asterisk's answer. is_repeatable: once more on a new connection, if this one breaks meanwhile.
+
+        Raises NoSuchCall when there is no such channel (any more).
+        """
+        return self._exchange(action, fields, "", is_repeatable)[0]
+
+    def _exchange(
+        self, action: str, fields: Mapping[str, str], last: str, is_repeatable: bool = True
+    ) -> list[Message]:
+        """The answer, and the events that follow it up to `last`, if that is not empty."""
+        if self._failure:
+            raise ManagerUnavailable(self._failure)
+        try:
+            try:
+                return self._once(action, fields, last)
+            except ConnectionError:
+                if not is_repeatable:
+                    raise
+                self.close()
+                return self._once(action, fields, last)
+        except OSError as exc:
+            raise self._failed(f"{self._place}: {_reason(exc)}; see [manager], and manager.conf") from exc
+        except ManagerUnavailable as exc:
+            raise self._failed(str(exc)) from exc
+
+    def _once(self, action: str, fields: Mapping[str, str], last: str) -> list[Message]:
+        if not self._connection:
+            self._log_in()
+        mark = self._send(action, fields)
+        messages = [self._checked(action, self._answer(mark))]
+        deadline = time.monotonic() + LIST_SECONDS
+        while last and messages[-1].get("Event") != last:
+            if time.monotonic() > deadline:
+                raise TimeoutError
+            messages.append(self._answer(mark))
+        return messages
+
+    def _failed(self, reason: str) -> ManagerUnavailable:
+        """From now on every action fails with this at once."""
+        self._failure = reason
+        self.close()
+        return ManagerUnavailable(reason)
+
+    def _log_in(self) -> None:
+        address = (self._config.manager_host, self._config.manager_port)
+        self._connection = socket.create_connection(address, CONNECT_SECONDS)
+        self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._read_until(b"\r\n", time.monotonic() + ANSWER_SECONDS)  # the greeting
+        challenge = self._answer(self._send("Challenge", {"AuthType": "MD5"})).get("Challenge")
+        secret = challenge + self._config.manager_secret
+        key = hashlib.md5(secret.encode(), usedforsecurity=False).hexdigest()
+        name = self._config.manager_username
+        mark = self._send("Login", {"AuthType": "MD5", "Username": name, "Key": key, "Events": "off"})
+        if self._answer(mark).get("Response") != "Success":
+            raise ManagerUnavailable(
+                f"{self._place} refuses user {arguments.plain(name)}:"
+                " compare username and secret with manager.conf, and its permit lines"
+            )
+
+    def _checked(self, action: str, answer: Message) -> Message:
+        if answer.get("Response") == "Success":
+            return answer
+        said = answer.get("Message")
+        if said == _NO_SUCH_CHANNEL:
+            raise NoSuchCall("that call has just ended")
+        if any(words in said for words in _NOT_ALLOWED):
+            raise ManagerUnavailable(
+                f"{self._place}: user {arguments.plain(self._config.manager_username)} may not {action}:"
+                " give it write = system,call in manager.conf"
+            )
+        raise ManagerUnavailable(f"{self._place} refuses {action}: {arguments.plain(said)}")
+
+    def _send(self, action: str, fields: Mapping[str, str]) -> str:
+        """Returns the ActionID, which nobody can guess: what a channel is called may be anybody's text."""
+        mark = os.urandom(8).hex()
+        lines = [_line(*pair) for pair in {"Action": action, "ActionID": mark, **fields}.items()]
+        assert self._connection is not None
+        self._connection.settimeout(ANSWER_SECONDS)
+        self._connection.sendall(b"\r\n".join([*lines, b"", b""]))
+        return mark
+
+    def _answer(self, mark: str) -> Message:
+        """The next message with this ActionID; events that nobody asked for are passed over."""
+        deadline = time.monotonic() + ANSWER_SECONDS
+        while True:
+            message = _parse(self._read_until(_END, deadline))
+            if message.get("ActionID") == mark:
+                return message
+
+    def _read_until(self, end: bytes, deadline: float) -> bytes:
+        """Raises TimeoutError and ConnectionError."""
+        assert self._connection is not None
+        searched = 0
+        while (at := self._received.find(end, searched)) < 0:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            if len(self._received) > _MAX_MESSAGE:
+                raise ManagerUnavailable(f"{self._place} says what no Asterisk says: look at [manager] port")
+            searched = max(0, len(self._received) - len(end) + 1)
+            self._connection.settimeout(left)
+            read = self._connection.recv(_READ_BYTES)
+            if not read:
+                raise ConnectionResetError("it closes the connection")
+            self._received += read
+        message, self._received = self._received[:at], self._received[at + len(end) :]
+        return message
+
+
+class OtherChannel:
+    """Another channel of the same Asterisk, with the methods that `channel.Channel` has for our own.
+
+    Each raises NoSuchCall once that channel is gone, and ManagerUnavailable. origin: the call's first one.
+    """
+
+    def __init__(
+        self, manager: Manager, live: LiveChannel, origin: LiveChannel, asker: Channel | CommandLine
+    ) -> None:
+        self._manager = manager
+        self.host = asker.host
+        self.sees_file = asker.sees_file
+        self.name = live.name
+        self.uniqueid = live.uniqueid
+        self.extension = origin.extension
+        self.did = origin.did
+        self.caller = origin.caller
+
+    def set(self, name: str, value: str) -> None:
+        self._manager.set(self.name, name, value)
+
+    def set_all(self, values: Mapping[str, str]) -> None:
+        for name, value in values.items():
+            self.set(name, value)
+
+    def mixmonitor(self, file: str, options: str, end_command: str) -> None:
+        """Start MixMonitor there; the answer is the same whether it records or not."""
+        fields = {"Channel": self.name, "File": file, "Options": options, "Command": end_command}
+        self._manager.act("MixMonitor", fields, is_repeatable=False)
+
+    def stop_mixmonitor(self, mixmonitor_id: str) -> None:
+        """End this one MixMonitor."""
+        self._manager.act("StopMixMonitor", {"Channel": self.name, "MixMonitorID": mixmonitor_id})
+
+    def mixmonitor_id(self) -> str:
+        return recording.mixmonitor_id(self._manager.get(self.name, variables.MIXMONITOR_ID))
+
+    def mixmonitor_file(self, mixmonitor_id: str) -> str:
+        return self._manager.get(self.name, variables.mixmonitor_file(mixmonitor_id))
+
+
+def find(manager: Manager, asked: str, asker: Channel | CommandLine) -> Target:
+    """Another live call than the asking one. Raises NoSuchCall and ManagerUnavailable."""
+    if not manager.is_configured:
+        raise NoSuchCall(
+            f"{arguments.plain(asked)} is not on this call, and others cannot be looked for:"
+            " set [manager] username in noojee_agi.conf"
+        )
+    channels = manager.channels()
+    if asker.uniqueid and asker.uniqueid not in {channel.uniqueid for channel in channels}:
+        raise ManagerUnavailable(
+            "[manager] leads to another Asterisk than this call's, which does not know it: see host and port"
+        )
+    found = calls.find(asked, channels)
+    live = found.channel
+    origin = next((channel for channel in channels if channel.uniqueid == live.linkedid), live)
+    other = OtherChannel(manager, live, origin, asker)
+    remark = f"that is the newest of {found.others + 1} live calls there" if found.others else ""
+    return Target(other, live.values, found.extension, found.extensions, remark)
+
+
+def _live_channel(event: Message) -> LiveChannel:
+    return LiveChannel(
+        event.get("Channel"),
+        event.get("Uniqueid"),
+        event.get("Linkedid"),
+        _number(event.get("ChannelState")),
+        _number(event.get("Seconds")),
+        event.get("BridgeID"),
+        event.get("Application"),
+        _known(event.get("CallerIDNum")),
+        _known(event.get("ConnectedLineNum")),
+        event.get("Exten"),
+        event.get("DNID"),
+        {name: event.variables.get(name, "") for name in calls.READ},
+    )
+
+
+def _parse(text: bytes) -> Message:
+    """A message's lines; of a field that comes twice, the first."""
+    fields: dict[str, str] = {}
+    values: dict[str, str] = {}
+    for line in text.decode("utf-8", "replace").split("\r\n"):
+        name, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        if name == "Variable" and "=" in value:
+            variable, _, content = value.partition("=")
+            values.setdefault(variable, "" if content == _UNSET else content)
+        else:
+            fields.setdefault(name, value)
+    return Message(fields, values)
+
+
+def _line(name: str, value: str) -> bytes:
+    line = f"{name}: {arguments.without_controls(value)}".encode("utf-8", "replace")
+    if len(line) > _MAX_LINE_BYTES:
+        raise NoojeeError(f"{name} exceeds the manager interface's limit of {_MAX_LINE_BYTES} bytes")
+    return line
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isdigit() else 0
+
+
+def _known(value: str) -> str:
+    return "" if value == "<unknown>" else value  # manager_channels.c writes this for "not there"
+
+
+def _reason(exc: OSError) -> str:
+    if isinstance(exc, TimeoutError):
+        return "no answer in time"
+    return exc.strerror or str(exc)

@@ -1,0 +1,26 @@
+"""What an action works with, beside the channel that asks for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from noojee_agi.config import Config
+from noojee_agi.snapshot import Knowledge
+
+TYPE_CHECKING = False  # importing typing for it would cost the caller 5 ms
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from noojee_agi.calls import Target
+
+
+@dataclass(frozen=True)
+class Means:
+    """programs: the folder in which finish_record.py lies. find_other: another live call, by extension
+    or uniqueid; it raises NoSuchCall and ManagerUnavailable.
+    """
+
+    config: Config
+    programs: str
+    knowledge: Knowledge
+    find_other: Callable[[str], Target]

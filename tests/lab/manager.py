@@ -1,0 +1,32 @@
+"""The manager interface of a private Asterisk: its configuration, and ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+USER, SECRET = "noojee", "s3cret-of-the-manager"
+_GENERAL = """\
+[general]
+enabled = yes
+bindaddr = 127.0.0.1
+port = {port}
+{more}
+"""
+# As the README has it.
+_USER = """\
+[noojee]
+secret = {secret}
+write = {write}
+deny = 0.0.0.0/0.0.0.0
+permit = 127.0.0.1/255.255.255.255
+"""
+
+
+def manager_conf(port: int, write: str = "system,call", more: str = "") -> str:
+    """manager.conf with our user; more: further lines of [general]."""
+    return _GENERAL.format(port=port, more=more) + _USER.format(secret=SECRET, write=write)
+
+
+def options(port: int, secret: str = SECRET) -> Mapping[str, str]:
+    """The [manager] section of noojee_agi.conf."""
+    return {"manager.port": str(port), "manager.username": USER, "manager.secret": secret}
