@@ -27,7 +27,7 @@ _ZOMBIE = "<ZOMBIE>"  # channel.c: what a masquerade leaves behind
 _HOLDERS = ("AsyncGoto/", "Parked/", "Surrogate/", "Bridge/")
 # Asterisk's own, at which nobody sits.
 _INTERNAL = ("announcer", "cbann", "cbrec", "message", "multicastrtp", "recorder", "snoop", "unicastrtp")
-_PARKED_IN = ("park", "parkedcall")
+_WAITING_IN = ("park", "parkedcall", "bridgewait")  # applications: one bridge holds all who wait
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,11 @@ class LiveChannel:
     def is_somebodys(self) -> bool:
         """Whether somebody may sit there, and it is not just being replaced."""
         return not self.name.endswith(_ZOMBIE) and self.technology not in _INTERNAL
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it is parked, say: up, but with nobody to talk to."""
+        return self.application.casefold() in _WAITING_IN
 
     @property
     def mixmonitor_id(self) -> str:
@@ -218,7 +223,7 @@ def _rank(channel: LiveChannel) -> tuple[bool, bool, bool, bool, int, int]:
     return (
         channel.is_local,
         channel.state != UP,
-        channel.application.casefold() in _PARKED_IN,
+        channel.is_waiting,
         channel.is_local and not channel.bridge,
         channel.seconds,
         -int(number[1]) if number else 0,
@@ -235,7 +240,8 @@ def conversation(channel: LiveChannel, channels: Iterable[LiveChannel]) -> Itera
     while found:
         current = found.pop()
         yield current
-        bridged = [other for other in left.values() if current.bridge and other.bridge == current.bridge]
+        bridge = "" if current.is_waiting else current.bridge
+        bridged = [other for other in left.values() if bridge and other.bridge == bridge]
         half = [other for other in left.values() if _is_other_half(current, other)]
         for other in [*(bridged if len(bridged) == 1 else []), *half]:
             found += [left.pop(id(other))] if id(other) in left else []

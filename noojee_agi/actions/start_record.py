@@ -270,7 +270,8 @@ def _tell_recorded(target: Target, answer: Answer) -> Answer:
     except NoSuchCall:
         pass  # it has just hung up
     except ManagerUnavailable as exc:
-        return replace(answer, message=f"OK, but that call's variables could not be set: {exc}")
+        if answer.message == "OK":  # else what was said already matters more
+            return replace(answer, message=f"OK, but that call's variables could not be set: {exc}")
     return answer
 
 

@@ -17,6 +17,7 @@ from unit.fakes import WAV_HEADER
 USER, SECRET, CHALLENGE = "noojee", "s3cret-of-the-manager", "161803398"
 _LONGEST_LINE = 1024
 _NO_CHANNEL = "No such channel"
+_SEPARATOR = "\x1f"
 
 
 @dataclass
@@ -175,7 +176,7 @@ class FakeManager:
                 "Linkedid": each.uniqueid,
                 "Seconds": "1",
                 **each.fields,
-                "Variables": "\n".join(f"{name}={_shown(each.value(name))}" for name in names),
+                "Variables": _SEPARATOR.join(f"{name}={_shown(each.value(name))}" for name in names),
             }
             for each in self.channels
         ]
@@ -230,7 +231,7 @@ def _message(fields: Mapping[str, str]) -> str:
     lines = []
     for name, value in fields.items():
         if name == "Variables":
-            lines += [f"Variable: {each}" for each in value.split("\n")]
+            lines += [f"Variable: {each}" for each in value.split(_SEPARATOR)]
         else:
             lines.append(f"{name}: {value}")
     return "\r\n".join([*lines, "", ""])

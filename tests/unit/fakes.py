@@ -173,8 +173,15 @@ class FakeAsterisk:
 
     def _expanded(self, expression: str) -> str:
         """Each ${name}, values as they are, into a buffer of 4096 bytes (handle_getvariablefull)."""
-        text = re.sub(r"\$\{([^}]*)\}", lambda found: self.variables.get(found[1], ""), expression)
+        text = re.sub(r"\$\{([^}]*)\}", lambda found: self._value(found[1]), expression)
         return text.encode("utf-8", "replace")[:4095].decode("utf-8", "replace")
+
+    def _value(self, name: str) -> str:
+        of_mixmonitor = re.fullmatch(r"MIXMONITOR\((.*),filename\)", name)
+        if not of_mixmonitor:
+            return self.variables.get(name, "")
+        running = (each for each in self.mixmonitors if each.is_running and each.id == of_mixmonitor[1])
+        return next((each.file for each in running), "")
 
     def _set_all(self, arguments: str) -> str:
         """pbx_variables.c pbx_builtin_setvar_multiple(): two parsers in a row."""
@@ -329,9 +336,9 @@ class Site:
     def surroundings(self) -> session.Surroundings:
         return session.Surroundings(PROGRAMS, lambda: self.config, self.database)
 
-    def run(self, asterisk: FakeAsterisk, *words: str) -> session.Report:
-        """One AGI(start_record.py,words) on this channel, start to end."""
-        call = session.Call("start_record", words)
+    def run(self, asterisk: FakeAsterisk, *words: str, program: str = "start_record") -> session.Report:
+        """One AGI(program.py,words) on this channel, start to end."""
+        call = session.Call(program, words)
         report = session.run(asterisk.streams(), lambda channel: call, self.surroundings)
         asterisk.check()
         return report

@@ -1,0 +1,232 @@
+"""Which live channel an extension or a uniqueid means."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from noojee_agi import calls, variables
+from noojee_agi.calls import LiveChannel
+from noojee_agi.errors import NoSuchCall
+
+RINGING = 5
+OUR_MIXMONITOR = "0x7f3500000001"
+
+
+def channel(name: str, uniqueid: str, **fields: object) -> LiveChannel:
+    """A channel in a call of its own unless the test says more."""
+    values = {**dict.fromkeys(calls.READ, ""), **dict(fields.pop("values", {}))}  # type: ignore[call-overload]
+    ordinary = {"linkedid": uniqueid, "values": values, **fields}
+    return LiveChannel(name, uniqueid, **ordinary)  # type: ignore[arg-type]
+
+
+def found(asked: str, *channels: LiveChannel) -> str:
+    """The name of the channel that is meant; the order in which Asterisk lists them says nothing."""
+    names = {calls.find(asked, order).channel.name for order in (channels, channels[::-1])}
+    assert len(names) == 1
+    return names.pop()
+
+
+TELEPHONE = channel("PJSIP/410-00000001", "1762420501.7")
+ELSEWHERE = channel("PJSIP/411-00000002", "1762420501.8")
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "410",
+        "PJSIP/410",
+        "pjsip/410",
+        "Local/410@agents",
+        "1762420501.7",
+        "PJSIP/410-00000001",
+        "pjsip/410-00000001",
+    ],
+)
+def test_a_call_is_named_by_extension_technology_uniqueid_or_channel(asked: str) -> None:
+    assert found(asked, TELEPHONE, ELSEWHERE) == TELEPHONE.name
+
+
+@pytest.mark.parametrize("asked", ["trunk-a", "TRUNK-A", "SIP/Trunk-A"])
+def test_letter_case_does_not_matter_and_the_last_hyphen_counts(asked: str) -> None:
+    assert found(asked, channel("SIP/trunk-a-00000003", "1.1"), TELEPHONE) == "SIP/trunk-a-00000003"
+
+
+@pytest.mark.parametrize("asked", ["41", "4100", "SIP/410", "1762420501", "762420501.7", "PJSIP", ""])
+def test_what_names_no_live_call_is_refused(asked: str) -> None:
+    with pytest.raises(NoSuchCall):
+        calls.find(asked, [TELEPHONE, ELSEWHERE])
+
+
+@pytest.mark.parametrize("asked", ["pbx1-1762420501.7", "1762420501.7"])
+def test_a_uniqueid_is_found_with_and_without_the_systems_name(asked: str) -> None:
+    here = {"values": {variables.SYSTEMNAME: "pbx1"}}
+    ours = channel("PJSIP/410-00000001", "pbx1-1762420501.7", **here)
+    assert found(asked, ours, channel("PJSIP/411-00000002", "pbx1-1762420501.8", **here)) == ours.name
+
+
+def test_another_systems_uniqueid_is_not_ours() -> None:
+    ours = channel("PJSIP/410-00000001", "pbx1-1.7", values={variables.SYSTEMNAME: "pbx1"})
+    with pytest.raises(NoSuchCall):
+        calls.find("pbx2-1.7", [ours])
+
+
+def test_a_call_whose_first_channel_is_gone_is_still_found_by_its_uniqueid() -> None:
+    assert (
+        found("1.1", channel("PJSIP/410-00000002", "1.2", linkedid="1.1"), ELSEWHERE) == "PJSIP/410-00000002"
+    )
+
+
+def test_a_uniqueid_that_is_written_like_an_extension_comes_first() -> None:
+    chosen = channel("PJSIP/500-00000009", "410")
+    assert found("410", chosen, TELEPHONE) == chosen.name
+
+
+@pytest.mark.parametrize(
+    ("meant", "other"),
+    [
+        pytest.param({"seconds": 90}, {"seconds": 1, "state": RINGING}, id="up before ringing"),
+        pytest.param({"seconds": 1}, {"seconds": 90}, id="the newest"),
+        pytest.param({"seconds": 90}, {"seconds": 1, "application": "Park"}, id="talking before parked"),
+        pytest.param({"state": RINGING, "seconds": 1}, {"state": RINGING, "seconds": 9}, id="newest ringing"),
+        pytest.param({"application": "Park"}, {"state": RINGING}, id="parked before ringing"),
+    ],
+)
+def test_of_two_calls_on_one_handset(meant: dict[str, object], other: dict[str, object]) -> None:
+    one = channel("PJSIP/410-00000001", "1.1", **meant)
+    assert found("410", one, channel("PJSIP/410-00000002", "1.2", **other)) == one.name
+
+
+def test_of_two_calls_of_one_second_the_one_with_the_higher_number_is_newer() -> None:
+    """As numbers, not as text."""
+    newer = channel("PJSIP/410-0000000b", "1.10", seconds=3)
+    assert found("410", newer, channel("PJSIP/410-00000009", "1.9", seconds=3)) == newer.name
+
+
+def test_it_is_said_how_many_other_calls_there_were() -> None:
+    handset = [channel(f"PJSIP/410-0000000{n}", f"1.{n}", seconds=n) for n in range(3)]
+    assert calls.find("410", [*handset, ELSEWHERE]).others == 2
+    assert calls.find("410", [TELEPHONE, ELSEWHERE]).others == 0
+
+
+def test_two_channels_of_one_call_are_one_call() -> None:
+    both = [channel(f"PJSIP/410-0000000{n}", f"1.{n}", linkedid="1.1") for n in (1, 2)]
+    assert calls.find("410", both).others == 0
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "PJSIP/410-00000005<ZOMBIE>",
+        "Snoop/410-00000005",
+        "Announcer/410-00000005",
+        "Recorder/410-00000005",
+        "CBAnn/410-00000005",
+        "Message/410",
+    ],
+)
+def test_nobody_sits_at_zombies_and_at_asterisks_own_channels(name: str) -> None:
+    with pytest.raises(NoSuchCall):
+        calls.find("410", [channel(name, "1.5")])
+
+
+@pytest.mark.parametrize("holder", ["AsyncGoto", "Surrogate", "Parked"])
+def test_a_channel_that_is_being_moved_is_still_its_owners(holder: str) -> None:
+    moved = channel(f"{holder}/PJSIP/410-00000005", "1.5")
+    assert found("410", moved, ELSEWHERE) == moved.name
+
+
+def test_the_telephone_is_meant_and_not_the_local_channel_that_rings_it() -> None:
+    halves = [channel(f"Local/410@agents-00000001;{n}", f"1.{n}", bridge="b") for n in (1, 2)]
+    ringing = channel("PJSIP/410-00000001", "1.3", state=RINGING)
+    assert found("410", *halves, ringing) == ringing.name
+
+
+def test_where_there_is_no_telephone_the_bridged_half_of_a_local_channel_is_meant() -> None:
+    one, two = (channel(f"Local/410@agents-00000001;{n}", f"1.{n}", linkedid="1.1") for n in (1, 2))
+    bridged = channel(one.name, one.uniqueid, linkedid="1.1", bridge="b")
+    assert found("410", bridged, two) == bridged.name
+
+
+# ---- What is recorded already
+
+
+def in_a_queue() -> tuple[LiveChannel, ...]:
+    """A caller whose call is recorded, the two halves of a queue's Local member, and the agent at 410."""
+    recorded = {variables.MIXMONITOR_ID: OUR_MIXMONITOR, variables.MEMBERINTERFACE: "Local/410@agents/n"}
+    return (
+        channel("PJSIP/trunk-a-00000001", "1.1", bridge="b1", values=recorded),
+        channel("Local/410@agents-00000001;1", "1.2", linkedid="1.1", bridge="b1"),
+        channel("Local/410@agents-00000001;2", "1.3", linkedid="1.1", bridge="b2"),
+        channel("PJSIP/410-00000002", "1.4", linkedid="1.1", bridge="b2"),
+    )
+
+
+def test_a_conversation_that_is_recorded_at_its_other_end_is_meant_there() -> None:
+    """So a new leg replaces the former one, and stop finds what it shall stop."""
+    answer = calls.find("410", in_a_queue())
+    assert (answer.channel.name, answer.extension, answer.extensions) == (
+        "PJSIP/trunk-a-00000001",
+        "410",
+        ("410",),
+    )
+
+
+def test_a_channel_that_is_recorded_itself_is_meant_itself() -> None:
+    *others, agent = in_a_queue()
+    own = channel(
+        agent.name,
+        agent.uniqueid,
+        linkedid="1.1",
+        bridge="b2",
+        values={variables.MIXMONITOR_ID: OUR_MIXMONITOR},
+    )
+    assert found("410", *others, own) == agent.name
+
+
+def test_who_sits_in_a_conference_is_recorded_alone() -> None:
+    recorded = {variables.MIXMONITOR_ID: OUR_MIXMONITOR}
+    conference = [
+        channel("PJSIP/410-00000001", "1.1", linkedid="1.1", bridge="b"),
+        channel("PJSIP/411-00000002", "1.2", linkedid="1.1", bridge="b", values=recorded),
+        channel("PJSIP/412-00000003", "1.3", linkedid="1.1", bridge="b"),
+    ]
+    assert found("410", *conference) == "PJSIP/410-00000001"
+
+
+def test_the_callers_of_a_parking_lot_are_in_no_conversation() -> None:
+    recorded = {variables.MIXMONITOR_ID: OUR_MIXMONITOR}
+    lot = [
+        channel("PJSIP/410-00000001", "1.1", bridge="lot", application="Park"),
+        channel("PJSIP/411-00000002", "1.2", bridge="lot", application="Park", values=recorded),
+    ]
+    assert found("410", *lot) == "PJSIP/410-00000001"
+
+
+@pytest.mark.parametrize(
+    ("asked", "owners"),
+    [
+        ("410", ("410",)),
+        ("1.1", ("410", "trunk-a")),
+        ("1.4", ("410",)),
+        ("PJSIP/trunk-a-00000001", ("410", "trunk-a")),
+    ],
+)
+def test_whose_the_leg_may_be(asked: str, owners: Sequence[str]) -> None:
+    """The extension that was named, and nobody else's; of a uniqueid the queue's agent, then its own."""
+    assert calls.find(asked, in_a_queue()).extensions == owners
+
+
+# ---- Who is listed
+
+
+def test_a_list_has_telephones_and_the_oldest_first() -> None:
+    *_, agent = in_a_queue()
+    listed = calls.telephones([*in_a_queue(), channel("PJSIP/500-00000009", "1.9", seconds=7)])
+    assert [each.name for each in listed] == ["PJSIP/500-00000009", "PJSIP/trunk-a-00000001", agent.name]
+
+
+def test_a_local_channel_is_listed_where_nobody_else_is_in_the_call() -> None:
+    halves = [channel(f"Local/410@agents-00000001;{n}", f"1.{n}", linkedid="1.1") for n in (1, 2)]
+    assert [each.name for each in calls.telephones(halves)] == [each.name for each in halves]

@@ -1,0 +1,305 @@
+"""The manager interface: what is said, what is believed, and how long it is waited for."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from noojee_agi import calls, manager, variables
+from noojee_agi.calls import LiveChannel
+from noojee_agi.config import Config
+from noojee_agi.errors import ManagerUnavailable, NoojeeError, NoSuchCall
+from noojee_agi.manager import Manager
+from unit.fake_manager import SECRET, USER, FakeChannel, FakeManager
+
+BOTH = "PJSIP/410-00000001", "PJSIP/411-00000002"
+WITHIN_SECONDS = 3.0  # the promise
+
+
+@pytest.fixture
+def asterisk() -> Iterator[FakeManager]:
+    fields = {"BridgeID": "b1", "CallerIDNum": "410", "ConnectedLineNum": "411", "Seconds": "7"}
+    with FakeManager(
+        FakeChannel(BOTH[0], "1.1", {**fields, "Exten": "800", "DNID": "4930800", "Application": "Queue"}),
+        FakeChannel(BOTH[1], "1.2", {"Linkedid": "1.1", "CallerIDNum": "<unknown>", "ChannelState": "5"}),
+    ) as running:
+        yield running
+    assert running.complaints == []
+
+
+@pytest.fixture
+def client(asterisk: FakeManager) -> Iterator[Manager]:
+    client = Manager(asterisk.config)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manager, "ANSWER_SECONDS", 0.1)
+    monkeypatch.setattr(manager, "CONNECT_SECONDS", 0.1)
+
+
+# ---- What is said
+
+
+def test_channels_are_listed_with_what_a_start_must_know(asterisk: FakeManager, client: Manager) -> None:
+    asterisk.channels[0].variables[variables.MEMBERINTERFACE] = "PJSIP/410"
+
+    one, other = client.channels()
+
+    assert one == LiveChannel(
+        BOTH[0], "1.1", "1.1", 6, 7, "b1", "Queue", "410", "411", "800", "4930800",
+        {**dict.fromkeys(calls.READ, ""), variables.LINKEDID: "1.1", variables.MEMBERINTERFACE: "PJSIP/410"},
+    )  # fmt: skip
+    assert (other.linkedid, other.state, other.caller, other.bridge) == ("1.1", 5, "", "")
+
+
+def test_the_secret_does_not_go_over_the_wire(asterisk: FakeManager, client: Manager) -> None:
+    client.channels()
+
+    assert SECRET not in str(asterisk.actions)
+    assert [action["Action"] for action in asterisk.actions] == ["Challenge", "Login", "Status"]
+    assert asterisk.actions[1]["Events"] == "off"
+
+
+def test_one_connection_serves_all_actions(asterisk: FakeManager, client: Manager) -> None:
+    client.set(BOTH[0], "A", "b")
+    assert client.get(BOTH[0], "A") == "b"
+    assert asterisk.connections == 1
+
+
+@pytest.mark.parametrize(
+    "value", ["x\r\nAction: Originate", "x\nVariable: y", "x\r\n\r\nAction: Command", "x\x00y"]
+)
+def test_no_value_carries_a_line_end(asterisk: FakeManager, client: Manager, value: str) -> None:
+    client.set(BOTH[0], "A", value)
+
+    (said,) = asterisk.names("Setvar")
+    assert set(said) == {"Channel", "Variable", "Value"}
+    assert said["Value"].replace(" ", "") == value.translate({13: None, 10: None, 0: None}).replace(" ", "")
+    assert not {"Originate", "Command"} & {action["Action"] for action in asterisk.actions}
+
+
+def test_a_line_that_asterisk_would_discard_is_not_said(asterisk: FakeManager, client: Manager) -> None:
+    with pytest.raises(NoojeeError, match="1000 bytes"):
+        client.set(BOTH[0], "A", "ü" * 600)
+    assert asterisk.names("Setvar") == []
+
+
+def test_a_channel_that_is_not_there_is_no_such_call_and_the_connection_goes_on(client: Manager) -> None:
+    with pytest.raises(NoSuchCall):
+        client.get("PJSIP/499-00000009", "A")
+    assert len(client.channels()) == 2
+
+
+# ---- What is believed
+
+
+def test_events_and_answers_of_others_are_passed_over(asterisk: FakeManager, client: Manager) -> None:
+    asterisk.raw_answers["Getvar"] = (
+        b"Event: FullyBooted\r\nStatus: Fully Booted\r\n\r\n"
+        b"Response: Success\r\nActionID: somebody else's\r\nValue: wrong\r\n\r\n"
+        b"Event: Newchannel\r\nChanVariable: FOO=bar\r\nChanVariable: BAR=\r\n\r\n"
+        b"Response: Success\r\nActionID: ACTIONID\r\nVariable: A\r\nValue: right\r\n\r\n"
+    )
+    assert client.get(BOTH[0], "A") == "right"
+
+
+def test_a_value_with_line_ends_cannot_be_taken_for_another_answer(
+    asterisk: FakeManager, client: Manager
+) -> None:
+    """Asterisk prints values as they are: what a caller sends as a name must not become a field."""
+    asterisk.channels[0].variables["MEMBERINTERFACE"] = (
+        "x\r\n\r\nEvent: Status\r\nChannel: PJSIP/666-0\r\n\r\n"
+    )
+
+    assert [each.name for each in client.channels()] == [BOTH[1]]
+
+
+def test_of_a_field_that_comes_twice_the_first_counts(asterisk: FakeManager, client: Manager) -> None:
+    asterisk.channels[0].variables["MEMBERINTERFACE"] = "x\r\nChannel: PJSIP/666-0"
+
+    assert [each.name for each in client.channels()] == list(BOTH)
+
+
+def test_text_that_is_no_utf8_breaks_nothing(asterisk: FakeManager, client: Manager) -> None:
+    asterisk.raw_answers["Getvar"] = b"Response: Success\r\nActionID: ACTIONID\r\nValue: M\xfcller\r\n\r\n"
+    assert client.get(BOTH[0], "A") == "M\ufffdller"
+
+
+# ---- What goes wrong
+
+
+def test_a_wrong_secret_is_said_and_never_shown(asterisk: FakeManager) -> None:
+    client = Manager(replace(asterisk.config, manager_secret="not-the-secret"))
+    with pytest.raises(ManagerUnavailable, match=f"refuses user {USER}") as caught:
+        client.channels()
+    assert "not-the-secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("action", ["Status", "MixMonitor", "StopMixMonitor", "Getvar", "Setvar"])
+def test_missing_rights_are_said_with_the_line_that_gives_them(asterisk: FakeManager, action: str) -> None:
+    asterisk.refused_actions.add(action)
+    client = Manager(asterisk.config)
+
+    def use() -> None:
+        client.require_rights()
+        client.channels()
+
+    with pytest.raises(ManagerUnavailable, match=rf"may not {action}: give it write = system,call") as caught:
+        use()
+    assert caught.value.status == 503
+
+
+def test_where_nobody_listens_is_said(asterisk: FakeManager) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        client = Manager(replace(asterisk.config, manager_port=taken.getsockname()[1]))
+        with pytest.raises(ManagerUnavailable, match=r"127\.0\.0\.1:\d+: Connection refused"):
+            client.channels()
+
+
+def test_a_host_without_an_address_is_said(asterisk: FakeManager) -> None:
+    with pytest.raises(ManagerUnavailable, match=r"no\.such\.host\.invalid"):
+        Manager(replace(asterisk.config, manager_host="no.such.host.invalid")).channels()
+
+
+@pytest.mark.usefixtures("_impatient")
+@pytest.mark.parametrize("silent", ["Challenge", "Login", "Status"])
+def test_an_answer_that_never_comes_is_not_waited_for(asterisk: FakeManager, silent: str) -> None:
+    asterisk.before = lambda action: action["Action"] != silent
+    with pytest.raises(ManagerUnavailable, match="no answer in time"):
+        Manager(asterisk.config).channels()
+
+
+@pytest.mark.usefixtures("_impatient")
+def test_a_list_that_never_ends_is_not_waited_for(asterisk: FakeManager) -> None:
+    asterisk.raw_answers["Status"] = b"Response: Success\r\nActionID: ACTIONID\r\n\r\n"
+    with pytest.raises(ManagerUnavailable, match="no answer in time"):
+        Manager(asterisk.config).channels()
+
+
+def test_whatever_stage_is_silent_the_waiting_adds_up_to_less_than_promised() -> None:
+    """Connecting may just have succeeded when the first answer fails to come; nothing is waited for twice."""
+    assert manager.CONNECT_SECONDS + manager.ANSWER_SECONDS < WITHIN_SECONDS
+
+
+@pytest.mark.usefixtures("_impatient")
+def test_after_silence_nothing_more_is_tried(asterisk: FakeManager, client: Manager) -> None:
+    asterisk.before = lambda action: action["Action"] != "Status"
+    for _ in range(2):
+        with pytest.raises(ManagerUnavailable):
+            client.channels()
+    assert len(asterisk.names("Status")) == 1
+
+
+def test_a_port_of_something_else_is_told_apart() -> None:
+    with _server(lambda peer: peer.sendall(b"x" * 3_000_000)) as port:
+        client = Manager(_config(port))
+        with pytest.raises(ManagerUnavailable, match="what no Asterisk says"):
+            client.channels()
+
+
+def test_a_connection_that_breaks_is_made_again_once(asterisk: FakeManager, client: Manager) -> None:
+    client.channels()
+    asterisk.drop_connections()
+
+    assert len(client.channels()) == 2
+    assert asterisk.connections == 2
+
+
+def test_one_that_breaks_again_and_again_is_given_up(asterisk: FakeManager, client: Manager) -> None:
+    def drop(action: dict[str, str]) -> bool:
+        if action["Action"] == "Status":
+            asterisk.drop_connections()
+        return action["Action"] != "Status"
+
+    asterisk.before = drop
+    with pytest.raises(ManagerUnavailable):
+        client.channels()
+    assert asterisk.connections == 2
+
+
+def test_what_must_not_be_done_twice_is_not_said_twice(
+    asterisk: FakeManager, client: Manager, tmp_path: Path
+) -> None:
+    """A start whose answer was lost may have been carried out."""
+    client.channels()
+
+    def drop(action: dict[str, str]) -> bool:
+        if action["Action"] == "MixMonitor":
+            asterisk.drop_connections()
+        return action["Action"] != "MixMonitor"
+
+    asterisk.before = drop
+    fields = {"Channel": BOTH[0], "File": str(tmp_path / "a.wav"), "Options": "", "Command": ""}
+    with pytest.raises(ManagerUnavailable):
+        client.act("MixMonitor", fields, is_repeatable=False)
+    assert len(asterisk.names("MixMonitor")) == 1
+
+
+class _Asker:
+    """A channel that asks for another."""
+
+    host = ""
+
+    def __init__(self, uniqueid: str) -> None:
+        self.uniqueid = uniqueid
+
+    def sees_file(self, path: str) -> bool:
+        return Path(path).exists()
+
+
+def test_a_manager_interface_of_another_asterisk_is_told_apart(client: Manager) -> None:
+    """There, 410 is somebody else."""
+    with pytest.raises(ManagerUnavailable, match="another Asterisk"):
+        manager.find(client, "410", _Asker("9.9"))  # type: ignore[arg-type]
+
+
+def test_a_call_is_described_as_its_first_channel_is(client: Manager) -> None:
+    target = manager.find(client, "411", _Asker("1.1"))  # type: ignore[arg-type]
+    channel = target.channel
+    assert (channel.name, channel.uniqueid, target.extension) == (BOTH[1], "1.2", "411")
+    assert (channel.caller, channel.extension, channel.did) == ("410", "800", "4930800")
+
+
+def test_without_a_user_nobody_is_asked(asterisk: FakeManager) -> None:
+    with pytest.raises(NoSuchCall, match=r"\[manager\] username"):
+        manager.find(Manager(replace(asterisk.config, manager_username="")), "410", _Asker("1.1"))  # type: ignore[arg-type]
+    assert asterisk.connections == 0
+
+
+def _config(port: int) -> Config:
+    return Config(manager_port=port, manager_username=USER, manager_secret=SECRET)
+
+
+class _server:
+    """The port of something that is no Asterisk."""
+
+    def __init__(self, behave: Callable[[socket.socket], None]) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._behave = behave
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+
+    def __enter__(self) -> int:
+        self._thread.start()
+        port: int = self._listener.getsockname()[1]
+        return port
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.close()
+        self._thread.join()
+
+    def _serve(self) -> None:
+        with (
+            contextlib.suppress(OSError),
+            self._listener.accept()[0] as peer,
+        ):  # the client may go at any time
+            self._behave(peer)
