@@ -4,16 +4,18 @@ Asterisk's own debug log is not looked at: it shows every variable that any prog
 """
 
 import os
-import socket
 import sqlite3
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from lab import asterisk
+from lab import asterisk, phones
 from lab.asterisk import Installation, PrivateAsterisk
 from lab.pbx import PARTIES, Pbx
+from lab.phones import Lines, Phone
 from lab.site import Site
+from lab.waiting import wait_until
 
 pytestmark = pytest.mark.asterisk
 
@@ -38,6 +40,7 @@ exten => 500,1,Answer()
  same => n,AGI(start_record.py)
  same => n,Wait(5)
 """
+LAST_LINE = "Executing [500@test:10] Wait"
 
 
 @pytest.fixture(params=[22, 16], ids=["asterisk22", "asterisk16"])
@@ -62,54 +65,44 @@ def test_a_global_key_is_found_nowhere(installation: Installation, tmp_path: Pat
     ) as running:
         (running.folder / "etc/logger.conf").write_text(LOUD)
         running.rx("logger reload")
-        pbx = Pbx(running, site)
-        assert_a_call_shows_no_key(pbx, "500@test/n", "extensions.conf")
+
+        def originate() -> None:
+            running.originate("500@test/n", "4000@caller")
+
+        assert_a_call_shows_no_key(Pbx(running, site), originate, "extensions.conf")
 
 
 def test_a_key_from_pjsip_set_var_is_found_nowhere_from_the_start(
     installation: Installation, tmp_path: Path
 ) -> None:
     site = Site(tmp_path / "site")
-    port = free_port()
-    pjsip = f"""
-[transport]
-type = transport
-protocol = udp
-bind = 127.0.0.1:{port}
-[trunk]
-type = endpoint
-context = test
-disallow = all
-allow = ulaw
-aors = trunk
-set_var = apiKey={site.key}
-[trunk]
-type = aor
-contact = sip:127.0.0.1:{port}
-[trunk]
-type = identify
-endpoint = trunk
-match = 127.0.0.1
-"""
-    to_ourselves = "[out]\nexten => 500,1,Set(apiKey=)\n same => n,Dial(PJSIP/500@trunk)\n"
-    with PrivateAsterisk(
-        installation,
-        tmp_path / "asterisk",
-        PARTIES + CALL + to_ourselves,
-        {"logger.conf": LOUD, "pjsip.conf": pjsip},
-        site.environment,
-        site.agi_directory,
-        modules=("chan_pjsip", "res_pjsip*", "res_pjproject", "res_rtp_asterisk", "res_srtp"),
-    ) as running:
-        pbx = Pbx(running, site)
-        assert_a_call_shows_no_key(pbx, "500@out/n", "pjsip.conf")
+    lines = Lines(("411",), variables={"apiKey": site.key})
+    with (
+        PrivateAsterisk(
+            installation,
+            tmp_path / "asterisk",
+            CALL,
+            {"logger.conf": LOUD, "pjsip.conf": lines.configuration()},
+            site.environment,
+            site.agi_directory,
+            modules=phones.MODULES,
+        ) as running,
+        Phone(lines, "411", 1004, tmp_path / "411") as phone,
+    ):
+
+        def dial() -> None:
+            phone.dial("500")
+            wait_until(lambda: LAST_LINE in running.log())
+            phone.hang_up()
+
+        assert_a_call_shows_no_key(Pbx(running, site), dial, "pjsip.conf")
 
 
-def assert_a_call_shows_no_key(pbx: Pbx, extension: str, holder: str) -> None:
+def assert_a_call_shows_no_key(pbx: Pbx, make_call: Callable[[], None], holder: str) -> None:
     key = pbx.site.key.encode()
     watch = ProcessWatch(key)
     with watch:
-        pbx.asterisk.originate(extension, "4000@caller")
+        make_call()
         pbx.asterisk.wait_quiet(60)
         pbx.wait_until_idle()
 
@@ -128,12 +121,6 @@ def assert_only_the_digest_is_stored(site: Site) -> None:
         ((value,),) = database.execute("SELECT value FROM system_variable WHERE name = 'apiKey'").fetchall()
     assert value.startswith("hmac-sha256$")
     assert site.key not in value
-
-
-def free_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class ProcessWatch:
