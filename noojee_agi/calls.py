@@ -27,7 +27,7 @@ _ZOMBIE = "<ZOMBIE>"  # channel.c: what a masquerade leaves behind
 _HOLDERS = ("AsyncGoto/", "Parked/", "Surrogate/", "Bridge/")
 # Asterisk's own, at which nobody sits.
 _INTERNAL = ("announcer", "cbann", "cbrec", "message", "multicastrtp", "recorder", "snoop", "unicastrtp")
-_WAITING_IN = ("park", "parkedcall", "bridgewait")  # applications: one bridge holds all who wait
+_WAITING_IN = ("park", "bridgewait")  # applications: one bridge holds all who wait
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,7 @@ class LiveChannel:
     connected: str = ""
     extension: str = ""
     did: str = ""
+    is_parked: bool = False
     values: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -83,7 +84,7 @@ class LiveChannel:
     @property
     def is_waiting(self) -> bool:
         """Whether it is parked, say: up, but with nobody to talk to."""
-        return self.application.casefold() in _WAITING_IN
+        return self.is_parked or self.application.casefold() in _WAITING_IN
 
     @property
     def mixmonitor_id(self) -> str:

@@ -11,7 +11,7 @@ import hashlib
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from noojee_agi import arguments, calls, recording, variables
@@ -31,8 +31,10 @@ LIST_SECONDS = 10.0  # as long as there is more to come
 _READ_BYTES = 65536
 _MAX_MESSAGE = 1 << 20
 _MAX_LINE_BYTES = 1000  # manager.c discards what is longer than its inbuf, 1025 bytes
-_UNSET = "(null)"  # manager.c generate_status() prints this for a variable that is not there
+_UNSET = "(null)"  # manager.c generate_status() prints this for what is not there
 _NO_SUCH_CHANNEL = "No such channel"
+_HAS_ENDED = "Could not stop monitoring channel"  # app_mixmonitor.c, for an id that is not there any more
+_NO_SUCH_ACTION = "Invalid/unknown command"  # a module that is not loaded
 _NOT_ALLOWED = ("Permission denied", "Access Forbidden")
 _END = b"\r\n\r\n"
 
@@ -73,8 +75,11 @@ class Manager:
 
     def channels(self) -> list[LiveChannel]:
         """All channels of this Asterisk, as they are now."""
-        messages = self._exchange("Status", {"Variables": ",".join(calls.READ)}, "StatusComplete")
-        return [_live_channel(message) for message in messages if message.get("Event") == "Status"]
+        parked = {
+            event.get("ParkeeUniqueid") for event in self._exchange("ParkedCalls", {}, "ParkedCallsComplete")
+        }
+        events = self._exchange("Status", {"Variables": ",".join(calls.READ)}, "StatusComplete")
+        return [_live_channel(event, parked) for event in events if event.get("Event") == "Status"]
 
     def require_rights(self) -> None:
         """Whether the user may do all that is needed, tried at a channel that is not there."""
@@ -126,13 +131,29 @@ class Manager:
         if not self._connection:
             self._log_in()
         mark = self._send(action, fields)
-        messages = [self._checked(action, self._answer(mark))]
+        answer = self._answer(mark)
+        if answer.get("Response") == "Success":
+            return [answer, *(self._events(mark, last) if last else ())]
+        said = answer.get("Message")
+        if said == _HAS_ENDED or said.startswith(_NO_SUCH_ACTION):
+            return [answer]
+        raise self._refused(action, said)
+
+    def _events(self, mark: str, last: str) -> Iterator[Message]:
+        """Those of a list. Asterisk prints names and values as they are, so a line end in one cuts its event
+        in pieces: of these, which are anybody's text, none counts. The ActionID stands in the last piece.
+        """
         deadline = time.monotonic() + LIST_SECONDS
-        while last and messages[-1].get("Event") != last:
+        is_cut, name = False, ""
+        while name != last:
             if time.monotonic() > deadline:
                 raise TimeoutError
-            messages.append(self._answer(mark))
-        return messages
+            event = self._message(time.monotonic() + ANSWER_SECONDS)
+            is_whole = event.get("ActionID") == mark
+            if is_whole and not is_cut:
+                name = event.get("Event")
+                yield event
+            is_cut = not is_whole
 
     def _failed(self, reason: str) -> ManagerUnavailable:
         """From now on every action fails with this at once."""
@@ -156,18 +177,15 @@ class Manager:
                 " compare username and secret with manager.conf, and its permit lines"
             )
 
-    def _checked(self, action: str, answer: Message) -> Message:
-        if answer.get("Response") == "Success":
-            return answer
-        said = answer.get("Message")
+    def _refused(self, action: str, said: str) -> NoojeeError:
         if said == _NO_SUCH_CHANNEL:
-            raise NoSuchCall("that call has just ended")
+            return NoSuchCall("that call has just ended")
         if any(words in said for words in _NOT_ALLOWED):
-            raise ManagerUnavailable(
+            return ManagerUnavailable(
                 f"{self._place}: user {arguments.plain(self._config.manager_username)} may not {action}:"
                 " give it write = system,call in manager.conf"
             )
-        raise ManagerUnavailable(f"{self._place} refuses {action}: {arguments.plain(said)}")
+        return ManagerUnavailable(f"{self._place} refuses {action}: {arguments.plain(said)}")
 
     def _send(self, action: str, fields: Mapping[str, str]) -> str:
         """Returns the ActionID, which nobody can guess: what a channel is called may be anybody's text."""
@@ -181,10 +199,12 @@ class Manager:
     def _answer(self, mark: str) -> Message:
         """The next message with this ActionID; events that nobody asked for are passed over."""
         deadline = time.monotonic() + ANSWER_SECONDS
-        while True:
-            message = _parse(self._read_until(_END, deadline))
-            if message.get("ActionID") == mark:
-                return message
+        while (message := self._message(deadline)).get("ActionID") != mark:
+            pass
+        return message
+
+    def _message(self, deadline: float) -> Message:
+        return _parse(self._read_until(_END, deadline))
 
     def _read_until(self, end: bytes, deadline: float) -> bytes:
         """Raises TimeoutError and ConnectionError."""
@@ -237,7 +257,7 @@ class OtherChannel:
         self._manager.act("MixMonitor", fields, is_repeatable=False)
 
     def stop_mixmonitor(self, mixmonitor_id: str) -> None:
-        """End this one MixMonitor."""
+        """End this one MixMonitor, unless it has ended already."""
         self._manager.act("StopMixMonitor", {"Channel": self.name, "MixMonitorID": mixmonitor_id})
 
     def mixmonitor_id(self) -> str:
@@ -267,7 +287,7 @@ def find(manager: Manager, asked: str, asker: Channel | CommandLine) -> Target:
     return Target(other, live.values, found.extension, found.extensions, remark)
 
 
-def _live_channel(event: Message) -> LiveChannel:
+def _live_channel(event: Message, parked: set[str]) -> LiveChannel:
     return LiveChannel(
         event.get("Channel"),
         event.get("Uniqueid"),
@@ -280,6 +300,7 @@ def _live_channel(event: Message) -> LiveChannel:
         _known(event.get("ConnectedLineNum")),
         event.get("Exten"),
         event.get("DNID"),
+        event.get("Uniqueid") in parked,
         {name: event.variables.get(name, "") for name in calls.READ},
     )
 
@@ -295,7 +316,7 @@ def _parse(text: bytes) -> Message:
             variable, _, content = value.partition("=")
             values.setdefault(variable, "" if content == _UNSET else content)
         else:
-            fields.setdefault(name, value)
+            fields.setdefault(name, "" if value == _UNSET else value)
     return Message(fields, values)
 
 

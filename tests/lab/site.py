@@ -82,13 +82,19 @@ class Site:
         assert done.returncode == 0, f"noojee-agi {' '.join(words)}: {done.stdout}{done.stderr}"
         return done.stdout
 
-    def run_cli(self, *words: str, text: str = "") -> subprocess.CompletedProcess[str]:
+    def record(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """`noojee-agi record WORDS`, with the key in the environment."""
+        return self.run_cli("record", *words, environment={"NOOJEE_AGI_KEY": self.key})
+
+    def run_cli(
+        self, *words: str, text: str = "", environment: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [PROGRAMS / "noojee-agi", *words],
             input=text,
             capture_output=True,
             text=True,
-            env=self.environment,
+            env={**self.environment, **(environment or {})},
             check=False,
             timeout=120,
         )

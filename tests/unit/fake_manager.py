@@ -53,6 +53,8 @@ class FakeManager:
         self.connections = 0
         self.refused_actions: set[str] = set()
         self.creates_files = True
+        self.has_parking = True
+        self.parked: list[str] = []
         self.greeting = b"Asterisk Call Manager/9.0.0\r\n"
         self.before: Callable[[dict[str, str]], bool] = lambda action: True
         self.raw_answers: dict[str, bytes] = {}  # action -> what is said in place of the truth
@@ -214,8 +216,15 @@ class FakeManager:
         channel = self.channel(action["Channel"])
         if not channel:
             return _error(_NO_CHANNEL)
-        channel.mixmonitors.pop(action["MixMonitorID"], None)
+        if channel.mixmonitors.pop(action["MixMonitorID"], None) is None:
+            return _error("Could not stop monitoring channel")
         return [{"Response": "Success"}]
+
+    def _parkedcalls(self, action: dict[str, str]) -> list[dict[str, str]]:
+        if not self.has_parking:
+            return _error("Invalid/unknown command: ParkedCalls. Use Action: ListCommands to show them.")
+        events = [{"Event": "ParkedCall", "ParkeeUniqueid": uniqueid} for uniqueid in self.parked]
+        return [{"Response": "Success", "EventList": "start"}, *events, {"Event": "ParkedCallsComplete"}]
 
 
 def _error(message: str) -> list[dict[str, str]]:

@@ -55,17 +55,38 @@ def test_channels_are_listed_with_what_a_start_must_know(asterisk: FakeManager, 
     one, other = client.channels()
 
     assert one == LiveChannel(
-        BOTH[0], "1.1", "1.1", 6, 7, "b1", "Queue", "410", "411", "800", "4930800",
+        BOTH[0], "1.1", "1.1", 6, 7, "b1", "Queue", "410", "411", "800", "4930800", False,
         {**dict.fromkeys(calls.READ, ""), variables.LINKEDID: "1.1", variables.MEMBERINTERFACE: "PJSIP/410"},
     )  # fmt: skip
     assert (other.linkedid, other.state, other.caller, other.bridge) == ("1.1", 5, "", "")
+
+
+def test_who_is_parked_is_known(asterisk: FakeManager, client: Manager) -> None:
+    """Whom somebody else has parked: the application is still the one of the call."""
+    asterisk.parked = ["1.2"]
+    assert [each.is_waiting for each in client.channels()] == [False, True]
+
+
+def test_an_asterisk_without_parking_has_nobody_parked(asterisk: FakeManager, client: Manager) -> None:
+    asterisk.has_parking = False
+    assert [each.is_waiting for each in client.channels()] == [False, False]
+
+
+def test_a_mixmonitor_that_has_ended_is_no_failure_to_stop(asterisk: FakeManager, client: Manager) -> None:
+    client.act("StopMixMonitor", {"Channel": BOTH[0], "MixMonitorID": "0x1"})
+    assert client.get(BOTH[0], "CHANNEL(linkedid)") == "1.1"
 
 
 def test_the_secret_does_not_go_over_the_wire(asterisk: FakeManager, client: Manager) -> None:
     client.channels()
 
     assert SECRET not in str(asterisk.actions)
-    assert [action["Action"] for action in asterisk.actions] == ["Challenge", "Login", "Status"]
+    assert [action["Action"] for action in asterisk.actions] == [
+        "Challenge",
+        "Login",
+        "ParkedCalls",
+        "Status",
+    ]
     assert asterisk.actions[1]["Events"] == "off"
 
 
@@ -112,13 +133,13 @@ def test_events_and_answers_of_others_are_passed_over(asterisk: FakeManager, cli
     assert client.get(BOTH[0], "A") == "right"
 
 
-def test_a_value_with_line_ends_cannot_be_taken_for_another_answer(
-    asterisk: FakeManager, client: Manager
+@pytest.mark.parametrize("end", ["", "\r\n\r\n", "\r\n\r\nEvent: Status\r\nChannel: PJSIP/667-0"])
+def test_a_value_with_line_ends_cannot_be_taken_for_a_channel(
+    asterisk: FakeManager, client: Manager, end: str
 ) -> None:
-    """Asterisk prints values as they are: what a caller sends as a name must not become a field."""
-    asterisk.channels[0].variables["MEMBERINTERFACE"] = (
-        "x\r\n\r\nEvent: Status\r\nChannel: PJSIP/666-0\r\n\r\n"
-    )
+    """Asterisk prints values as they are, and the true ActionID, which comes last, makes it look real."""
+    text = f"x\r\n\r\nEvent: Status\r\nChannel: PJSIP/666-0{end}"
+    asterisk.channels[0].variables["MEMBERINTERFACE"] = text
 
     assert [each.name for each in client.channels()] == [BOTH[1]]
 

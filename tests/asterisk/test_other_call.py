@@ -1,0 +1,589 @@
+"""Any live call, by extension or uniqueid: real telephones, and a third party who records their calls."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lab import asterisk, manager, phones, tones
+from lab.asterisk import PrivateAsterisk
+from lab.pbx import PARTIES, Pbx, View
+from lab.phones import Lines, Phone
+from lab.postgresql import free_port
+from lab.proxy import Proxy
+from lab.served import Served
+from lab.site import Site
+from lab.waiting import wait_until
+
+pytestmark = pytest.mark.asterisk
+
+EXAMPLE = Path(__file__).resolve().parents[2] / "dialplan-examples/supervisor.conf"
+TONES = {"410": 425, "411": 1004, "412": 700, "413": 600}
+RINGS = "413"  # until it is told to answer; the others do so by themselves
+DIALPLAN = """
+[telephones]
+include => supervisor
+exten => _4XX,1,Dial(PJSIP/${EXTEN})
+exten => _5XX,1,AGI(start_record.py,,by-itself,Fred)
+ same => n,Dial(PJSIP/4${EXTEN:1})
+exten => park,1,Answer()
+ same => n,Park()
+exten => moved,1,Answer()
+ same => n,Wait(60)
+"""
+BYTES_A_SECOND = 16000
+REFUSED_WITHIN_SECONDS = 3.0
+START = "AGI(start_record.py,{},other,Fred)"
+
+
+class Exchange:
+    """One Asterisk with manager interface, three telephones, and a site whose calls ask for other calls."""
+
+    def __init__(self, version: int, system_name: str, folder: Path, stack: ExitStack) -> None:
+        self.site = Site(folder / "site")
+        for login in ("Fred", "Ann"):
+            self.site.cli("account", "add", login)
+        self.site.cli("attach", "Ann", "410")
+        self.port = free_port()
+        lines = Lines(tuple(TONES), context="telephones")
+        extensions = f"[globals]\napiKey = {self.site.key}\n{PARTIES}{DIALPLAN}\n#include {EXAMPLE}\n"
+        files = {
+            "pjsip.conf": lines.configuration(),
+            "manager.conf": manager.manager_conf(self.port, more="channelvars = RECORDING_ID,CALLERID(name)"),
+            "res_parking.conf": "[general]\n[default]\ncontext => parkedcalls\nparkpos => 701-720\n",
+            "test.conf": "",
+        }
+        self.asterisk = stack.enter_context(
+            PrivateAsterisk(
+                asterisk.find(version),
+                folder / "asterisk",
+                f"{extensions}#include test.conf\n",
+                files,
+                self.site.environment,
+                self.site.agi_directory,
+                system_name,
+                modules=(*phones.MODULES, "res_parking"),
+            )
+        )
+        self.pbx = Pbx(self.asterisk, self.site)
+        self.phones = {
+            extension: stack.enter_context(
+                Phone(lines, extension, frequency, folder / extension, answers=extension != RINGS)
+            )
+            for extension, frequency in TONES.items()
+        }
+
+    def configure(self, **options: object) -> None:
+        """The site's [manager] section, with these options changed."""
+        changed = {f"manager.{name}": str(value) for name, value in options.items()}
+        self.site.configure({**manager.options(self.port), **changed})
+
+    def connect(self, caller: str = "411", called: str = "410") -> None:
+        """One telephone calls another, or a number that the dialplan turns into one, and is answered."""
+        before = len(self.phones[caller].calls())
+        self.phones[caller].dial(called)
+        self.phones[caller].wait_up(before + 1)
+
+    def ask(self, dialplan: str) -> View:
+        """What the dialplan of a call sees that has nothing to do with the telephones."""
+        self.pbx.start_call(dialplan, seconds=None)
+        return self.pbx.view()
+
+    def channels(self) -> dict[str, str]:
+        """Uniqueid of each channel by its name, without those of calls that ask."""
+        lines = self.asterisk.rx("core show channels concise").splitlines()
+        found = {line.split("!")[0]: line.split("!")[-1] for line in lines if "!" in line}
+        return {name: uniqueid for name, uniqueid in found.items() if name.startswith("PJSIP/")}
+
+    def channel(self, extension: str) -> str:
+        """The name of the only channel there."""
+        (name,) = [name for name in self.channels() if name.startswith(f"PJSIP/{extension}-")]
+        return name
+
+    def leg(self, view: View) -> dict[str, Any]:
+        """The leg that the dialplan was told of, while it records."""
+        return self.pbx.leg(view, status="recording")
+
+    def running(self, tag: str) -> dict[str, Any]:
+        """The only leg with that tag that records now, once there is one."""
+
+        def found() -> list[dict[str, Any]]:
+            return [leg for leg in self.site.legs("--tag", tag) if leg["status"] == "recording"]
+
+        return wait_until(found, 20, f"a leg {tag} that records")[0]
+
+    def status(self, leg_id: str) -> str:
+        return str(next(leg["status"] for leg in self.site.legs() if leg["id"] == leg_id))
+
+    def wait_for_audio(self, file: str, seconds: float) -> None:
+        wait_until(lambda: Path(file).stat().st_size >= seconds * BYTES_A_SECOND, 20, "some audio")
+
+    def end(self) -> None:
+        self.pbx.hang_up()
+        for phone in self.phones.values():
+            phone.wait_idle()
+        self.pbx.wait_until_idle()
+
+
+ASTERISK_22 = pytest.param((22, "pbx22"), id="asterisk22-systemname")
+ASTERISK_16 = pytest.param((16, ""), id="asterisk16")
+
+
+@pytest.fixture(scope="module", params=[ASTERISK_22, ASTERISK_16])
+def exchange_of_module(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Exchange]:
+    with ExitStack() as stack:
+        version, system_name = request.param
+        yield Exchange(version, system_name, tmp_path_factory.mktemp("exchange"), stack)
+
+
+@pytest.fixture
+def exchange(exchange_of_module: Exchange) -> Iterator[Exchange]:
+    exchange_of_module.configure()
+    yield exchange_of_module
+    exchange_of_module.end()
+
+
+# ---- The example
+
+
+def test_a_third_party_records_the_call_of_two_telephones_by_feature_codes(exchange: Exchange) -> None:
+    exchange.connect("411", "410")
+    supervisor = exchange.phones["412"]
+    channels = exchange.channels().keys()
+
+    supervisor.dial("*7410")
+    (leg,) = exchange.site.wait_for_legs("--tag", "supervised", status="recording")
+    supervisor.wait_idle()
+    exchange.wait_for_audio(leg["file"], 2)
+    supervisor.dial("*8410")
+    (ended,) = exchange.site.wait_for_legs("--tag", "supervised", status="completed")
+    supervisor.wait_idle()
+
+    assert (leg["owner"], leg["extension"], leg["channel"]) == ("Ann", "410", exchange.channel("410"))
+    assert exchange.channels().keys() == channels  # the call goes on
+    recording = Path(ended["file"])
+    assert tones.duration(recording) > 1.9
+    assert min(tones.share(recording, TONES["410"]), tones.share(recording, TONES["411"])) > 0.3
+    assert tones.share(recording, TONES["412"]) < 0.05
+
+
+# ---- Ways of naming a call
+
+
+@pytest.mark.parametrize(
+    "naming",
+    [
+        lambda name, uniqueid: "410",
+        lambda name, uniqueid: "PJSIP/410",
+        lambda name, uniqueid: "pjsip/410",
+        lambda name, uniqueid: name,
+        lambda name, uniqueid: uniqueid,
+        lambda name, uniqueid: uniqueid.rpartition("-")[2],
+    ],
+    ids=[
+        "extension",
+        "technology",
+        "letter case",
+        "channel",
+        "uniqueid",
+        "without the system's name",
+    ],
+)
+def test_each_way_of_naming_a_call(exchange: Exchange, naming: Callable[[str, str], str]) -> None:
+    exchange.connect()
+    name = exchange.channel("410")
+    uniqueid = exchange.channels()[name]
+
+    view = exchange.ask(START.format(naming(name, uniqueid)))
+
+    assert (view.status, view.message) == ("200", "OK")
+    leg = exchange.leg(view)
+    assert (leg["channel"], leg["uniqueid"], leg["owner"], leg["tag"]) == (name, uniqueid, "Fred", "other")
+    assert leg["call_uniqueid"] == exchange.channels()[exchange.channel("411")]
+    assert (leg["source"], leg["destination"]) == ("411", "410")
+
+
+def test_the_recorded_calls_own_dialplan_is_told_too(exchange: Exchange) -> None:
+    exchange.connect()
+
+    view = exchange.ask(START.format("410"))
+
+    shown = exchange.asterisk.rx(f"core show channel {exchange.channel('410')}")
+    assert f"RECORDING_STATUS={view.status}\n" in shown
+    assert f"RECORDING_MESSAGE={view.message}\n" in shown
+    assert f"RECORDING_ID={view.leg_id}\n" in shown
+    assert f"RECORDING_FILE={view.file}\n" in shown
+    assert exchange.site.key not in shown
+
+
+def test_a_recording_of_another_call_ends_with_that_call(exchange: Exchange) -> None:
+    exchange.connect()
+    view = exchange.ask(START.format("410"))
+    exchange.wait_for_audio(view.file, 1)
+
+    exchange.phones["410"].hang_up()
+
+    leg = exchange.pbx.leg(view)
+    assert leg["bytes"] == Path(view.file).stat().st_size
+    assert json.loads(Path(view.file).with_suffix(".json").read_text())["status"] == "completed"
+
+
+def test_who_is_not_there_is_404(exchange: Exchange) -> None:
+    exchange.connect()
+    legs = exchange.site.legs()
+
+    for asked in ("499", "SIP/410", "1700000000.1", "41"):
+        view = exchange.ask(START.format(asked))
+        assert (view.status, view.leg_id, view.agi_status) == ("404", "", "SUCCESS")
+        exchange.asterisk.rx("channel request hangup Local/500@test")
+    assert exchange.site.legs() == legs
+
+
+# ---- Several calls, and calls in other states
+
+
+def test_of_two_calls_on_one_handset_the_newest_is_recorded_and_it_is_said(exchange: Exchange) -> None:
+    exchange.connect("411", "410")
+    first = exchange.channels().keys()
+    exchange.connect("412", "410")
+
+    view = exchange.ask(START.format("410"))
+
+    assert (view.status, view.message) == ("200", "OK, but that is the newest of 2 live calls there")
+    assert exchange.leg(view)["channel"] not in first
+
+
+def test_a_call_that_is_up_comes_before_one_that_rings(exchange: Exchange) -> None:
+    called = exchange.phones[RINGS]
+    exchange.phones["411"].dial(RINGS)
+    called.wait_ringing()
+    called.answer()
+    called.wait_up()
+    up = exchange.channel(RINGS)
+    exchange.phones["412"].dial(RINGS)
+    called.wait_ringing()
+
+    view = exchange.ask(START.format(RINGS))
+
+    assert exchange.leg(view)["channel"] == up
+
+
+def test_a_call_that_rings_is_recorded_from_its_answer_on(exchange: Exchange) -> None:
+    called = exchange.phones[RINGS]
+    exchange.phones["411"].dial(RINGS)
+    called.wait_ringing()
+
+    view = exchange.ask(START.format(RINGS))
+    called.answer()
+
+    assert (view.status, exchange.leg(view)["channel"]) == ("200", exchange.channel(RINGS))
+    exchange.wait_for_audio(view.file, 1)
+
+
+def test_a_parked_call_comes_after_one_that_talks(exchange: Exchange) -> None:
+    exchange.connect("411", "410")
+    talks = exchange.channel("411")
+    exchange.connect("411", "park")
+
+    view = exchange.ask(START.format("411"))
+
+    assert view.status == "200"
+    assert exchange.leg(view)["channel"] == talks
+
+
+def test_a_call_that_only_is_parked_is_recorded(exchange: Exchange) -> None:
+    exchange.connect("411", "park")
+    wait_until(lambda: "Park" in exchange.asterisk.rx("core show channels"), 10, "the call to be parked")
+
+    view = exchange.ask(START.format("411"))
+
+    assert (view.status, exchange.leg(view)["channel"]) == ("200", exchange.channel("411"))
+
+
+def test_a_call_that_was_sent_elsewhere_is_still_recorded(exchange: Exchange) -> None:
+    """An asynchronous goto, as Redirect does it, before and after the start."""
+    exchange.connect("411", "410")
+    name = exchange.channel("410")
+    exchange.asterisk.rx(f"channel redirect {name} telephones,moved,1")
+
+    view = exchange.ask(START.format("410"))
+    exchange.asterisk.rx(f"channel redirect {name} telephones,moved,1")
+    exchange.asterisk.rx("channel request hangup Local/500@test")
+
+    assert exchange.leg(view)["channel"] == name
+    assert exchange.ask("AGI(stop_record.py,410)").status == "200"
+
+
+# ---- What is recorded already
+
+
+def test_a_second_start_makes_a_new_leg_and_then_ends_the_first(exchange: Exchange) -> None:
+    exchange.connect()
+    first = exchange.ask(START.format("410"))
+    exchange.wait_for_audio(first.file, 1)
+
+    second = exchange.ask(START.format("410"))
+
+    assert exchange.pbx.leg(first)["leg"] == 1
+    assert exchange.leg(second)["leg"] == 2
+
+
+def test_a_call_that_records_itself_at_its_other_end_has_one_recording_at_a_time(exchange: Exchange) -> None:
+    """411's own dialplan records it; the supervisor names 410, to whom 411 talks."""
+    exchange.connect("411", "510")
+    own = exchange.running("by-itself")
+    exchange.wait_for_audio(own["file"], 1)
+
+    view = exchange.ask("AGI(start_record.py,410,taken-over)")
+
+    leg = exchange.leg(view)
+    assert (leg["channel"], leg["extension"], leg["owner"]) == (own["channel"], "410", "Ann")
+    assert (leg["call_record_id"], leg["leg"]) == (own["call_record_id"], 2)
+    wait_until(lambda: exchange.status(own["id"]) == "completed", 20, "the end of the former leg")
+
+
+def test_whatever_records_a_call_is_stopped_by_either_end(exchange: Exchange) -> None:
+    exchange.connect("411", "510")
+    view = exchange.ask("AGI(stop_record.py,410)")
+    assert view.status == "200"
+    assert exchange.pbx.leg(view)["tag"] == "by-itself"
+
+    assert exchange.ask("AGI(stop_record.py,411)").status == "409"
+
+
+# ---- stop
+
+
+def test_only_the_owner_may_stop_by_name(exchange: Exchange) -> None:
+    exchange.connect()
+    started = exchange.ask("AGI(start_record.py,410,owned)")
+    assert exchange.leg(started)["owner"] == "Ann"
+
+    refused = exchange.ask("AGI(stop_record.py,410,Fred)")
+    assert (refused.status, refused.message) == ("403", "the recording is not Fred's: it goes on")
+    assert exchange.leg(started)["status"] == "recording"
+    stopped = exchange.ask("AGI(stop_record.py,agentLoginName=Ann,extenOrUniqueId=410)")
+    assert (stopped.status, stopped.leg_id, stopped.file) == ("200", started.leg_id, started.file)
+    exchange.pbx.leg(started)
+
+
+def test_the_own_channel_is_stopped_through_agi(exchange: Exchange) -> None:
+    """Without the manager interface."""
+    exchange.site.configure()
+
+    view = exchange.ask("AGI(start_record.py,,own)\nWait(1)\nAGI(stop_record.py)")
+
+    assert (view.status, view.message) == ("200", "OK")
+    leg = exchange.pbx.leg(view)
+    assert leg["duration_seconds"] > 0.5
+    assert exchange.pbx.asterisk.rx("core show channels count") != "0 active channels"
+
+
+def test_an_own_channel_that_is_not_recorded_is_409(exchange: Exchange) -> None:
+    view = exchange.ask("AGI(stop_record.py)")
+
+    assert (view.status, view.agi_status) == ("409", "SUCCESS")
+
+
+# ---- Through the server
+
+
+@pytest.mark.parametrize(
+    "way", ["start_record.py", "agi://127.0.0.1:{port}/start_record"], ids=["handed over", "FastAGI"]
+)
+def test_the_server_reaches_other_calls_as_the_program_does(exchange: Exchange, way: str) -> None:
+    exchange.connect()
+    with Served(exchange.site, manager.options(exchange.port)) as served:
+        start = way.format(port=served.port)
+        started = exchange.ask(f"AGI({start},410,served)")
+        stopped = exchange.ask(f"AGI({start.replace('start', 'stop')},410)")
+        assert served.status()["sessions"] >= 2
+
+    assert (started.status, stopped.status, stopped.leg_id) == ("200", "200", started.leg_id)
+    assert exchange.pbx.leg(started)["channel"] == exchange.channel("410")
+
+
+# ---- The command line
+
+
+def test_the_command_line_starts_stops_and_lists(exchange: Exchange) -> None:
+    exchange.connect()
+    name = exchange.channel("410")
+
+    started = exchange.site.record("start", "410", "--tag", "typed", "--login", "Fred")
+
+    assert (started.returncode, started.stderr) == (0, "")
+    (leg,) = exchange.site.wait_for_legs("--tag", "typed", status="recording")
+    assert started.stdout.splitlines() == ["200 OK", f"leg   {leg['id']}", f"file  {leg['file']}"]
+    assert (leg["channel"], leg["owner"]) == (name, "Fred")
+    listed = json.loads(exchange.site.cli("record", "list", "--json"))
+    assert [(each["extension"], each["other_party"], each["recorded"], each["state"]) for each in listed] == [
+        ("411", "410", True, "up"),
+        ("410", "411", True, "up"),
+    ]
+    refused = exchange.site.record("stop", "410", "--login", "Ann")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr == "Error: 403 the recording is not Ann's: it goes on\n"
+    assert exchange.site.record("stop", "410", "--login", "Fred").returncode == 0
+    exchange.site.wait_for_legs("--tag", "typed", status="completed")
+    assert [row.split()[-2] for row in exchange.site.cli("record", "list").splitlines()[1:]] == ["no", "no"]
+
+
+def test_the_command_line_asks_for_the_key(exchange: Exchange) -> None:
+    exchange.connect()
+
+    wrong = exchange.site.run_cli("record", "start", "410", text="not-the-key\n")
+    right = exchange.site.run_cli("record", "start", "410", "--tag", "asked", text=f"{exchange.site.key}\n")
+
+    assert (wrong.returncode, right.returncode) == (1, 0)
+    assert wrong.stderr.startswith("Error: 401 ")
+    exchange.site.wait_for_legs("--tag", "asked", status="recording")
+    assert exchange.site.key not in exchange.site.log()
+
+
+# ---- What goes wrong
+
+
+def closed(exchange: Exchange) -> None:
+    exchange.configure(port=free_port())
+
+
+def wrong_secret(exchange: Exchange) -> None:
+    exchange.configure(secret="not-the-secret")
+
+
+def no_right_to_record(exchange: Exchange) -> None:
+    _use_rights(exchange, "call")
+
+
+def no_right_to_set(exchange: Exchange) -> None:
+    _use_rights(exchange, "system,reporting")
+
+
+def _use_rights(exchange: Exchange, rights: str) -> None:
+    path = exchange.asterisk.folder / "etc/manager.conf"
+    path.write_text(manager.manager_conf(exchange.port, write=rights))
+    exchange.asterisk.rx("manager reload")
+
+
+@pytest.fixture
+def all_rights(exchange: Exchange) -> Iterator[None]:
+    yield
+    path = exchange.asterisk.folder / "etc/manager.conf"
+    path.write_text(manager.manager_conf(exchange.port))
+    exchange.asterisk.rx("manager reload")
+
+
+@pytest.mark.usefixtures("all_rights")
+@pytest.mark.parametrize(
+    ("ill", "sentence"),
+    [
+        (closed, "Connection refused"),
+        (wrong_secret, "refuses user noojee"),
+        (no_right_to_record, "may not MixMonitor: give it write = system,call"),
+    ],
+)
+def test_a_manager_interface_that_cannot_be_used_is_503_and_nothing_is_left(
+    exchange: Exchange, ill: Callable[[Exchange], None], sentence: str
+) -> None:
+    exchange.connect()
+    ill(exchange)
+
+    view = exchange.ask(START.format("410"))
+
+    assert (view.status, view.file, view.agi_status) == ("503", "", "SUCCESS")
+    assert sentence in view.message
+    assert_nothing_is_left(exchange)
+    assert "FAIL  manager" in exchange.site.cli("check", may_fail=True)
+
+
+@pytest.mark.usefixtures("all_rights")
+def test_a_right_that_is_missing_is_found_by_check(exchange: Exchange) -> None:
+    no_right_to_set(exchange)
+
+    assert "may not Setvar" in exchange.site.cli("check", may_fail=True)
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize("at", [b"Action: Challenge", b"Action: Status", b"Action: MixMonitor"])
+def test_an_answer_that_never_comes_is_503_within_three_seconds(
+    exchange: Exchange, tell: Callable[[str], None], at: bytes
+) -> None:
+    """Asterisk never hears of it. What a call that names itself takes in the same run comes on top."""
+    exchange.connect()
+    with Proxy(exchange.port) as proxy:
+        exchange.configure(port=proxy.port)
+        proxy.freeze_at(at)
+        held, view = _held(exchange, START.format("410"))
+    own = _held(exchange, START.format(""))[0]
+
+    tell(f"no answer to {at.decode()}: 503 after {held:.2f} s, a call that names itself {own:.2f} s")
+    assert (view.status, view.file) == ("503", "")
+    assert "no answer in time" in view.message
+    assert held < REFUSED_WITHIN_SECONDS + own
+    assert_nothing_is_left(exchange)
+
+
+def test_an_answer_that_is_lost_is_200_when_the_file_is_there(exchange: Exchange) -> None:
+    exchange.connect()
+    with Proxy(exchange.port) as proxy:
+        exchange.configure(port=proxy.port)
+        proxy.freeze_at(b"Action: MixMonitor", is_heard=True)
+        view = exchange.ask(START.format("410"))
+
+    assert view.status == "200"
+    assert "no answer in time" in view.message
+    exchange.wait_for_audio(view.file, 1)
+    exchange.end()
+    assert exchange.pbx.leg(view)["channel"].startswith("PJSIP/410-")
+
+
+def test_a_call_that_ends_between_finding_and_starting_is_404_and_nothing_is_left(exchange: Exchange) -> None:
+    exchange.connect()
+    with Proxy(exchange.port) as proxy:
+        exchange.configure(port=proxy.port)
+        proxy.freeze_at(b"Action: MixMonitor")
+        exchange.pbx.start_call(START.format("410"), seconds=None)
+        wait_until(lambda: proxy.is_frozen, 10, "the start")
+        exchange.phones["410"].hang_up()
+        wait_until(lambda: not exchange.channels(), 5, "the end of the call")
+        proxy.thaw()
+        view = exchange.pbx.view()
+
+    assert (view.status, view.message) == ("404", "that call has just ended")
+    assert_nothing_is_left(exchange)
+
+
+def assert_nothing_is_left(exchange: Exchange) -> None:
+    """Nothing records, no leg is open, and there is no file but those of other legs."""
+    exchange.pbx.hang_up()
+    assert not [
+        name for name in exchange.channels() if "0x" in exchange.asterisk.rx(f"mixmonitor list {name}")
+    ]
+
+    def files_without_a_leg() -> set[str]:
+        known = {leg["file"] for leg in exchange.site.legs() if leg["status"] != "failed"}
+        return {str(path) for path in exchange.site.audio_files()} - known
+
+    wait_until(lambda: not files_without_a_leg(), 20, "every file to have its leg")
+    wait_until(lambda: not exchange.site.legs("--status", "recording"), 20, "no open leg")
+
+
+def _held(exchange: Exchange, application: str) -> tuple[float, View]:
+    """How many seconds an application kept the dialplan, and what that saw."""
+    clock = "${STRFTIME(,,%s.%6q)}"
+    begun = len(exchange.asterisk.log())
+    view = exchange.ask(f"Set(before={clock})\n{application}\nNoOp(HELD ${{before}} {clock})")
+
+    def logged() -> list[tuple[str, str]]:
+        return re.findall(r'"HELD (\S+) (\S+)"', exchange.asterisk.log()[begun:])
+
+    before, after = wait_until(logged, 10, "Asterisk's log")[-1]
+    return float(after) - float(before), view
