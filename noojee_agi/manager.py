@@ -1,7 +1,7 @@
 """Other live calls, over Asterisk's manager interface (AMI): the only one who speaks it.
 
-A client of our own, since none that is kept well has a time limit for each answer, matches answers by
-ActionID, and refuses line ends in values (README, "How other calls are reached").
+A client of our own: the README says what those of others do when Asterisk does not answer, or when a value
+holds a line end.
 """
 
 from __future__ import annotations

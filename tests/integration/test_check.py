@@ -15,10 +15,11 @@ from noojee_agi import access, check, spool
 from noojee_agi.config import Config
 from noojee_agi.database import settings
 from noojee_agi.database.store import Store
+from noojee_agi.install import AGI_PROGRAMS
 
 STAGES = (
     *("configuration", "recordings", "state", "free space", "programs"),
-    *("database", "apiKey", "spool", "rejected", "server"),
+    *("database", "apiKey", "spool", "rejected", "server", "manager"),
 )
 Change = Callable[[Config], Config]
 
@@ -33,7 +34,7 @@ def healthy(database_url: str, tmp_path: Path) -> Config:
         (tmp_path / name).mkdir(mode=0o750)
     programs = tmp_path / "programs"
     programs.mkdir()
-    for name in ("start_record.py", "finish_record.py"):
+    for name in (*AGI_PROGRAMS, "finish_record.py"):
         (programs / name).touch(mode=0o755)
     with Store(database_url).transaction() as connection:
         settings.set_key_digest(connection, access.digest("a key of some length"))
@@ -117,6 +118,10 @@ def _rejected(config: Config) -> Config:
     return config
 
 
+def _manager_away(config: Config) -> Config:
+    return replace(config, manager_port=1, manager_username="noojee", manager_secret="hunter2")
+
+
 @pytest.mark.parametrize(
     ("change", "stages", "advice"),
     [
@@ -131,6 +136,7 @@ def _rejected(config: Config) -> Config:
         (_newer_schema, {"database", "apiKey"}, "install the newer noojee-agi"),
         (_no_key, {"apiKey"}, "noojee-agi apikey new"),
         (_rejected, {"rejected"}, ".reason"),
+        (_manager_away, {"manager"}, "see [manager]"),
     ],
 )
 def test_a_failed_stage_says_what_to_do(

@@ -26,6 +26,7 @@ from integration.recorder import CALL_TIME, Recorder, after, ended
 from noojee_agi import access, cli, snapshot
 from noojee_agi.database import settings
 from noojee_agi.database.store import Store
+from noojee_agi.install import AGI_PROGRAMS
 from noojee_agi.recording import Ending
 
 SECRET = "hunter2-and-more"
@@ -94,7 +95,7 @@ def test_check_is_content_with_a_new_installation(site: Site) -> None:
     done = site.run_cli("check")
 
     assert (done.returncode, done.stderr) == (0, "")
-    assert [line.split()[0] for line in done.stdout.splitlines()] == ["ok"] * 10
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["ok"] * 11
 
 
 def test_check_ends_with_1_and_says_what_to_do(site: Site) -> None:
@@ -250,7 +251,7 @@ def test_recordings_as_json_have_exactly_the_promised_fields(site: Site, recorde
     leg = recorder.leg(tag="☎ 'INV' \"22\"", agent_login_name="fred", agent_known=True)
     recorder.store_all(leg, ended(leg))
 
-    [found] = site.legs()
+    [found] = json.loads(site.cli("recordings", "--json"))
 
     assert list(found) == DESIGN_FIELDS == list(cli.recordings.JSON_FIELDS)
     row = recorder.the_leg(leg)
@@ -357,12 +358,13 @@ def test_the_programs_are_linked_where_asterisk_looks_and_again_without_harm(
     site: Site, tmp_path: Path
 ) -> None:
     for _ in range(2):
-        said = site.cli("install-agi", str(tmp_path))
+        said = site.cli("install-agi", str(tmp_path)).splitlines()
 
-        link = tmp_path / "start_record.py"
-        assert said == f"{link} -> {os.path.realpath(PROGRAMS)}/start_record.py\n"
-        assert os.readlink(link) == f"{os.path.realpath(PROGRAMS)}/start_record.py"
-        assert os.listdir(tmp_path) == ["start_record.py"]
+        targets = [f"{os.path.realpath(PROGRAMS)}/{name}" for name in AGI_PROGRAMS]
+        links = [tmp_path / name for name in AGI_PROGRAMS]
+        assert said == [f"{link} -> {target}" for link, target in zip(links, targets, strict=True)]
+        assert [os.readlink(link) for link in links] == targets
+        assert sorted(os.listdir(tmp_path)) == sorted(AGI_PROGRAMS)
 
 
 @pytest.mark.parametrize("shared", ["sqlite"], indirect=True)
@@ -410,7 +412,7 @@ def test_the_folder_of_the_programs_is_read_from_asterisk_conf(site: Site, tmp_p
         capture_output=True,
     )
 
-    assert os.listdir(tmp_path / "agi") == ["start_record.py"]
+    assert sorted(os.listdir(tmp_path / "agi")) == sorted(AGI_PROGRAMS)
 
 
 # --- what goes wrong ---

@@ -1,0 +1,96 @@
+"""The README names all that a sysadmin can type or see, and every module."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+
+import click
+import pytest
+
+from noojee_agi import answer, arguments, cli, errors, install, session
+from noojee_agi.config import Config
+
+TOP = Path(__file__).resolve().parents[2]
+README = (TOP / "README.md").read_text()
+PACKAGE = TOP / "noojee_agi"
+# One line of the module map for each package.
+MODULES = {path.stem for path in PACKAGE.glob("*.py")} | {
+    path.name for path in PACKAGE.iterdir() if path.is_dir()
+}
+
+
+def _commands(group: click.Group, words: str) -> Iterator[tuple[str, click.Command]]:
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from _commands(command, f"{words} {name}")
+        else:
+            yield f"{words} {name}", command
+
+
+COMMANDS = dict(_commands(cli.cli, "noojee-agi"))
+
+
+def _described(words: str) -> str:
+    """The row of the README's table that has this command."""
+    short = words.removeprefix("noojee-agi ")
+    rows = [line for line in README.splitlines() if line.startswith("| `noojee-agi ") and f"{short}" in line]
+    return "\n".join(rows)
+
+
+@pytest.mark.parametrize("words", COMMANDS)
+def test_each_command_is_there_with_all_its_options(words: str) -> None:
+    row = _described(words)
+    assert row
+    options = {option for each in COMMANDS[words].params for option in each.opts if option.startswith("--")}
+    assert {option for option in options if option not in row} == set()
+
+
+@pytest.mark.parametrize("option", [field.name for field in fields(Config) if field.name != "path"])
+def test_each_option_stands_in_its_section(option: str) -> None:
+    section, _, name = option.partition("_")
+    example = re.search(rf"^\[{section}\]\n(?:(?!\[).*\n)*?{name} =", README, re.MULTILINE)
+    assert example
+
+
+@pytest.mark.parametrize("program", session.ACTIONS)
+def test_each_program_is_there_with_its_arguments(program: str) -> None:
+    optional = "".join(f"[,{name}" for name in session.ACTIONS[program][1])
+    assert f"### AGI({program}.py{optional}{']' * len(session.ACTIONS[program][1])})" in README
+    assert f"{program}.py" in install.AGI_PROGRAMS
+    assert (TOP / f"agi/{program}.py").exists()
+
+
+def _statuses() -> set[int]:
+    classes = [each for each in vars(errors).values() if isinstance(each, type)]
+    return {200, *(each.status for each in classes if issubclass(each, errors.NoojeeError))}
+
+
+@pytest.mark.parametrize("status", sorted(_statuses()))
+def test_each_status_is_explained(status: int) -> None:
+    assert re.search(rf"^\| {status} \|", README, re.MULTILINE)
+
+
+@pytest.mark.parametrize("variable", answer.Answer(200).variables)
+def test_each_variable_is_explained(variable: str) -> None:
+    assert f"| `{variable}` |" in README
+
+
+@pytest.mark.parametrize("name", arguments.LIMITS)
+def test_each_argument_is_explained_with_its_limit(name: str) -> None:
+    assert f"- **{name}** ({arguments.LIMITS[name]}" in README
+
+
+@pytest.mark.parametrize("module", sorted(MODULES - {"__init__", "__pycache__"}))
+def test_each_module_is_in_the_module_map(module: str) -> None:
+    module_map = README.partition("### Module map")[2].partition("###")[0]
+    assert re.search(rf"`{module}/?`", module_map)
+
+
+@pytest.mark.parametrize(
+    "example", sorted((TOP / "dialplan-examples").glob("*.conf")), ids=lambda path: str(path.name)
+)
+def test_each_example_is_in_the_list_of_examples(example: Path) -> None:
+    assert f"`{example.name}`" in (TOP / "dialplan-examples/README.md").read_text()
