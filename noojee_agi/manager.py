@@ -24,17 +24,17 @@ if TYPE_CHECKING:
     from noojee_agi.calls import CommandLine
     from noojee_agi.channel import Channel
 
-CONNECT_SECONDS = 0.8
-ANSWER_SECONDS = 1.8  # so that a call hears of a dead manager interface within 3 s, whenever it died
-LIST_SECONDS = 10.0  # as long as there is more to come
+# That a session waits for all answers together, so that a call hears of a dead manager interface within 3 s,
+# whenever it died. Asterisk takes one second to refuse a wrong secret (manager.c authenticate).
+PATIENCE_SECONDS = 2.5
 
 _READ_BYTES = 65536
 _MAX_MESSAGE = 1 << 20
 _MAX_LINE_BYTES = 1000  # manager.c discards what is longer than its inbuf, 1025 bytes
 _UNSET = "(null)"  # manager.c generate_status() prints this for what is not there
 _NO_SUCH_CHANNEL = "No such channel"
-_HAS_ENDED = "Could not stop monitoring channel"  # app_mixmonitor.c, for an id that is not there any more
-_NO_SUCH_ACTION = "Invalid/unknown command"  # a module that is not loaded
+# Errors that are none: a MixMonitor that has ended already, an Asterisk without res_parking.
+_TOLERATED = {"StopMixMonitor": "Could not stop monitoring", "ParkedCalls": "Invalid/unknown command"}
 _NOT_ALLOWED = ("Permission denied", "Access Forbidden")
 _END = b"\r\n\r\n"
 
@@ -63,6 +63,7 @@ class Manager:
         self._connection: socket.socket | None = None
         self._received = b""
         self._failure = ""
+        self._patience = PATIENCE_SECONDS
 
     @property
     def is_configured(self) -> bool:
@@ -135,7 +136,7 @@ class Manager:
         if answer.get("Response") == "Success":
             return [answer, *(self._events(mark, last) if last else ())]
         said = answer.get("Message")
-        if said == _HAS_ENDED or said.startswith(_NO_SUCH_ACTION):
+        if action in _TOLERATED and said.startswith(_TOLERATED[action]):
             return [answer]
         raise self._refused(action, said)
 
@@ -143,12 +144,9 @@ class Manager:
         """Those of a list. Asterisk prints names and values as they are, so a line end in one cuts its event
         in pieces: of these, which are anybody's text, none counts. The ActionID stands in the last piece.
         """
-        deadline = time.monotonic() + LIST_SECONDS
         is_cut, name = False, ""
         while name != last:
-            if time.monotonic() > deadline:
-                raise TimeoutError
-            event = self._message(time.monotonic() + ANSWER_SECONDS)
+            event = self._message()
             is_whole = event.get("ActionID") == mark
             if is_whole and not is_cut:
                 name = event.get("Event")
@@ -163,9 +161,10 @@ class Manager:
 
     def _log_in(self) -> None:
         address = (self._config.manager_host, self._config.manager_port)
-        self._connection = socket.create_connection(address, CONNECT_SECONDS)
+        with self._waiting() as seconds:
+            self._connection = socket.create_connection(address, seconds)
         self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._read_until(b"\r\n", time.monotonic() + ANSWER_SECONDS)  # the greeting
+        self._read_until(b"\r\n")  # the greeting
         challenge = self._answer(self._send("Challenge", {"AuthType": "MD5"})).get("Challenge")
         secret = challenge + self._config.manager_secret
         key = hashlib.md5(secret.encode(), usedforsecurity=False).hexdigest()
@@ -192,38 +191,47 @@ class Manager:
         mark = os.urandom(8).hex()
         lines = [_line(*pair) for pair in {"Action": action, "ActionID": mark, **fields}.items()]
         assert self._connection is not None
-        self._connection.settimeout(ANSWER_SECONDS)
-        self._connection.sendall(b"\r\n".join([*lines, b"", b""]))
+        with self._waiting() as seconds:
+            self._connection.settimeout(seconds)
+            self._connection.sendall(b"\r\n".join([*lines, b"", b""]))
         return mark
 
     def _answer(self, mark: str) -> Message:
         """The next message with this ActionID; events that nobody asked for are passed over."""
-        deadline = time.monotonic() + ANSWER_SECONDS
-        while (message := self._message(deadline)).get("ActionID") != mark:
+        while (message := self._message()).get("ActionID") != mark:
             pass
         return message
 
-    def _message(self, deadline: float) -> Message:
-        return _parse(self._read_until(_END, deadline))
+    def _message(self) -> Message:
+        return _parse(self._read_until(_END))
 
-    def _read_until(self, end: bytes, deadline: float) -> bytes:
+    def _read_until(self, end: bytes) -> bytes:
         """Raises TimeoutError and ConnectionError."""
         assert self._connection is not None
         searched = 0
         while (at := self._received.find(end, searched)) < 0:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise TimeoutError
             if len(self._received) > _MAX_MESSAGE:
                 raise ManagerUnavailable(f"{self._place} says what no Asterisk says: look at [manager] port")
             searched = max(0, len(self._received) - len(end) + 1)
-            self._connection.settimeout(left)
-            read = self._connection.recv(_READ_BYTES)
+            with self._waiting() as seconds:
+                self._connection.settimeout(seconds)
+                read = self._connection.recv(_READ_BYTES)
             if not read:
                 raise ConnectionResetError("it closes the connection")
             self._received += read
         message, self._received = self._received[:at], self._received[at + len(end) :]
         return message
+
+    @contextlib.contextmanager
+    def _waiting(self) -> Iterator[float]:
+        """For so many seconds at most; what it takes is taken off. Raises TimeoutError when none is left."""
+        if self._patience <= 0:
+            raise TimeoutError
+        begun = time.monotonic()
+        try:
+            yield self._patience
+        finally:
+            self._patience -= time.monotonic() - begun
 
 
 class OtherChannel:

@@ -19,7 +19,7 @@ ASKER = "1762420501.77"
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(start_record, "FILE_SEEN_WITHIN_SECONDS", 0.05)
-    monkeypatch.setattr(manager, "ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(manager, "PATIENCE_SECONDS", 0.3)
 
 
 @pytest.fixture
