@@ -14,10 +14,11 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from noojee_agi import arguments, calls, recording, variables
-from noojee_agi.calls import LiveChannel, Target
+from noojee_agi import arguments, calls, live, recording, variables
+from noojee_agi.calls import Target
 from noojee_agi.config import Config
 from noojee_agi.errors import ManagerUnavailable, NoojeeError, NoSuchCall
+from noojee_agi.live import LiveChannel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -241,13 +242,13 @@ class OtherChannel:
     """
 
     def __init__(
-        self, manager: Manager, live: LiveChannel, origin: LiveChannel, asker: Channel | CommandLine
+        self, manager: Manager, meant: LiveChannel, origin: LiveChannel, asker: Channel | CommandLine
     ) -> None:
         self._manager = manager
         self.host = asker.host
         self.sees_file = asker.sees_file
-        self.name = live.name
-        self.uniqueid = live.uniqueid
+        self.name = meant.name
+        self.uniqueid = meant.uniqueid
         self.extension = origin.extension
         self.did = origin.did
         self.caller = origin.caller
@@ -287,12 +288,12 @@ def find(manager: Manager, asked: str, asker: Channel | CommandLine) -> Target:
         raise ManagerUnavailable(
             "[manager] leads to another Asterisk than this call's, which does not know it: see host and port"
         )
-    found = calls.find(asked, channels)
-    live = found.channel
-    origin = next((channel for channel in channels if channel.uniqueid == live.linkedid), live)
-    other = OtherChannel(manager, live, origin, asker)
+    found = live.find(asked, channels)
+    meant = found.channel
+    origin = next((channel for channel in channels if channel.uniqueid == meant.linkedid), meant)
+    other = OtherChannel(manager, meant, origin, asker)
     remark = f"that is the newest of {found.others + 1} live calls there" if found.others else ""
-    return Target(other, live.values, found.extension, found.extensions, remark)
+    return Target(other, meant.values, found.extension, found.extensions, remark)
 
 
 def _live_channel(event: Message, parked: set[str]) -> LiveChannel:

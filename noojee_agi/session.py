@@ -93,13 +93,13 @@ def run_from_command_line(call: Call, key: str, surroundings: Surroundings) -> R
     return _report(_Known(), lambda: (CommandLine(key), call), surroundings)
 
 
-@dataclass
 class _Known:
     """What a session has found out of itself when it fails."""
 
-    program: str = "-"
-    channel: Channel | None = None
-    config: Config | None = None
+    def __init__(self) -> None:
+        self.program = "-"
+        self.channel: Channel | None = None
+        self.config: Config | None = None
 
 
 def _report(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
 
 from noojee_agi import access, arguments, calls, recording, spool, variables
 from noojee_agi.answer import Answer
@@ -18,14 +17,6 @@ if TYPE_CHECKING:
     from noojee_agi.channel import Channel
 
 
-@dataclass(frozen=True)
-class _Known:
-    """What is known here of a running leg. owner: empty when it has none, None when that is not settled."""
-
-    id: str = ""
-    owner: str | None = None
-
-
 def stop_record(request: Request, channel: Channel | CommandLine, means: Means) -> Answer:
     """End the leg. MixMonitor closes the file, and finish_record.py tells of the end.
 
@@ -38,38 +29,41 @@ def stop_record(request: Request, channel: Channel | CommandLine, means: Means) 
     file = target.channel.mixmonitor_file(running) if running else ""
     if not file:
         raise NotRecording("this call is not being recorded: noojee-agi record list shows what is")
-    known = _known(file, means.config.spool_directory)
+    leg_id, owner = _known(file, means.config.spool_directory)
     if request.agent_login_name:
-        _require_owner(request.agent_login_name.strip(), known)
+        _require_owner(request.agent_login_name.strip(), owner)
 
     forgotten = recording.mixmonitor_id(target.values[variables.REPLACED_ID])
     for mixmonitor_id in {running, forgotten} - {""}:
         target.channel.stop_mixmonitor(mixmonitor_id)
     target.channel.set(variables.MIXMONITOR_ID, "")
-    return Answer(200, f"OK, but {target.remark}" if target.remark else "OK", known.id, file)
+    return Answer(200, f"OK, but {target.remark}" if target.remark else "OK", leg_id, file)
 
 
-def _require_owner(login: str, known: _Known) -> None:
+def _require_owner(login: str, owner: str | None) -> None:
     """For now, only its owner may stop a leg by name."""
-    if known.owner is None:
+    if owner is None:
         raise NotAllowed("whose recording it is has not come into the database yet: try again in a moment")
-    if known.owner != login:
+    if owner != login:
         raise NotAllowed(f"the recording is not {arguments.plain(login)}'s: it goes on")
 
 
-def _known(file: str, spool_directory: str) -> _Known:
-    """From the side-car that the drain has written, else from the event that still waits for it."""
+def _known(file: str, spool_directory: str) -> tuple[str, str | None]:
+    """The leg's id and its owner: empty when it has none, None when that is not settled yet.
+
+    From the side-car that the drain has written, else from the event that still waits for it.
+    """
     from noojee_agi import sidecar  # 6 ms that no start has to wait for
 
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         leg = sidecar.read(sidecar.path_for(file))
-        return _Known(leg["id"], leg["owner"] or "")
+        return leg["id"], leg["owner"] or ""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         for path in spool.waiting(spool_directory):
             event = spool.read(path) if _mark(file) in path else None
             if isinstance(event, Leg):
-                return _Known(event.id, _named_owner(event))
-    return _Known()
+                return event.id, _named_owner(event)
+    return "", None
 
 
 def _mark(file: str) -> str:

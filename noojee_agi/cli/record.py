@@ -7,12 +7,12 @@ from datetime import datetime, timedelta
 
 import click
 
-from noojee_agi import background, calls, config, install, manager, script, session, variables
-from noojee_agi.calls import LiveChannel
+from noojee_agi import background, config, install, live, manager, script, session, variables
 from noojee_agi.cli import output
 from noojee_agi.cli.settings import ask_key
 from noojee_agi.config import Config
 from noojee_agi.errors import ConfigurationError
+from noojee_agi.live import LiveChannel
 
 _KEY = "NOOJEE_AGI_KEY"
 _FIELDS = ("extension", "uniqueid", "call_uniqueid", "channel", "state", "other_party", "since", "recorded")
@@ -73,7 +73,7 @@ def record_list(known: Config, as_json: bool) -> None:
         )
     with contextlib.closing(manager.Manager(known)) as asked:
         channels = asked.channels()
-        rows = [_row(asked, channel, channels) for channel in calls.telephones(channels)]
+        rows = [_row(asked, channel, channels) for channel in live.telephones(channels)]
     if as_json:
         objects = [{name: row[name] for name in _FIELDS} for row in rows]
         click.echo(json.dumps(objects, indent=1, ensure_ascii=False, default=lambda value: value.isoformat()))
@@ -82,14 +82,14 @@ def record_list(known: Config, as_json: bool) -> None:
 
 
 def _row(asked: manager.Manager, channel: LiveChannel, channels: list[LiveChannel]) -> dict[str, object]:
-    conversation = list(calls.conversation(channel, channels))
+    conversation = list(live.conversation(channel, channels))
     peers = [other.own_extension for other in conversation[1:] if not other.is_local]
     return {
         "extension": channel.own_extension,
         "uniqueid": channel.uniqueid,
         "call_uniqueid": channel.linkedid,
         "channel": channel.name,
-        "state": "up" if channel.state == calls.UP else "ringing",
+        "state": "up" if channel.state == live.UP else "ringing",
         "other_party": channel.connected or ", ".join(peers),
         "since": datetime.now().astimezone() - timedelta(seconds=channel.seconds),
         "recorded": any(_is_recorded(asked, other) for other in conversation),

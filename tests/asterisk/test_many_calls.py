@@ -16,7 +16,7 @@ from lab.postgresql import free_port
 from lab.site import Site
 from lab.waiting import wait_until
 
-from noojee_agi import calls, config
+from noojee_agi import config, live
 from noojee_agi.manager import Manager
 
 pytestmark = [pytest.mark.asterisk, pytest.mark.alone]
@@ -78,7 +78,7 @@ def seconds_to_find(pbx: Pbx, channels: int) -> float:
     for _ in range(TIMES):
         begun = time.perf_counter()
         with contextlib.closing(Manager(known)) as asked:
-            found = calls.find(str(channels), asked.channels())
+            found = live.find(str(channels), asked.channels())
         seconds.append(time.perf_counter() - begun)
         assert found.extension == str(channels)
     return statistics.median(seconds)

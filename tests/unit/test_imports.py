@@ -25,6 +25,7 @@ CORE = {
             "access",
             "answer",
             "calls",
+            "live",
             "means",
             "sidecar",
             "snapshot",

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from noojee_agi import calls, manager, variables
-from noojee_agi.calls import LiveChannel
 from noojee_agi.config import Config
 from noojee_agi.errors import ManagerUnavailable, NoojeeError, NoSuchCall
+from noojee_agi.live import LiveChannel
 from noojee_agi.manager import Manager
 from unit.fake_manager import SECRET, USER, FakeChannel, FakeManager
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from noojee_agi import calls, variables
-from noojee_agi.calls import LiveChannel
+from noojee_agi import calls, live, variables
 from noojee_agi.errors import NoSuchCall
+from noojee_agi.live import LiveChannel
 
 RINGING = 5
 OUR_MIXMONITOR = "0x7f3500000001"
@@ -23,7 +23,7 @@ def channel(name: str, uniqueid: str, **fields: object) -> LiveChannel:
 
 def found(asked: str, *channels: LiveChannel) -> str:
     """The name of the channel that is meant; the order in which Asterisk lists them says nothing."""
-    names = {calls.find(asked, order).channel.name for order in (channels, channels[::-1])}
+    names = {live.find(asked, order).channel.name for order in (channels, channels[::-1])}
     assert len(names) == 1
     return names.pop()
 
@@ -56,7 +56,7 @@ def test_letter_case_does_not_matter_and_the_last_hyphen_counts(asked: str) -> N
 @pytest.mark.parametrize("asked", ["41", "4100", "SIP/410", "1762420501", "762420501.7", "PJSIP", ""])
 def test_what_names_no_live_call_is_refused(asked: str) -> None:
     with pytest.raises(NoSuchCall):
-        calls.find(asked, [TELEPHONE, ELSEWHERE])
+        live.find(asked, [TELEPHONE, ELSEWHERE])
 
 
 @pytest.mark.parametrize("asked", ["pbx1-1762420501.7", "1762420501.7"])
@@ -69,7 +69,7 @@ def test_a_uniqueid_is_found_with_and_without_the_systems_name(asked: str) -> No
 def test_another_systems_uniqueid_is_not_ours() -> None:
     ours = channel("PJSIP/410-00000001", "pbx1-1.7", values={variables.SYSTEMNAME: "pbx1"})
     with pytest.raises(NoSuchCall):
-        calls.find("pbx2-1.7", [ours])
+        live.find("pbx2-1.7", [ours])
 
 
 def test_a_call_whose_first_channel_is_gone_is_still_found_by_its_uniqueid() -> None:
@@ -106,13 +106,13 @@ def test_of_two_calls_of_one_second_the_one_with_the_higher_number_is_newer() ->
 
 def test_it_is_said_how_many_other_calls_there_were() -> None:
     handset = [channel(f"PJSIP/410-0000000{n}", f"1.{n}", seconds=n) for n in range(3)]
-    assert calls.find("410", [*handset, ELSEWHERE]).others == 2
-    assert calls.find("410", [TELEPHONE, ELSEWHERE]).others == 0
+    assert live.find("410", [*handset, ELSEWHERE]).others == 2
+    assert live.find("410", [TELEPHONE, ELSEWHERE]).others == 0
 
 
 def test_two_channels_of_one_call_are_one_call() -> None:
     both = [channel(f"PJSIP/410-0000000{n}", f"1.{n}", linkedid="1.1") for n in (1, 2)]
-    assert calls.find("410", both).others == 0
+    assert live.find("410", both).others == 0
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_two_channels_of_one_call_are_one_call() -> None:
 )
 def test_nobody_sits_at_zombies_and_at_asterisks_own_channels(name: str) -> None:
     with pytest.raises(NoSuchCall):
-        calls.find("410", [channel(name, "1.5")])
+        live.find("410", [channel(name, "1.5")])
 
 
 @pytest.mark.parametrize("holder", ["AsyncGoto", "Surrogate", "Parked"])
@@ -165,7 +165,7 @@ def in_a_queue() -> tuple[LiveChannel, ...]:
 
 def test_a_conversation_that_is_recorded_at_its_other_end_is_meant_there() -> None:
     """So a new leg replaces the former one, and stop finds what it shall stop."""
-    answer = calls.find("410", in_a_queue())
+    answer = live.find("410", in_a_queue())
     assert (answer.channel.name, answer.extension, answer.extensions) == (
         "PJSIP/trunk-a-00000001",
         "410",
@@ -215,7 +215,7 @@ def test_the_callers_of_a_parking_lot_are_in_no_conversation() -> None:
 )
 def test_whose_the_leg_may_be(asked: str, owners: Sequence[str]) -> None:
     """The extension that was named, and nobody else's; of a uniqueid the queue's agent, then its own."""
-    assert calls.find(asked, in_a_queue()).extensions == owners
+    assert live.find(asked, in_a_queue()).extensions == owners
 
 
 # ---- Who is listed
@@ -223,10 +223,10 @@ def test_whose_the_leg_may_be(asked: str, owners: Sequence[str]) -> None:
 
 def test_a_list_has_telephones_and_the_oldest_first() -> None:
     *_, agent = in_a_queue()
-    listed = calls.telephones([*in_a_queue(), channel("PJSIP/500-00000009", "1.9", seconds=7)])
+    listed = live.telephones([*in_a_queue(), channel("PJSIP/500-00000009", "1.9", seconds=7)])
     assert [each.name for each in listed] == ["PJSIP/500-00000009", "PJSIP/trunk-a-00000001", agent.name]
 
 
 def test_a_local_channel_is_listed_where_nobody_else_is_in_the_call() -> None:
     halves = [channel(f"Local/410@agents-00000001;{n}", f"1.{n}", linkedid="1.1") for n in (1, 2)]
-    assert [each.name for each in calls.telephones(halves)] == [each.name for each in halves]
+    assert [each.name for each in live.telephones(halves)] == [each.name for each in halves]
