@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 
-from noojee_agi import extensions, variables
+from noojee_agi import access, extensions, turns, variables
+from noojee_agi.means import Means
 
 TYPE_CHECKING = False  # importing typing for it would cost the caller 5 ms
 if TYPE_CHECKING:
@@ -50,19 +52,37 @@ class CommandLine:
         return os.path.exists(path)
 
 
-def target(
-    asked: str, channel: Channel | CommandLine, values: Mapping[str, str], find_other: Callable[[str], Target]
-) -> Target:
-    """What extenOrUniqueId means: an extension on this call is this channel. Raises as find_other does."""
-    if isinstance(channel, CommandLine):
-        return find_other(asked)
+@contextlib.contextmanager
+def admitted(
+    asked: str, channel: Channel | CommandLine, means: Means, prefers_recorded: bool = False
+) -> Iterator[Target]:
+    """The call that extenOrUniqueId means, if the key is right.
+
+    While the block runs, it is nobody else's turn to start or stop a recording there. prefers_recorded: of
+    several other calls, one that we record. Raises KeyRefused, and as means.find_other does.
+    """
+    directory = means.config.state_directory
+    with turns.of(directory, channel.uniqueid) if channel.uniqueid else contextlib.nullcontext():
+        values = channel.get_all(variables.API_KEY, *READ)
+        access.require_key(values[variables.API_KEY], means.knowledge)
+        own = None if isinstance(channel, CommandLine) else _own(asked, channel, values)
+        if own:
+            yield own
+            return
+    other = means.find_other(asked, prefers_recorded)
+    with turns.of(directory, other.channel.uniqueid):
+        now = other.channel.get_all(variables.MIXMONITOR_ID, variables.REPLACED_ID)
+        yield replace(other, values={**other.values, **now})
+
+
+def _own(asked: str, channel: Channel, values: Mapping[str, str]) -> Target | None:
+    """The asking channel, if that is meant: an extension on its call is itself."""
     on_call = _extensions_on_call(channel, values)
-    if asked in ("", channel.uniqueid) or asked.casefold() == channel.name.casefold():
+    uniqueids = ("", channel.uniqueid, channel.uniqueid.removeprefix(f"{values[variables.SYSTEMNAME]}-"))
+    if asked in uniqueids or asked.casefold() == channel.name.casefold():
         return Target(channel, values, "", on_call)
     named = extensions.find(asked, on_call)
-    if named:
-        return Target(channel, values, named, extensions.distinct([named, *on_call]))
-    return find_other(asked)
+    return Target(channel, values, named, extensions.distinct([named, *on_call])) if named else None
 
 
 def _extensions_on_call(channel: Channel, values: Mapping[str, str]) -> tuple[str, ...]:

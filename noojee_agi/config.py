@@ -142,8 +142,16 @@ _RULES: list[tuple[str, "str | re.Pattern[str]", str]] = [
         "must be an absolute path of at most 107 characters",
     ),
     ("server_threads", re.compile(r"[1-9]\d{0,2}"), "must be a number from 1 to 999"),
-    ("manager_host", re.compile(r"[^\s/]{1,255}"), "must be a host name or address"),
-    ("manager_port", re.compile(r"[1-9]\d{0,4}"), "must be a port, usually 5038"),
+    (
+        "manager_host",
+        re.compile(r"localhost|[0-9.]{7,15}|[0-9a-fA-F:.]*:[0-9a-fA-F:.]*"),
+        "must be an address, or localhost: no call waits for a name to be looked up",
+    ),
+    (
+        "manager_port",
+        re.compile(r"[1-9]\d{0,3}|[1-5]\d{4}|6[0-4]\d{3}|65[0-4]\d\d|655[0-2]\d|6553[0-5]"),
+        "must be a port, 1 to 65535",
+    ),
     ("manager_username", re.compile(r"[^\x00-\x1f]{0,255}"), "must be one line of at most 255 characters"),
     ("manager_secret", re.compile(r"[^\x00-\x1f]{0,255}"), "must be one line of at most 255 characters"),
     ("log_level", re.compile("debug|info|warning|error"), "must be debug, info, warning or error"),

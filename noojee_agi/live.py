@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -15,7 +16,10 @@ _ZOMBIE = "<ZOMBIE>"  # channel.c: what a masquerade leaves behind
 _HOLDERS = ("AsyncGoto/", "Parked/", "Surrogate/", "Bridge/")
 # Asterisk's own, at which nobody sits.
 _INTERNAL = ("announcer", "cbann", "cbrec", "message", "multicastrtp", "recorder", "snoop", "unicastrtp")
-_WAITING_IN = ("park", "bridgewait")  # applications: one bridge holds all who wait
+# Applications whose bridge holds all who wait, and those in which everybody talks with all.
+_WAITING_IN = ("park", "bridgewait")
+_CONFERENCES = ("confbridge", "meetme")
+_PAIR = 2
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,16 @@ class LiveChannel:
         return self.is_parked or self.application.casefold() in _WAITING_IN
 
     @property
+    def talks_with_one(self) -> bool:
+        """Whether who is alone in a bridge with it is whom it talks with."""
+        return bool(self.bridge) and not self.is_waiting and self.application.casefold() not in _CONFERENCES
+
+    @property
+    def half(self) -> str:
+        """What the two halves of a Local channel have in common: Local/410@agents-00000001;1 and ;2."""
+        return self.name.rpartition(";")[0] if self.is_local else ""
+
+    @property
     def mixmonitor_id(self) -> str:
         return self.values.get(variables.MIXMONITOR_ID, "")
 
@@ -77,51 +91,86 @@ class Found:
     others: int
 
 
-def find(asked: str, channels: Sequence[LiveChannel]) -> Found:
-    """The live channel that a uniqueid or an extension means.
+class Switchboard:
+    """All live channels, and who talks with whom."""
 
-    When the same conversation is being recorded by us at its other end, that end is meant: the recording
-    has one leg at a time. Raises NoSuchCall.
-    """
-    live = [channel for channel in channels if channel.is_somebodys]
-    named, extension = _of_uniqueid(asked, live), ""
-    if not named:
-        named = _at_extension(asked, live)
-        extension = named[0].own_extension if named else ""
-    if not named:
-        raise NoSuchCall(
-            f"no live call has the extension or uniqueid {arguments.plain(asked)}:"
-            " noojee-agi record list shows them"
-        )
-    best = min(named, key=_rank)
-    recorded = [channel for channel in conversation(best, live) if channel.mixmonitor_id]
-    others = {channel.linkedid for channel in named} - {best.linkedid}
-    owners = [extension] if extension else [_agent(best), best.own_extension]
-    return Found(
-        min(recorded, key=_rank) if recorded and not best.mixmonitor_id else best,
-        extension,
-        extensions.distinct(owners),
-        len(others),
-    )
+    def __init__(self, channels: Iterable[LiveChannel]) -> None:
+        self.channels = [channel for channel in channels if channel.is_somebodys]
+        self._bridges: defaultdict[str, list[LiveChannel]] = defaultdict(list)
+        self._halves: defaultdict[str, list[LiveChannel]] = defaultdict(list)
+        for channel in self.channels:
+            self._bridges[channel.bridge].append(channel)
+            self._halves[channel.half].append(channel)
+
+    def find(self, asked: str, prefers_recorded: bool = False) -> Found:
+        """The channel that a uniqueid or an extension means. Raises NoSuchCall.
+
+        When the same conversation is being recorded by us at its other end, that end is meant: the recording
+        has one leg at a time. prefers_recorded: of several calls one that we record, as who stops it means.
+        """
+        named, extension = _of_uniqueid(asked, self.channels), ""
+        if not named:
+            named = _at_extension(asked, self.channels)
+            extension = named[0].own_extension if named else ""
+        if not named:
+            raise NoSuchCall(
+                f"no live call has the extension or uniqueid {arguments.plain(asked)}:"
+                " noojee-agi record list shows them"
+            )
+        recorded = [channel for channel in named if self._recorded(channel)] if prefers_recorded else []
+        best = min(recorded or named, key=_rank)
+        others = {channel.linkedid for channel in named} - {best.linkedid}
+        owners = [extension] if extension else self._owners(best)
+        return Found(self._recorded(best) or best, extension, extensions.distinct(owners), len(others))
+
+    def telephones(self) -> list[LiveChannel]:
+        """Where somebody sits, the oldest first; Local channels where nobody else is in the call."""
+        return sorted(_real(self.channels), key=lambda channel: (-channel.seconds, channel.uniqueid))
+
+    def conversation(self, channel: LiveChannel) -> Iterator[LiveChannel]:
+        """The channel, the one that it is bridged with, and so on through the halves of Local channels.
+
+        In a conference each is for itself.
+        """
+        seen, found = {channel.name}, [channel]
+        while found:
+            current = found.pop()
+            yield current
+            for other in self._next_to(current):
+                if other.name not in seen:
+                    seen.add(other.name)
+                    found.append(other)
+
+    def _next_to(self, channel: LiveChannel) -> Iterator[LiveChannel]:
+        bridge = self._bridges[channel.bridge]
+        if channel.talks_with_one and len(bridge) == _PAIR:
+            yield from (other for other in bridge if other.talks_with_one)
+        if channel.half:
+            yield from self._halves[channel.half]
+
+    def _recorded(self, channel: LiveChannel) -> LiveChannel | None:
+        """Where its conversation is being recorded by us: at its own end, if at both."""
+        ends = (end for end in self.conversation(channel) if end.mixmonitor_id)
+        return next(ends, None)
+
+    def _owners(self, channel: LiveChannel) -> list[str]:
+        """The queue's agent, if it is he who talks: the variable outlives him. Then the channel's own
+        extension, then those with whom it talks.
+        """
+        talking = [end.own_extension for end in self.conversation(channel)]
+        agent = extensions.of_interface(channel.values.get(variables.MEMBERINTERFACE, ""))
+        return [agent, *talking] if agent in talking else talking
 
 
-def telephones(channels: Iterable[LiveChannel]) -> list[LiveChannel]:
-    """The channels at which somebody sits, the oldest first; Local ones where nobody else is in the call."""
-    live = [channel for channel in channels if channel.is_somebodys]
-    real = {channel.linkedid for channel in live if not channel.is_local}
-    return sorted(
-        (channel for channel in live if not channel.is_local or channel.linkedid not in real),
-        key=lambda channel: (-channel.seconds, channel.uniqueid),
-    )
+def _real(channels: Sequence[LiveChannel]) -> list[LiveChannel]:
+    """Without Local channels of calls in which somebody else is, too."""
+    calls = {channel.linkedid for channel in channels if not channel.is_local}
+    return [channel for channel in channels if not channel.is_local or channel.linkedid not in calls]
 
 
 def _held(name: str) -> str:
     holder = next((holder for holder in _HOLDERS if name.startswith(holder)), "")
     return name.removeprefix(holder)
-
-
-def _agent(channel: LiveChannel) -> str:
-    return extensions.of_interface(channel.values.get(variables.MEMBERINTERFACE, ""))
 
 
 def _of_uniqueid(asked: str, live: Sequence[LiveChannel]) -> list[LiveChannel]:
@@ -140,44 +189,23 @@ def _at_extension(asked: str, live: Sequence[LiveChannel]) -> list[LiveChannel]:
     technology, slash, _ = asked.partition("/")
     wanted = extensions.of_interface(asked).casefold()
     is_any = not slash or technology.casefold() == "local"
-    return [
-        channel
-        for channel in live
-        if channel.own_extension.casefold() == wanted
-        and (is_any or channel.technology == technology.casefold())
-    ]
+    return _real(
+        [
+            channel
+            for channel in live
+            if channel.own_extension.casefold() == wanted
+            and (is_any or channel.technology == technology.casefold())
+        ]
+    )
 
 
-def _rank(channel: LiveChannel) -> tuple[bool, bool, bool, bool, int, int]:
-    """The smallest is meant: a telephone, up, talking, the newest."""
+def _rank(channel: LiveChannel) -> tuple[bool, bool, bool, int, int]:
+    """The smallest is meant: up, talking, the newest."""
     number = re.search(r"\.(\d+)$", channel.uniqueid)  # counts Asterisk's channels (channel.c)
     return (
-        channel.is_local,
         channel.state != UP,
         channel.is_waiting,
         channel.is_local and not channel.bridge,
         channel.seconds,
         -int(number[1]) if number else 0,
     )
-
-
-def conversation(channel: LiveChannel, channels: Iterable[LiveChannel]) -> Iterator[LiveChannel]:
-    """The channel, the one that it is bridged with, and so on through the halves of Local channels.
-
-    In a conference each is for itself.
-    """
-    left = {id(other): other for other in channels if other is not channel}
-    found = [channel]
-    while found:
-        current = found.pop()
-        yield current
-        bridge = "" if current.is_waiting else current.bridge
-        bridged = [other for other in left.values() if bridge and other.bridge == bridge]
-        half = [other for other in left.values() if _is_other_half(current, other)]
-        for other in [*(bridged if len(bridged) == 1 else []), *half]:
-            found += [left.pop(id(other))] if id(other) in left else []
-
-
-def _is_other_half(one: LiveChannel, other: LiveChannel) -> bool:
-    """Local/410@agents-00000001;1 and ;2 (core_unreal.c)."""
-    return one.is_local and one.name != other.name and one.name[:-1] == other.name[:-1]

@@ -12,7 +12,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from noojee_agi import arguments, calls, live, recording, variables
 from noojee_agi.calls import Target
@@ -36,16 +36,23 @@ _UNSET = "(null)"  # manager.c generate_status() prints this for what is not the
 _NO_SUCH_CHANNEL = "No such channel"
 # Errors that are none: a MixMonitor that has ended already, an Asterisk without res_parking.
 _TOLERATED = {"StopMixMonitor": "Could not stop monitoring", "ParkedCalls": "Invalid/unknown command"}
+_SEVERAL = ("ChanVariable", "")  # of manager.conf's channelvars; and what stands after the last line
 _NOT_ALLOWED = ("Permission denied", "Access Forbidden")
 _END = b"\r\n\r\n"
 
 
 @dataclass(frozen=True)
 class Message:
-    """One message of Asterisk's. variables: those of a channel that a Status event tells."""
+    """One message of Asterisk's. variables: those of a channel that a Status event tells.
+
+    marks: its ActionIDs. Asterisk prints names and values as they are, and chan_pjsip decodes %0d%0a in a
+    caller's number: so anybody may write further lines into the event of his channel. is_doubtful: he has.
+    """
 
     fields: Mapping[str, str]
     variables: Mapping[str, str] = field(default_factory=dict)
+    marks: frozenset[str] = frozenset()
+    is_doubtful: bool = False
 
     def get(self, name: str) -> str:
         return self.fields.get(name, "")
@@ -80,8 +87,27 @@ class Manager:
         parked = {
             event.get("ParkeeUniqueid") for event in self._exchange("ParkedCalls", {}, "ParkedCallsComplete")
         }
-        events = self._exchange("Status", {"Variables": ",".join(calls.READ)}, "StatusComplete")
-        return [_live_channel(event, parked) for event in events if event.get("Event") == "Status"]
+        messages = self._exchange("Status", {"Variables": ",".join(calls.READ)}, "StatusComplete")
+        events = [message for message in messages if message.get("Event") == "Status"]
+        doubtful = [self._ask_singly(event.get("Channel"), parked) for event in events if event.is_doubtful]
+        told = [_live_channel(event, parked) for event in events if not event.is_doubtful]
+        return [*told, *(channel for channel in doubtful if channel)]
+
+    def _ask_singly(self, name: str, parked: set[str]) -> LiveChannel | None:
+        """A channel whose event cannot be believed beyond its name; None once it is gone."""
+        with contextlib.suppress(NoSuchCall):
+            uniqueid = self.get(name, "UNIQUEID")
+            values = {variable: self.get(name, variable) for variable in calls.READ}
+            is_up = self.get(name, "CHANNEL(state)") == "Up"
+            return LiveChannel(
+                name,
+                uniqueid,
+                values[variables.LINKEDID],
+                live.UP if is_up else 0,
+                is_parked=uniqueid in parked,
+                values=values,
+            )
+        return None
 
     def require_rights(self) -> None:
         """Whether the user may do all that is needed, tried at a channel that is not there."""
@@ -117,10 +143,11 @@ class Manager:
         if self._failure:
             raise ManagerUnavailable(self._failure)
         try:
+            is_connected = self._connection is not None
             try:
                 return self._once(action, fields, last)
             except ConnectionError:
-                if not is_repeatable:
+                if not is_repeatable or not is_connected:
                     raise
                 self.close()
                 return self._once(action, fields, last)
@@ -142,17 +169,19 @@ class Manager:
         raise self._refused(action, said)
 
     def _events(self, mark: str, last: str) -> Iterator[Message]:
-        """Those of a list. Asterisk prints names and values as they are, so a line end in one cuts its event
-        in pieces: of these, which are anybody's text, none counts. The ActionID stands in the last piece.
+        """Those of a list, `last` included.
+
+        An empty line in somebody's text cuts his event in pieces: the first is yielded, as doubtful, the
+        others are his words. The ActionID, which he cannot know, stands in the last one.
         """
         is_cut, name = False, ""
         while name != last:
             event = self._message()
-            is_whole = event.get("ActionID") == mark
-            if is_whole and not is_cut:
-                name = event.get("Event")
-                yield event
-            is_cut = not is_whole
+            is_end = mark in event.marks
+            if not is_cut:
+                name = event.get("Event") if is_end else ""
+                yield event if is_end else replace(event, is_doubtful=True)
+            is_cut = not is_end
 
     def _failed(self, reason: str) -> ManagerUnavailable:
         """From now on every action fails with this at once."""
@@ -199,7 +228,7 @@ class Manager:
 
     def _answer(self, mark: str) -> Message:
         """The next message with this ActionID; events that nobody asked for are passed over."""
-        while (message := self._message()).get("ActionID") != mark:
+        while mark not in (message := self._message()).marks:
             pass
         return message
 
@@ -269,6 +298,9 @@ class OtherChannel:
         """End this one MixMonitor, unless it has ended already."""
         self._manager.act("StopMixMonitor", {"Channel": self.name, "MixMonitorID": mixmonitor_id})
 
+    def get_all(self, *names: str) -> dict[str, str]:
+        return {name: self._manager.get(self.name, name) for name in names}
+
     def mixmonitor_id(self) -> str:
         return recording.mixmonitor_id(self._manager.get(self.name, variables.MIXMONITOR_ID))
 
@@ -276,23 +308,30 @@ class OtherChannel:
         return self._manager.get(self.name, variables.mixmonitor_file(mixmonitor_id))
 
 
-def find(manager: Manager, asked: str, asker: Channel | CommandLine) -> Target:
-    """Another live call than the asking one. Raises NoSuchCall and ManagerUnavailable."""
+def find(
+    manager: Manager, asked: str, asker: Channel | CommandLine, prefers_recorded: bool = False
+) -> Target:
+    """Another live call than the asking one; prefers_recorded: see live.Switchboard.
+
+    Raises NoSuchCall and ManagerUnavailable.
+    """
     if not manager.is_configured:
+        advice = "set [manager] username in noojee_agi.conf"
+        if not asker.uniqueid:
+            raise ManagerUnavailable(f"live calls cannot be looked for: {advice}")
         raise NoSuchCall(
-            f"{arguments.plain(asked)} is not on this call, and others cannot be looked for:"
-            " set [manager] username in noojee_agi.conf"
+            f"{arguments.plain(asked)} is not on this call, and others cannot be looked for: {advice}"
         )
     channels = manager.channels()
     if asker.uniqueid and asker.uniqueid not in {channel.uniqueid for channel in channels}:
         raise ManagerUnavailable(
             "[manager] leads to another Asterisk than this call's, which does not know it: see host and port"
         )
-    found = live.find(asked, channels)
+    found = live.Switchboard(channels).find(asked, prefers_recorded)
     meant = found.channel
     origin = next((channel for channel in channels if channel.uniqueid == meant.linkedid), meant)
     other = OtherChannel(manager, meant, origin, asker)
-    remark = f"that is the newest of {found.others + 1} live calls there" if found.others else ""
+    remark = f"there are {found.others + 1} live calls: name a uniqueid for another" if found.others else ""
     return Target(other, meant.values, found.extension, found.extensions, remark)
 
 
@@ -318,15 +357,20 @@ def _parse(text: bytes) -> Message:
     """A message's lines; of a field that comes twice, the first."""
     fields: dict[str, str] = {}
     values: dict[str, str] = {}
+    marks: list[str] = []
+    is_doubtful = False
     for line in text.decode("utf-8", "replace").split("\r\n"):
         name, _, value = line.partition(":")
         value = value.removeprefix(" ")
         if name == "Variable" and "=" in value:
             variable, _, content = value.partition("=")
+            is_doubtful |= variable in values
             values.setdefault(variable, "" if content == _UNSET else content)
         else:
+            is_doubtful |= name in fields and name not in _SEVERAL
             fields.setdefault(name, "" if value == _UNSET else value)
-    return Message(fields, values)
+            marks += [value] if name == "ActionID" else []
+    return Message(fields, values, frozenset(marks), is_doubtful)
 
 
 def _line(name: str, value: str) -> bytes:

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Means:
-    """programs: the folder in which finish_record.py lies. find_other: another live call, by extension
-    or uniqueid; it raises NoSuchCall and ManagerUnavailable.
+    """programs: the folder in which finish_record.py lies. find_other: another live call, by extension or
+    uniqueid, and whether one is preferred that we record; it raises NoSuchCall and ManagerUnavailable.
     """
 
     config: Config
     programs: str
     knowledge: Knowledge
-    find_other: Callable[[str], Target]
+    find_other: Callable[[str, bool], Target]

@@ -139,12 +139,12 @@ class _OtherCalls:
         self._channel = channel
         self._manager: Manager | None = None
 
-    def find(self, asked: str) -> Target:
+    def find(self, asked: str, prefers_recorded: bool) -> Target:
         """Raises NoSuchCall and ManagerUnavailable."""
         from noojee_agi import manager  # the import of socket takes longer than all the rest
 
         self._manager = manager.Manager(self._config)
-        return manager.find(self._manager, asked, self._channel)
+        return manager.find(self._manager, asked, self._channel, prefers_recorded)
 
     def close(self) -> None:
         if self._manager:

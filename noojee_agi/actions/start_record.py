@@ -8,7 +8,7 @@ import os
 import time
 from dataclasses import replace
 
-from noojee_agi import access, arguments, calls, recording, spool, variables
+from noojee_agi import arguments, calls, recording, spool, variables
 from noojee_agi.answer import Answer
 from noojee_agi.arguments import Request
 from noojee_agi.calls import Target
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 # Among 200 calls that begin together Asterisk took 1 s to open a file.
 FILE_SEEN_WITHIN_SECONDS = 3.0
+OK = 200
 _FINISH_PROGRAM = "finish_record.py"
 
 
@@ -44,30 +45,27 @@ def start_record(request: Request, channel: Channel | CommandLine, means: Means)
 
     Raises the errors whose status the dialplan gets, and CallGone.
     """
-    config = means.config
-    values = channel.get_all(variables.API_KEY, *calls.READ)
-    access.require_key(values[variables.API_KEY], means.knowledge)
-    target = calls.target(request.exten_or_uniqueid, channel, values, means.find_other)
-    agent_known = _check_agent(request.agent_login_name, config, means.knowledge)
-    _check_free_space(config)
-    _check_finish_program(means.programs)
-    leg = _new_leg(request, target, config, agent_known)
+    with calls.admitted(request.exten_or_uniqueid, channel, means) as target:
+        agent_known = _check_agent(request.agent_login_name, means.config, means.knowledge)
+        _check_free_space(means.config)
+        _check_finish_program(means.programs)
+        leg = _new_leg(request, target, means.config, agent_known)
 
-    _write_ahead(leg, config)
-    answer = _start(leg, target, means)
-    if answer.status != 200:
+        _write_ahead(leg, means.config)
+        answer, troubles = _start(leg, target, means)
+    if answer.status != OK:
         return answer
-    answer = replace(answer, message=_remarks(answer.message, request, target, agent_known))
-    if target.channel is not channel:
-        answer = _tell_recorded(target, answer)
-    return answer
+    if target.channel is not channel and not troubles:
+        troubles = _tell_recorded(target, answer)
+    return replace(answer, message=_message([*troubles, *_remarks(request, target, agent_known)]))
 
 
-def _start(leg: Leg, target: Target, means: Means) -> Answer:
-    """The new recording begins, then the former one, if there is one, ends."""
+def _start(leg: Leg, target: Target, means: Means) -> tuple[Answer, list[str]]:
+    """The new recording begins, then the former one, if there is one, ends; and what went wrong with that."""
     channel, config = target.channel, means.config
     replaced = recording.mixmonitor_id(target.values[variables.MIXMONITOR_ID])
     forgotten = recording.mixmonitor_id(target.values[variables.REPLACED_ID])
+    answer = Answer(OK, leg_id=leg.id, file=leg.file)
     try:
         if replaced:
             channel.set(variables.REPLACED_ID, replaced)
@@ -79,16 +77,16 @@ def _start(leg: Leg, target: Target, means: Means) -> Answer:
         return _hung_up(leg, channel, config)
     except NoojeeError as exc:
         if isinstance(exc, ManagerUnavailable) and _is_there(leg.file, channel):
-            return Answer(200, f"OK, but {exc}", leg.id, leg.file)
+            return answer, [str(exc)]
         _undo(leg, channel, config, replaced)
-        return Answer(exc.status, str(exc), leg.id)
+        return Answer(exc.status, str(exc), leg.id), []
     try:
         _end_replaced(channel, {replaced, forgotten} - {""})
     except NoSuchCall:
         pass  # with the call, the former leg has ended too
     except ManagerUnavailable as exc:
-        return Answer(200, f"OK, but the former leg may go on beside it: {exc}", leg.id, leg.file)
-    return Answer(200, "OK", leg.id, leg.file)
+        return answer, [f"the former leg may go on beside it: {exc}"]
+    return answer, []
 
 
 def _check_agent(login: str, config: Config, knowledge: Knowledge) -> bool | None:
@@ -242,16 +240,15 @@ def _undo(leg: Leg, channel: Recorded, config: Config, replaced: str) -> None:
     _spool(Ending(leg.id, "failed", recording.now()), config)
 
 
-def _hung_up(leg: Leg, channel: Recorded, config: Config) -> Answer:
+def _hung_up(leg: Leg, channel: Recorded, config: Config) -> tuple[Answer, list[str]]:
     """When there is a file, finish_record.py will close the leg, else we do."""
     if channel.host:
-        return Answer(
-            NotStarted.status, f"the caller hung up: noojee-agi sync on {leg.server} finds out", leg.id
-        )
+        text = f"the caller hung up: noojee-agi sync on {leg.server} finds out"
+        return Answer(NotStarted.status, text, leg.id), []
     if _appears(leg.file, channel):
-        return Answer(200, "OK, but the caller hung up at once", leg.id, leg.file)
+        return Answer(OK, leg_id=leg.id, file=leg.file), ["the caller hung up at once"]
     _spool(Ending(leg.id, "failed", recording.now()), config)
-    return Answer(NotStarted.status, "the caller hung up before the recording began", leg.id)
+    return Answer(NotStarted.status, "the caller hung up before the recording began", leg.id), []
 
 
 def _end_replaced(channel: Recorded, replaced: set[str]) -> None:
@@ -263,24 +260,26 @@ def _end_replaced(channel: Recorded, replaced: set[str]) -> None:
     channel.set(variables.REPLACED_ID, "")
 
 
-def _tell_recorded(target: Target, answer: Answer) -> Answer:
+def _tell_recorded(target: Target, answer: Answer) -> list[str]:
     """The dialplan of the recorded call, which did not ask, can see it too."""
     try:
         target.channel.set_all(answer.variables)
     except NoSuchCall:
         pass  # it has just hung up
     except ManagerUnavailable as exc:
-        if answer.message == "OK":  # else what was said already matters more
-            return replace(answer, message=f"OK, but that call's variables could not be set: {exc}")
-    return answer
+        return [f"that call's variables could not be set: {exc}"]
+    return []
 
 
-def _remarks(message: str, request: Request, target: Target, agent_known: bool | None) -> str:
+def _remarks(request: Request, target: Target, agent_known: bool | None) -> list[str]:
+    remarks = []
     if agent_known is False:
-        return (
-            f"OK, but there is no enabled account {arguments.plain(request.agent_login_name)}:"
+        remarks.append(
+            f"there is no enabled account {arguments.plain(request.agent_login_name)}:"
             " only the group Recording Manager may hear it; run noojee-agi account list"
         )
-    if target.remark and message == "OK":
-        return f"OK, but {target.remark}"
-    return message
+    return [*remarks, target.remark] if target.remark else remarks
+
+
+def _message(remarks: list[str]) -> str:
+    return f"OK, but {'; '.join(remarks)}" if remarks else "OK"

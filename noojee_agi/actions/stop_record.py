@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 
-from noojee_agi import access, arguments, calls, recording, spool, variables
+from noojee_agi import arguments, calls, recording, spool, variables
 from noojee_agi.answer import Answer
 from noojee_agi.arguments import Request
+from noojee_agi.calls import Target
 from noojee_agi.errors import NotAllowed, NotRecording
 from noojee_agi.means import Means
 from noojee_agi.recording import Leg
@@ -22,13 +23,16 @@ def stop_record(request: Request, channel: Channel | CommandLine, means: Means) 
 
     Raises the errors whose status the dialplan gets, and CallGone.
     """
-    values = channel.get_all(variables.API_KEY, *calls.READ)
-    access.require_key(values[variables.API_KEY], means.knowledge)
-    target = calls.target(request.exten_or_uniqueid, channel, values, means.find_other)
+    with calls.admitted(request.exten_or_uniqueid, channel, means, prefers_recorded=True) as target:
+        return _stop(target, request, means)
+
+
+def _stop(target: Target, request: Request, means: Means) -> Answer:
+    remark = f", but {target.remark}" if target.remark else ""
     running = recording.mixmonitor_id(target.values[variables.MIXMONITOR_ID])
     file = target.channel.mixmonitor_file(running) if running else ""
     if not file:
-        raise NotRecording("this call is not being recorded: noojee-agi record list shows what is")
+        raise NotRecording(f"this call is not being recorded{remark}; noojee-agi record list shows what is")
     leg_id, owner = _known(file, means.config.spool_directory)
     if request.agent_login_name:
         _require_owner(request.agent_login_name.strip(), owner)
@@ -37,7 +41,7 @@ def stop_record(request: Request, channel: Channel | CommandLine, means: Means) 
     for mixmonitor_id in {running, forgotten} - {""}:
         target.channel.stop_mixmonitor(mixmonitor_id)
     target.channel.set(variables.MIXMONITOR_ID, "")
-    return Answer(200, f"OK, but {target.remark}" if target.remark else "OK", leg_id, file)
+    return Answer(200, f"OK{remark}", leg_id, file)
 
 
 def _require_owner(login: str, owner: str | None) -> None:

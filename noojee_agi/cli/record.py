@@ -11,7 +11,7 @@ from noojee_agi import background, config, install, live, manager, script, sessi
 from noojee_agi.cli import output
 from noojee_agi.cli.settings import ask_key
 from noojee_agi.config import Config
-from noojee_agi.errors import ConfigurationError
+from noojee_agi.errors import ConfigurationError, NoSuchCall
 from noojee_agi.live import LiveChannel
 
 _KEY = "NOOJEE_AGI_KEY"
@@ -72,8 +72,8 @@ def record_list(known: Config, as_json: bool) -> None:
             f"{known.path or 'noojee_agi.conf'} has no [manager] username: the README says what to set"
         )
     with contextlib.closing(manager.Manager(known)) as asked:
-        channels = asked.channels()
-        rows = [_row(asked, channel, channels) for channel in live.telephones(channels)]
+        board = live.Switchboard(asked.channels())
+        rows = [_row(asked, channel, board) for channel in board.telephones()]
     if as_json:
         objects = [{name: row[name] for name in _FIELDS} for row in rows]
         click.echo(json.dumps(objects, indent=1, ensure_ascii=False, default=lambda value: value.isoformat()))
@@ -81,8 +81,8 @@ def record_list(known: Config, as_json: bool) -> None:
     output.table(_COLUMNS, [[output.cell(row[name]) for name in _COLUMNS] for row in rows])
 
 
-def _row(asked: manager.Manager, channel: LiveChannel, channels: list[LiveChannel]) -> dict[str, object]:
-    conversation = list(live.conversation(channel, channels))
+def _row(asked: manager.Manager, channel: LiveChannel, board: live.Switchboard) -> dict[str, object]:
+    conversation = list(board.conversation(channel))
     peers = [other.own_extension for other in conversation[1:] if not other.is_local]
     return {
         "extension": channel.own_extension,
@@ -99,4 +99,6 @@ def _row(asked: manager.Manager, channel: LiveChannel, channels: list[LiveChanne
 def _is_recorded(asked: manager.Manager, channel: LiveChannel) -> bool:
     """Its variable outlives a MixMonitor that somebody else has stopped, so that is asked too."""
     mixmonitor_id = channel.mixmonitor_id
-    return bool(mixmonitor_id and asked.get(channel.name, variables.mixmonitor_file(mixmonitor_id)))
+    with contextlib.suppress(NoSuchCall):  # it has just ended
+        return bool(mixmonitor_id and asked.get(channel.name, variables.mixmonitor_file(mixmonitor_id)))
+    return False

@@ -16,7 +16,8 @@ from lab.postgresql import free_port
 from lab.site import Site
 from lab.waiting import wait_until
 
-from noojee_agi import config, live
+from noojee_agi import config
+from noojee_agi.live import Switchboard
 from noojee_agi.manager import Manager
 
 pytestmark = [pytest.mark.asterisk, pytest.mark.alone]
@@ -78,7 +79,7 @@ def seconds_to_find(pbx: Pbx, channels: int) -> float:
     for _ in range(TIMES):
         begun = time.perf_counter()
         with contextlib.closing(Manager(known)) as asked:
-            found = live.find(str(channels), asked.channels())
+            found = Switchboard(asked.channels()).find(str(channels))
         seconds.append(time.perf_counter() - begun)
         assert found.extension == str(channels)
     return statistics.median(seconds)

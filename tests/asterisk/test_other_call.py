@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ exten => _5XX,1,AGI(start_record.py,,by-itself,Fred)
  same => n,Dial(PJSIP/4${EXTEN:1})
 exten => park,1,Answer()
  same => n,Park()
+exten => room,1,Answer()
+ same => n,ConfBridge(room)
 exten => moved,1,Answer()
  same => n,Wait(60)
 """
@@ -123,6 +126,11 @@ class Exchange:
     def wait_for_audio(self, file: str, seconds: float) -> None:
         wait_until(lambda: Path(file).stat().st_size >= seconds * BYTES_A_SECOND, 20, "some audio")
 
+    def add(self, contexts: str) -> None:
+        """Further contexts, until the next call that asks."""
+        (self.asterisk.folder / "etc/test.conf").write_text(contexts + "\n")
+        self.asterisk.rx("dialplan reload")
+
     def end(self) -> None:
         self.pbx.hang_up()
         for phone in self.phones.values():
@@ -159,11 +167,12 @@ def test_a_third_party_records_the_call_of_two_telephones_by_feature_codes(excha
     channels = exchange.channels().keys()
 
     supervisor.dial("*7410")
-    (leg,) = exchange.site.wait_for_legs("--tag", "supervised", status="recording")
+    (leg,) = wait_until(lambda: exchange.site.legs("--status", "recording"), 20, "a leg that records")
     supervisor.wait_idle()
     exchange.wait_for_audio(leg["file"], 2)
     supervisor.dial("*8410")
-    (ended,) = exchange.site.wait_for_legs("--tag", "supervised", status="completed")
+    wait_until(lambda: exchange.status(leg["id"]) == "completed", 20, "the end of the leg")
+    (ended,) = exchange.site.legs("--leg_id", leg["id"])
     supervisor.wait_idle()
 
     assert (leg["owner"], leg["extension"], leg["channel"]) == ("Ann", "410", exchange.channel("410"))
@@ -256,7 +265,10 @@ def test_of_two_calls_on_one_handset_the_newest_is_recorded_and_it_is_said(excha
 
     view = exchange.ask(START.format("410"))
 
-    assert (view.status, view.message) == ("200", "OK, but that is the newest of 2 live calls there")
+    assert (view.status, view.message) == (
+        "200",
+        "OK, but there are 2 live calls: name a uniqueid for another",
+    )
     assert exchange.leg(view)["channel"] not in first
 
 
@@ -321,6 +333,39 @@ def test_a_call_that_was_sent_elsewhere_is_still_recorded(exchange: Exchange) ->
     assert exchange.ask("AGI(stop_record.py,410)").status == "200"
 
 
+@pytest.mark.parametrize(
+    "number",
+    ["4%0d%0aUniqueid%3a evil%0d%0aLinkedid%3a evil", "4%0d%0aActionID%3a x", "4%0d%0a%0d%0aEvent%3a Status"],
+    ids=["ids", "ActionID", "an event"],
+)
+def test_a_caller_who_writes_into_the_list_of_channels_hides_and_moves_nobody(
+    exchange: Exchange, number: str
+) -> None:
+    """chan_pjsip decodes a caller's number; here the dialplan does."""
+    exchange.pbx.start_call(f"Set(CALLERID(num)=${{URIDECODE({number})}})\nWait(600)", seconds=None)
+    exchange.connect("411", "410")
+    shown = exchange.asterisk.rx("core show channels concise")
+    uniqueids = set(re.findall(r"!([\w-]*\d+\.\d+)$", shown, re.MULTILINE))
+
+    listed = json.loads(exchange.site.cli("record", "list", "--json"))
+    view = exchange.ask(START.format("410"))
+
+    assert {each["uniqueid"] for each in listed} <= uniqueids
+    assert {each["extension"] for each in listed} == {"410", "411", "500"}
+    assert (view.status, exchange.leg(view)["channel"]) == ("200", exchange.channel("410"))
+
+
+def test_two_in_a_conference_are_each_recorded_alone(exchange: Exchange) -> None:
+    exchange.connect("410", "room")
+    exchange.connect("411", "room")
+
+    one, other = exchange.ask(START.format("410")), exchange.ask(START.format("411"))
+
+    legs = [exchange.leg(view) for view in (one, other)]
+    assert [leg["channel"] for leg in legs] == [exchange.channel("410"), exchange.channel("411")]
+    assert {leg["status"] for leg in legs} == {"recording"}
+
+
 # ---- What is recorded already
 
 
@@ -356,6 +401,38 @@ def test_whatever_records_a_call_is_stopped_by_either_end(exchange: Exchange) ->
     assert exchange.pbx.leg(view)["tag"] == "by-itself"
 
     assert exchange.ask("AGI(stop_record.py,411)").status == "409"
+
+
+def test_two_who_start_at_once_leave_one_recording_that_stops(exchange: Exchange) -> None:
+    exchange.connect()
+    with Served(exchange.site, manager.options(exchange.port)) as served, ThreadPoolExecutor(4) as pool:
+        agi = f"AGI(agi://127.0.0.1:{served.port}/start_record,410,at-once)"
+        extension = "\n".join(["[at-once]", f"exten => s,1,{agi}", " same => n,Hangup()"])
+        exchange.add(extension)
+        starts = [("s@at-once", "moved@telephones")] * 4
+        pool.submit(exchange.asterisk.originate_at_once, starts).result()
+        wait_until(lambda: len(exchange.site.legs("--tag", "at-once")) == 4, 20, "four legs")
+
+        def running() -> list[str]:
+            return re.findall(
+                "0x[0-9a-f]+", exchange.asterisk.rx(f"mixmonitor list {exchange.channel('410')}")
+            )
+
+        wait_until(lambda: len(running()) == 1, 20, "one recording to be left")
+        assert exchange.ask("AGI(stop_record.py,410)").status == "200"
+        assert running() == []
+
+
+def test_a_recorded_call_can_be_stopped_when_there_is_a_newer_one(exchange: Exchange) -> None:
+    exchange.connect("411", "410")
+    started = exchange.ask(START.format("410"))
+    exchange.leg(started)
+    exchange.connect("412", "410")
+
+    stopped = exchange.ask("AGI(stop_record.py,410)")
+
+    assert (stopped.status, stopped.leg_id) == ("200", started.leg_id)
+    assert stopped.message == "OK, but there are 2 live calls: name a uniqueid for another"
 
 
 # ---- stop

@@ -37,7 +37,12 @@ class FakeChannel:
         of_mixmonitor = re.fullmatch(r"MIXMONITOR\((.*),filename\)", name)
         if of_mixmonitor:
             return self.mixmonitors.get(of_mixmonitor[1], "")
-        return self.variables.get(name)
+        of_channel = {"UNIQUEID": self.uniqueid, "CHANNEL(state)": self._state}
+        return of_channel.get(name) or self.variables.get(name)
+
+    @property
+    def _state(self) -> str:
+        return "Up" if self.fields.get("ChannelState", "6") == "6" else "Ringing"
 
 
 class FakeManager:
@@ -153,9 +158,11 @@ class FakeManager:
             answer = _error("Permission denied")
         else:
             answer = getattr(self, f"_{name.lower()}")(action)
-        head, *events = answer
-        texts = [_message({**head, "ActionID": action["ActionID"]})]
-        texts += [_message({**event, "ActionID": action["ActionID"]}) for event in events]
+        mark = {"ActionID": action["ActionID"]}
+        texts = [_message({"Response": answer[0]["Response"], **mark, **answer[0]})]
+        for event in answer[1:]:  # a channel's event has its ActionID last (manager.c generate_status)
+            is_channels = event["Event"] == "Status"
+            texts.append(_message({**event, **mark} if is_channels else {**mark, **event}))
         connection.sendall("".join(texts).encode())
 
     def _log_in(self, name: str, action: dict[str, str], may: set[str]) -> list[dict[str, str]]:

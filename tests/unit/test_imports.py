@@ -26,6 +26,7 @@ CORE = {
             "answer",
             "calls",
             "live",
+            "turns",
             "means",
             "sidecar",
             "snapshot",

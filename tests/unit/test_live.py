@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from noojee_agi import calls, live, variables
+from noojee_agi import calls, variables
 from noojee_agi.errors import NoSuchCall
-from noojee_agi.live import LiveChannel
+from noojee_agi.live import LiveChannel, Switchboard
 
 RINGING = 5
 OUR_MIXMONITOR = "0x7f3500000001"
@@ -23,7 +23,7 @@ def channel(name: str, uniqueid: str, **fields: object) -> LiveChannel:
 
 def found(asked: str, *channels: LiveChannel) -> str:
     """The name of the channel that is meant; the order in which Asterisk lists them says nothing."""
-    names = {live.find(asked, order).channel.name for order in (channels, channels[::-1])}
+    names = {Switchboard(order).find(asked).channel.name for order in (channels, channels[::-1])}
     assert len(names) == 1
     return names.pop()
 
@@ -56,7 +56,7 @@ def test_letter_case_does_not_matter_and_the_last_hyphen_counts(asked: str) -> N
 @pytest.mark.parametrize("asked", ["41", "4100", "SIP/410", "1762420501", "762420501.7", "PJSIP", ""])
 def test_what_names_no_live_call_is_refused(asked: str) -> None:
     with pytest.raises(NoSuchCall):
-        live.find(asked, [TELEPHONE, ELSEWHERE])
+        Switchboard([TELEPHONE, ELSEWHERE]).find(asked)
 
 
 @pytest.mark.parametrize("asked", ["pbx1-1762420501.7", "1762420501.7"])
@@ -69,7 +69,7 @@ def test_a_uniqueid_is_found_with_and_without_the_systems_name(asked: str) -> No
 def test_another_systems_uniqueid_is_not_ours() -> None:
     ours = channel("PJSIP/410-00000001", "pbx1-1.7", values={variables.SYSTEMNAME: "pbx1"})
     with pytest.raises(NoSuchCall):
-        live.find("pbx2-1.7", [ours])
+        Switchboard([ours]).find("pbx2-1.7")
 
 
 def test_a_call_whose_first_channel_is_gone_is_still_found_by_its_uniqueid() -> None:
@@ -106,13 +106,13 @@ def test_of_two_calls_of_one_second_the_one_with_the_higher_number_is_newer() ->
 
 def test_it_is_said_how_many_other_calls_there_were() -> None:
     handset = [channel(f"PJSIP/410-0000000{n}", f"1.{n}", seconds=n) for n in range(3)]
-    assert live.find("410", [*handset, ELSEWHERE]).others == 2
-    assert live.find("410", [TELEPHONE, ELSEWHERE]).others == 0
+    assert Switchboard([*handset, ELSEWHERE]).find("410").others == 2
+    assert Switchboard([TELEPHONE, ELSEWHERE]).find("410").others == 0
 
 
 def test_two_channels_of_one_call_are_one_call() -> None:
     both = [channel(f"PJSIP/410-0000000{n}", f"1.{n}", linkedid="1.1") for n in (1, 2)]
-    assert live.find("410", both).others == 0
+    assert Switchboard(both).find("410").others == 0
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_two_channels_of_one_call_are_one_call() -> None:
 )
 def test_nobody_sits_at_zombies_and_at_asterisks_own_channels(name: str) -> None:
     with pytest.raises(NoSuchCall):
-        live.find("410", [channel(name, "1.5")])
+        Switchboard([channel(name, "1.5")]).find("410")
 
 
 @pytest.mark.parametrize("holder", ["AsyncGoto", "Surrogate", "Parked"])
@@ -138,9 +138,15 @@ def test_a_channel_that_is_being_moved_is_still_its_owners(holder: str) -> None:
 
 
 def test_the_telephone_is_meant_and_not_the_local_channel_that_rings_it() -> None:
-    halves = [channel(f"Local/410@agents-00000001;{n}", f"1.{n}", bridge="b") for n in (1, 2)]
-    ringing = channel("PJSIP/410-00000001", "1.3", state=RINGING)
+    halves = [channel(f"Local/410@agents-00000001;{n}", f"1.{n}", linkedid="1.1", bridge="b") for n in (1, 2)]
+    ringing = channel("PJSIP/410-00000001", "1.3", linkedid="1.1", state=RINGING)
     assert found("410", *halves, ringing) == ringing.name
+
+
+def test_a_telephone_that_rings_for_another_call_comes_after_a_local_channel_that_is_up() -> None:
+    """410 follows its user to a mobile, and rings for somebody else."""
+    half = channel("Local/410@followme-00000001;1", "1.2", linkedid="1.1", bridge="b")
+    assert found("410", half, channel("PJSIP/410-00000001", "1.3", state=RINGING)) == half.name
 
 
 def test_where_there_is_no_telephone_the_bridged_half_of_a_local_channel_is_meant() -> None:
@@ -165,7 +171,7 @@ def in_a_queue() -> tuple[LiveChannel, ...]:
 
 def test_a_conversation_that_is_recorded_at_its_other_end_is_meant_there() -> None:
     """So a new leg replaces the former one, and stop finds what it shall stop."""
-    answer = live.find("410", in_a_queue())
+    answer = Switchboard(in_a_queue()).find("410")
     assert (answer.channel.name, answer.extension, answer.extensions) == (
         "PJSIP/trunk-a-00000001",
         "410",
@@ -209,13 +215,55 @@ def test_the_callers_of_a_parking_lot_are_in_no_conversation() -> None:
     [
         ("410", ("410",)),
         ("1.1", ("410", "trunk-a")),
-        ("1.4", ("410",)),
+        ("1.4", ("410", "trunk-a")),
         ("PJSIP/trunk-a-00000001", ("410", "trunk-a")),
     ],
 )
 def test_whose_the_leg_may_be(asked: str, owners: Sequence[str]) -> None:
-    """The extension that was named, and nobody else's; of a uniqueid the queue's agent, then its own."""
-    assert live.find(asked, in_a_queue()).extensions == owners
+    """The extension that was named, and no other; of a uniqueid the queue's agent, its own, its peer's."""
+    assert Switchboard(in_a_queue()).find(asked).extensions == owners
+
+
+def test_an_agent_who_has_left_owns_nothing_any_more() -> None:
+    """He has transferred the caller to 420: his name is still in the caller's variable."""
+    caller, *_ = in_a_queue()
+    now = channel("PJSIP/420-00000007", "1.7", linkedid="1.1", bridge="b1")
+    assert Switchboard([caller, now]).find("1.1").extensions == ("trunk-a", "420")
+
+
+@pytest.mark.parametrize("application", ["ConfBridge", "MeetMe"])
+def test_two_in_a_conference_are_no_conversation_either(application: str) -> None:
+    recorded = {variables.MIXMONITOR_ID: OUR_MIXMONITOR}
+    one = channel("PJSIP/410-00000001", "1.1", bridge="b", application=application)
+    other = channel("PJSIP/411-00000002", "1.2", bridge="b", application=application, values=recorded)
+    assert found("410", one, other) == one.name
+
+
+def test_a_bridge_with_a_channel_of_asterisks_own_is_still_a_conversation_of_two() -> None:
+    recorded = {variables.MIXMONITOR_ID: OUR_MIXMONITOR}
+    one = channel("PJSIP/410-00000001", "1.1", bridge="b")
+    other = channel("PJSIP/411-00000002", "1.2", bridge="b", values=recorded)
+    assert found("410", one, other, channel("Snoop/1.1-00000003", "1.3", bridge="b")) == other.name
+
+
+def test_of_two_ends_that_are_recorded_the_named_one_is_meant() -> None:
+    recorded = {variables.MIXMONITOR_ID: OUR_MIXMONITOR}
+    one = channel("PJSIP/410-00000001", "1.1", bridge="b", seconds=9, values=recorded)
+    other = channel("PJSIP/411-00000002", "1.2", bridge="b", seconds=1, values=recorded)
+    assert found("410", one, other) == one.name
+
+
+def test_who_stops_means_a_call_that_is_recorded_and_not_the_newest() -> None:
+    """A consultation before a transfer is the newest."""
+    recorded = {variables.MIXMONITOR_ID: OUR_MIXMONITOR}
+    first = channel("PJSIP/410-00000001", "1.1", seconds=90, bridge="b1")
+    peer = channel("PJSIP/411-00000002", "1.2", linkedid="1.1", seconds=90, bridge="b1", values=recorded)
+    newest = channel("PJSIP/410-00000003", "1.3", seconds=1)
+    board = Switchboard([newest, first, peer])
+
+    assert board.find("410", prefers_recorded=True).channel == peer
+    assert board.find("410").channel == newest
+    assert board.find("410", prefers_recorded=True).others == 1
 
 
 # ---- Who is listed
@@ -223,10 +271,10 @@ def test_whose_the_leg_may_be(asked: str, owners: Sequence[str]) -> None:
 
 def test_a_list_has_telephones_and_the_oldest_first() -> None:
     *_, agent = in_a_queue()
-    listed = live.telephones([*in_a_queue(), channel("PJSIP/500-00000009", "1.9", seconds=7)])
+    listed = Switchboard([*in_a_queue(), channel("PJSIP/500-00000009", "1.9", seconds=7)]).telephones()
     assert [each.name for each in listed] == ["PJSIP/500-00000009", "PJSIP/trunk-a-00000001", agent.name]
 
 
 def test_a_local_channel_is_listed_where_nobody_else_is_in_the_call() -> None:
     halves = [channel(f"Local/410@agents-00000001;{n}", f"1.{n}", linkedid="1.1") for n in (1, 2)]
-    assert [each.name for each in live.telephones(halves)] == [each.name for each in halves]
+    assert [each.name for each in Switchboard(halves).telephones()] == [each.name for each in halves]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from noojee_agi import calls, manager, variables
+from noojee_agi import calls, live, manager, variables
 from noojee_agi.config import Config
 from noojee_agi.errors import ManagerUnavailable, NoojeeError, NoSuchCall
 from noojee_agi.live import LiveChannel
@@ -132,21 +132,56 @@ def test_events_and_answers_of_others_are_passed_over(asterisk: FakeManager, cli
     assert client.get(BOTH[0], "A") == "right"
 
 
-@pytest.mark.parametrize("end", ["", "\r\n\r\n", "\r\n\r\nEvent: Status\r\nChannel: PJSIP/667-0"])
-def test_a_value_with_line_ends_cannot_be_taken_for_a_channel(
-    asterisk: FakeManager, client: Manager, end: str
-) -> None:
-    """Asterisk prints values as they are, and the true ActionID, which comes last, makes it look real."""
-    text = f"x\r\n\r\nEvent: Status\r\nChannel: PJSIP/666-0{end}"
-    asterisk.channels[0].variables["MEMBERINTERFACE"] = text
+WRITTEN = [
+    pytest.param("x\r\nUniqueid: evil\r\nLinkedid: 1.2", id="other ids"),
+    pytest.param("x\r\nActionID: guessed", id="an ActionID"),
+    pytest.param("x\r\nBridgeID: b9\r\nVariable: NOOJEE_MIXMONITOR_ID=0x666", id="a bridge"),
+    pytest.param("x\r\n\r\nEvent: Status\r\nChannel: PJSIP/666-0", id="an event"),
+    pytest.param("x\r\n\r\nEvent: Status\r\nChannel: PJSIP/666-0\r\n\r\n", id="a whole event"),
+    pytest.param("x\r\n\r\nEvent: Status\r\n\r\nEvent: Status\r\nChannel: PJSIP/667-0", id="two events"),
+    pytest.param("x\r\n\r\nEvent: StatusComplete\r\nActionID: guessed\r\n\r\n", id="the end"),
+]
 
+
+@pytest.mark.parametrize("text", WRITTEN)
+@pytest.mark.parametrize("place", ["CallerIDNum", "Exten", "DNID", "ConnectedLineName"])
+@pytest.mark.parametrize("number", [0, 1], ids=["the first", "the last"])
+def test_who_writes_lines_into_his_channels_event_changes_nothing(
+    asterisk: FakeManager, client: Manager, text: str, place: str, number: int
+) -> None:
+    """A SIP caller can: his number is decoded by chan_pjsip, and Asterisk prints it as it is."""
+    told = {each.name: (each.uniqueid, each.linkedid, each.state) for each in client.channels()}
+    his = asterisk.channels[number]
+    asterisk.channels[number] = FakeChannel(
+        his.name, his.uniqueid, {**his.fields, place: text}, his.variables
+    )
+
+    found = client.channels()
+
+    assert {each.name: (each.uniqueid, each.linkedid, each.state == live.UP) for each in found} == {
+        name: (uniqueid, linkedid, state == live.UP) for name, (uniqueid, linkedid, state) in told.items()
+    }
+    assert [each.mixmonitor_id for each in found] == ["", ""]
+
+
+def test_one_who_hangs_up_while_he_is_asked_singly_is_gone(asterisk: FakeManager, client: Manager) -> None:
+    asterisk.channels[0] = FakeChannel(BOTH[0], "1.1", {"CallerIDNum": "4\r\nUniqueid: evil"})
+
+    def hang_up(action: dict[str, str]) -> bool:
+        if action["Action"] == "Getvar":
+            asterisk.channels = asterisk.channels[-1:]
+        return True
+
+    asterisk.before = hang_up
     assert [each.name for each in client.channels()] == [BOTH[1]]
 
 
-def test_of_a_field_that_comes_twice_the_first_counts(asterisk: FakeManager, client: Manager) -> None:
-    asterisk.channels[0].variables["MEMBERINTERFACE"] = "x\r\nChannel: PJSIP/666-0"
-
-    assert [each.name for each in client.channels()] == list(BOTH)
+def test_a_value_with_line_ends_is_cut_off_and_the_next_answer_is_right(
+    asterisk: FakeManager, client: Manager
+) -> None:
+    asterisk.channels[0].variables["A"] = "x\r\n\r\nResponse: Success\r\nValue: evil"
+    asterisk.channels[0].variables["B"] = "right"
+    assert (client.get(BOTH[0], "A"), client.get(BOTH[0], "B")) == ("x", "right")
 
 
 def test_text_that_is_no_utf8_breaks_nothing(asterisk: FakeManager, client: Manager) -> None:
@@ -184,11 +219,6 @@ def test_where_nobody_listens_is_said(asterisk: FakeManager) -> None:
         client = Manager(replace(asterisk.config, manager_port=taken.getsockname()[1]))
         with pytest.raises(ManagerUnavailable, match=r"127\.0\.0\.1:\d+: Connection refused"):
             client.channels()
-
-
-def test_a_host_without_an_address_is_said(asterisk: FakeManager) -> None:
-    with pytest.raises(ManagerUnavailable, match=r"no\.such\.host\.invalid"):
-        Manager(replace(asterisk.config, manager_host="no.such.host.invalid")).channels()
 
 
 @pytest.mark.usefixtures("_impatient")
@@ -302,6 +332,12 @@ def test_a_call_is_described_as_its_first_channel_is(client: Manager) -> None:
     channel = target.channel
     assert (channel.name, channel.uniqueid, target.extension) == (BOTH[1], "1.2", "411")
     assert (channel.caller, channel.extension, channel.did) == ("410", "800", "4930800")
+
+
+def test_the_command_line_without_a_user_is_503(asterisk: FakeManager) -> None:
+    client = Manager(replace(asterisk.config, manager_username=""))
+    with pytest.raises(ManagerUnavailable, match=r"\[manager\] username"):
+        manager.find(client, "410", calls.CommandLine("key"))
 
 
 def test_without_a_user_nobody_is_asked(asterisk: FakeManager) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -130,7 +131,7 @@ def test_a_call_on_the_same_handset_besides_is_mentioned(
 
     site.run(asterisk, "410")
 
-    assert told(asterisk) == ("200", "OK, but that is the newest of 2 live calls there")
+    assert told(asterisk) == ("200", "OK, but there are 2 live calls: name a uniqueid for another")
     assert site.legs()[0].uniqueid == "1762420503.99"
 
 
@@ -275,6 +276,44 @@ def test_neither_key_nor_secret_is_written_anywhere(
     assert str(pbx.options["manager_secret"]) not in said
 
 
+def test_two_who_start_at_once_leave_one_recording(
+    site: Site, asterisk: FakeAsterisk, pbx: FakeManager, other: FakeChannel
+) -> None:
+    """Both have found the call before either has begun."""
+    both_found = threading.Barrier(2)
+    seen = threading.local()
+
+    def meet(action: dict[str, str]) -> bool:
+        if action["Action"] == "Status" and not hasattr(seen, "it"):
+            seen.it = True  # one thread of the fake serves one connection
+            both_found.wait(5)
+        return True
+
+    pbx.before = meet
+    calls = [asterisk, FakeAsterisk()]
+    threads = [threading.Thread(target=site.run, args=(call, "410")) for call in calls]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert [told(call) for call in calls] == [("200", "OK")] * 2
+    assert (len(other.mixmonitors), len(site.legs())) == (1, 2)
+    assert list(other.mixmonitors) == [other.variables["NOOJEE_MIXMONITOR_ID"]]
+
+
+def test_an_unknown_login_and_another_call_are_both_said(
+    site: Site, asterisk: FakeAsterisk, pbx: FakeManager
+) -> None:
+    pbx.channels.append(FakeChannel("PJSIP/410-0000000a", "1762420503.99", {"Seconds": "0"}))
+
+    site.run(asterisk, "410", "", "Nemo")
+
+    _, message = told(asterisk)
+    assert message.startswith("OK, but there is no enabled account Nemo: ")
+    assert message.endswith("; there are 2 live calls: name a uniqueid for another")
+
+
 # ---- stop
 
 
@@ -296,6 +335,21 @@ def test_another_call_that_is_not_recorded_is_409(
     site.run(asterisk, "410", program="stop_record")
 
     assert (told(asterisk)[0], pbx.names("StopMixMonitor")) == ("409", [])
+
+
+def test_of_two_calls_the_recorded_one_is_stopped_and_the_other_mentioned(
+    site: Site, asterisk: FakeAsterisk, pbx: FakeManager, other: FakeChannel
+) -> None:
+    site.run(asterisk, "410")
+    pbx.channels.append(FakeChannel("PJSIP/410-0000000a", "1762420503.99", {"Seconds": "0"}))
+    said = "there are 2 live calls: name a uniqueid for another"
+
+    site.run(asterisk, "410", program="stop_record")
+    assert (told(asterisk), other.mixmonitors) == (("200", f"OK, but {said}"), {})
+
+    site.run(asterisk, "410", program="stop_record")
+    assert told(asterisk)[0] == "409"
+    assert said in told(asterisk)[1]
 
 
 def test_who_does_not_own_the_other_calls_leg_may_not(

@@ -1,0 +1,51 @@
+"""One start or stop at a time for each channel, also among programs, threads and servers of this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import struct
+import time
+import zlib
+from collections.abc import Iterator
+
+# Longer than what is done in a turn, unless Asterisk does not create the file. Whoever has waited so long
+# goes on: two recordings are better than none.
+WAIT_SECONDS = 2.0
+_FILE = "turns.lock"
+_FLOCK = struct.Struct("hhqqi")  # fcntl(2), struct flock
+
+
+@contextlib.contextmanager
+def of(state_directory: str, uniqueid: str) -> Iterator[None]:
+    """Hold this channel's turn; it ends with its holder, however that ends (fcntl(2), F_OFD_SETLK).
+
+    Where it cannot be had, such as in a state directory that cannot be written, the work is done without.
+    """
+    descriptor = -1
+    with contextlib.suppress(OSError):
+        path = os.path.join(state_directory, _FILE)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        _take(descriptor, zlib.crc32(uniqueid.encode("utf-8", "replace")))
+    try:
+        yield
+    finally:
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+def _take(descriptor: int, place: int) -> None:
+    """Lock the byte at this place of the file, which need not be so long. Raises OSError."""
+    wanted = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, place, 1, 0)
+    deadline = time.monotonic() + WAIT_SECONDS
+    pause = 0.001
+    while True:
+        try:
+            fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, wanted)
+            return
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return
+        time.sleep(pause)
+        pause = min(pause * 2, 0.02)
