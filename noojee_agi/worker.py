@@ -125,17 +125,26 @@ class Worker:
                 guest.socket.send(json.dumps(self._links.tally.report()).encode())
             return
         try:
-            program, words, environment = handoff.unpack(message)
+            program, configuration, words, environment = handoff.unpack(message)
         except ValueError:
-            program, words, environment = "", [], b""
+            program, configuration, words, environment = "", "", [], b""
         if program in session.ACTIONS:
             work = partial(self._agi, session.Call(program, words), environment)
-            self._jobs.put(partial(self._handed_over, guest, work, _STREAMS))
+            job = partial(self._handed_over, guest, work, _STREAMS)
         elif program == handoff.FINISH and len(words) == _FINISH_WORDS:
-            self._jobs.put(partial(self._handed_over, guest, partial(self._finish, *words[1:]), 0))
+            job = partial(self._handed_over, guest, partial(self._finish, *words[1:]), 0)
         else:
             logger.error("what came to the socket is none of ours: it was sent away")
             guest.close()
+            return
+        if configuration == self._config.path:
+            self._jobs.put(job)
+            return
+        logger.warning(
+            "%s does its work itself: its configuration is %r, and this server's %r: set its NOOJEE_AGI_CONF",
+            *(program, configuration, self._config.path),
+        )
+        guest.close()
 
     def _fastagi(self, guest: Guest) -> None:
         with contextlib.closing(guest):

@@ -323,7 +323,8 @@ def test_out_of_descriptors_connections_wait_and_it_goes_on_afterwards(served: S
 
 def test_a_hand_over_whose_descriptors_are_lost_is_given_back(served: Served) -> None:
     """recvmsg(2) just leaves out what a process at its limit cannot hold."""
-    message = handoff.pack("start_record", [b"410", b"INV-22", b"Fred"], Call(1, 1, b"").environment)
+    words = [b"410", b"INV-22", b"Fred"]
+    message = handoff.pack("start_record", str(served.site.conf), words, Call(1, 1, b"").environment)
     with socket.socket(socket.AF_UNIX) as program, open(os.devnull, "r+b") as null:
         program.settimeout(5)
         program.connect(str(served.socket))
