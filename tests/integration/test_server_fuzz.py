@@ -7,6 +7,7 @@ import os
 import re
 import socket
 import struct
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -364,7 +365,7 @@ def bodies() -> st.SearchStrategy[bytes]:
             st.sampled_from(["stop_record", "start_record.py", "", "finish\xffrecord"]),
         ),
         often(st.just(CONFIGURATION), st.sampled_from(["", "/etc/asterisk/noojee_agi.conf", "\udcff"])),
-        often(st.lists(word, min_size=1, max_size=3), st.lists(word, max_size=5)),
+        often(st.sampled_from([[b""], [b"410", b"INV-22"]]), st.lists(word, max_size=5)),
         often(st.just(ENVIRONMENT), st.sampled_from([b"", ENVIRONMENT[:40], b"\n", b"\xff\n\n"])),
     )
     counted = st.builds(
@@ -382,11 +383,22 @@ def bodies() -> st.SearchStrategy[bytes]:
 
 
 KINDS = st.sampled_from(
-    ["replies", "null", "closed reader", "closed writer", "folder", "zero", "full", "file", "socket"]
+    [
+        "asterisk",
+        "replies",
+        "null",
+        "closed reader",
+        "closed writer",
+        "folder",
+        "zero",
+        "full",
+        "file",
+        "socket",
+    ]
 )
 GOES = st.sampled_from([handoff.GO, handoff.GO, handoff.GO, b"", b"X", b"GG"])
 NONE: list[str] = []
-WHOLE = (NONE, NONE, ["replies", "null"])  # a session with these comes to its end
+WHOLE = (NONE, NONE, ["asterisk", "asterisk"])  # a session with these comes to its end
 TWO = st.tuples(st.just(NONE), st.just(NONE), st.lists(KINDS, min_size=2, max_size=2))
 ANY = st.tuples(*[st.lists(KINDS, max_size=4)] * 3)
 NO_TRICKS = st.builds(
@@ -407,59 +419,92 @@ TRICKS = st.builds(
     GOES,
     st.booleans(),
 )
-MESSAGES = st.one_of(NO_TRICKS, TRICKS)
+MESSAGES = often(NO_TRICKS, TRICKS)
 
 
-def opened(kind: str, folder: Path, stack: contextlib.ExitStack) -> int:
-    """A descriptor of ours of this kind."""
+class Descriptors:
+    """Ours, of each kind, for one message; a context manager, since they are closed in the end."""
 
-    def keep(descriptor: int) -> int:
-        stack.callback(os.close, descriptor)
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._asterisk = -1
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Descriptors:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def of(self, kind: str) -> int:
+        if kind == "asterisk":
+            return self._played()
+        if kind in ("null", "zero", "full"):
+            return self._keep(os.open(f"/dev/{kind}", os.O_RDWR))
+        if kind == "folder":
+            return self._keep(os.open(self._folder, os.O_RDONLY))
+        if kind == "file":
+            return self._keep(os.open(self._folder / "file", os.O_RDWR | os.O_CREAT))
+        if kind == "socket":
+            ours, theirs = socket.socketpair()
+            theirs.close()
+            return self._stack.enter_context(ours).fileno()
+        reading, writing = os.pipe()
+        if kind == "replies":
+            os.write(writing, b"200 result=1 (no-key)\n" * 20)
+        if kind == "closed reader":
+            os.close(reading)
+            return self._keep(writing)
+        os.close(writing)
+        return self._keep(reading)
+
+    def _keep(self, descriptor: int) -> int:
+        self._stack.callback(os.close, descriptor)
         return descriptor
 
-    if kind in ("null", "zero", "full"):
-        return keep(os.open(f"/dev/{kind}", os.O_RDWR))
-    if kind == "folder":
-        return keep(os.open(folder, os.O_RDONLY))
-    if kind == "file":
-        return keep(os.open(folder / "file", os.O_RDWR | os.O_CREAT))
-    if kind == "socket":
-        ours, theirs = socket.socketpair()
-        theirs.close()
-        return stack.enter_context(ours).fileno()
-    reading, writing = os.pipe()
-    if kind == "replies":
-        os.write(writing, b"200 result=1 (no-key)\n" * 20)
-    if kind == "closed reader":
-        os.close(reading)
-        return keep(writing)
-    os.close(writing)
-    return keep(reading)
+    def _played(self) -> int:
+        """A channel without the key, that answers as Asterisk does, MixMonitor too; both streams are it."""
+        if self._asterisk < 0:
+            ours, theirs = socket.socketpair()
+            self._stack.enter_context(ours)
+            player = threading.Thread(target=answer_all, args=(ours,))
+            player.start()
+            self._stack.callback(player.join)
+            self._asterisk = self._stack.enter_context(theirs).fileno()
+        return self._asterisk
 
 
-def deliver(message: Message, playground: Playground, stack: contextlib.ExitStack) -> bytes:
+def answer_all(connection: socket.socket) -> None:
+    """Until nobody has its other end any more."""
+    call = Call(1, int(time.time()), b"no-key")
+    with contextlib.suppress(OSError), connection.makefile("rb") as commands:
+        for command in commands:
+            connection.sendall(call.reply(command.rstrip(b"\n")))
+
+
+def deliver(message: Message, playground: Playground) -> bytes:
     """What the server said."""
-    site, folder = playground.served.site, playground.served.site.folder
+    site = playground.served.site
     body = message.body.replace(RECORDINGS, os.fsencode(site.recordings_directory))
     body = body.replace(CONFIGURATION.encode(), os.fsencode(site.conf))
     whole = max(len(body) + message.length, 0).to_bytes(handoff.LENGTH_BYTES, "big") + body
-    client = stack.enter_context(socket.socket(socket.AF_UNIX))
-    client.settimeout(WHILE_SECONDS)
-    client.connect(str(playground.served.socket))
     said = b""
-    with contextlib.suppress(OSError):
-        for part, kinds in zip(
-            (whole[: message.cut], whole[message.cut :], message.goes), message.descriptors, strict=True
-        ):
-            if part is message.goes and message.is_heard:
-                with contextlib.suppress(TimeoutError):
-                    said += client.recv(4096)
-            if part:
-                socket.send_fds(client, [part], [opened(kind, folder, stack) for kind in kinds])
-        client.shutdown(socket.SHUT_WR)
-        client.settimeout(AT_ONCE_SECONDS)
-        while message.is_heard and (read := client.recv(4096)):
-            said += read
+    with Descriptors(site.folder) as ours, socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(WHILE_SECONDS)
+        client.connect(str(playground.served.socket))
+        with contextlib.suppress(OSError):
+            for part, kinds in zip(
+                (whole[: message.cut], whole[message.cut :], message.goes), message.descriptors, strict=True
+            ):
+                if part is message.goes and message.is_heard:
+                    with contextlib.suppress(TimeoutError):
+                        said += client.recv(4096)
+                if part:
+                    socket.send_fds(client, [part], [ours.of(kind) for kind in kinds])
+            client.shutdown(socket.SHUT_WR)
+            client.settimeout(AT_ONCE_SECONDS)
+            while message.is_heard and (read := client.recv(4096)):
+                said += read
     return said
 
 
@@ -473,8 +518,8 @@ def test_no_message_at_the_unix_socket_harms_the_server_or_leaves_a_descriptor(
     @example(Message(HANDED_OVER, 0, 0, WHOLE, handoff.GO, True))
     def meet(message: Message) -> None:
         before = playground.traces()
-        with contextlib.ExitStack() as stack:
-            said = deliver(message, playground, stack)
+
+        said = deliver(message, playground)
 
         assert re.fullmatch(rb"T?D?|\{.*\}", said)
         wait_until(lambda: playground.served.status()["running"] == 0, 40, "every thread free")
