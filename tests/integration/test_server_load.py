@@ -32,7 +32,9 @@ BYTES_PER_SESSION = 500  # of memory that may not come back; pages make the figu
 COARSE_BYTES = 1_500_000
 AT_ONCE = 1000
 THREADS = 32
-FLOOD_CONNECTIONS = 8
+FLOOD_CONNECTIONS = 2 * THREADS
+RIGHT_CONNECTIONS, BESIDE = 4, 240
+ATTEMPTS, MOST_SLOW = 3, 3.0
 OLD_SECONDS = 5.5  # the server believes a younger snapshot
 BEGIN_LIMIT_SECONDS = 15.0  # the server's is 5
 SESSION_LIMIT_SECONDS = 70.0  # the server's is 30, and once more for the last read
@@ -368,31 +370,38 @@ def database_that_is(trouble: str, served: Served) -> Iterator[None]:
 def test_wrong_keys_at_full_speed_do_not_keep_right_ones_waiting(
     served: Served, trouble: str, tell: Tell
 ) -> None:
-    """Compared with calls at the same speed that have the right key: the processors are shared by all."""
-    key = served.site.key
-    milliseconds_of_calls(served, 100)
+    """Compared with calls at the same speed that have the right key: the processors are shared by all.
+
+    There are more of them than threads, and the first ones find out that the database is away.
+    """
+    callers = Callers(served.port, served.site.key)
+    callers.place(100, 1)
+    shares = []
     with database_that_is(trouble, served):
-        alone = milliseconds_of_calls(served, 200)
-        with flood(served.port, "no-key", FLOOD_CONNECTIONS):
-            wait_until(lambda: " start_record 401 " in served.site.log(), 10, "the first wrong key")
-            beside_wrong = milliseconds_of_calls(served, 400)
-        with flood(served.port, key, FLOOD_CONNECTIONS):
-            calls = served.status()["sessions"]
-            wait_until(lambda: served.status()["sessions"] > calls + 100, 10, "a hundred calls")
-            beside_right = milliseconds_of_calls(served, 400)
+        for _ in range(ATTEMPTS):
+            wrong, wrong_slow = median_and_slow(callers, served, "no-key")
+            asked_at = time.monotonic()
+            right, right_slow = median_and_slow(callers, served, served.site.key)
+            shares.append((wrong_slow / right_slow, wrong / right))
+            tell(
+                f"database {trouble}: right key, median and 99 % {wrong:.0f} {wrong_slow:.0f} ms beside wrong"
+                f" keys, {right:.0f} {right_slow:.0f} ms beside right ones"
+            )
+            if shares[-1] < (MOST_SLOW, MOST_SLOW):
+                break
+            # Only then the database is asked again.
+            wait_until(lambda: time.monotonic() > asked_at + OLD_SECONDS, 30, "an old answer")  # noqa: B023
 
-    (usual, usual_slow), (wrong, wrong_slow), (right, right_slow) = map(
-        median_and_slow, (alone, beside_wrong, beside_right)
-    )
-    tell(
-        f"database {trouble}: right key, median and 99 % {usual:.1f} {usual_slow:.1f} ms alone,"
-        f" {wrong:.1f} {wrong_slow:.1f} ms beside wrong keys, {right:.1f} {right_slow:.1f} ms beside right"
-    )
-    assert wrong < 4 * right
-    assert wrong_slow < 8 * right_slow
-    assert wrong < 20 * usual
+    assert " start_record 401 " in served.site.log()
+    slow, median = min(shares)
+    assert slow < MOST_SLOW
+    assert median < MOST_SLOW
 
 
-def median_and_slow(milliseconds: Sequence[float]) -> tuple[float, float]:
-    """The median and the 99 % of these sorted figures."""
+def median_and_slow(callers: Callers, served: Served, key: str) -> tuple[float, float]:
+    """The median and the 99 % of how long calls are with the server beside a flood of calls with this key."""
+    with flood(served.port, key, FLOOD_CONNECTIONS):
+        outcome = callers.place(BESIDE, RIGHT_CONNECTIONS)
+    assert not outcome.failures
+    milliseconds = sorted(outcome.milliseconds)
     return statistics.median(milliseconds), milliseconds[int(len(milliseconds) * 0.99)]
