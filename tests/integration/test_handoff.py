@@ -9,7 +9,6 @@ import re
 import shlex
 import shutil
 import signal
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -31,7 +30,7 @@ from noojee_agi import handoff, spool
 from noojee_agi.database.store import Store
 from noojee_agi.database.tables import recording_leg
 
-PATIENCE_SECONDS = 0.05
+MOST_SECONDS = 0.05
 Illness = Callable[[Path], AbstractContextManager[None]]
 ILLNESSES: list[Illness] = [
     *(stand_ins.absent, stand_ins.stale, stand_ins.full, stand_ins.lets_nobody_in),
@@ -292,7 +291,8 @@ def test_a_stopped_server_costs_no_recording_and_does_nothing_when_it_goes_on(
 def test_the_caller_notices_a_silent_server_for_50_ms_at_most(
     tmp_path: Path, illness: Illness, is_long: bool, tell: Callable[[str], None]
 ) -> None:
-    """Less than twice that, on a machine that does other things too; no drain is one of them."""
+    """The best of several tries, since the machine does other things too; no drain is one of them."""
+    assert handoff.PATIENCE_SECONDS <= MOST_SECONDS
     calls = Calls(Site(tmp_path / "site"))
     taken: dict[Illness, list[float]] = {stand_ins.absent: [], illness: []}
     lock = spool.take_lock(str(calls.site.recordings_directory / ".spool"))
@@ -305,9 +305,9 @@ def test_the_caller_notices_a_silent_server_for_50_ms_at_most(
             wait_until(lambda: not calls.site.processes(), 20, "the program's child to end")
     os.close(lock)
 
-    without, ill = statistics.median(taken[stand_ins.absent]), statistics.median(taken[illness])
+    without, ill = min(taken[stand_ins.absent]), min(taken[illness])
     tell(f"{name_of(illness)}: {1000 * (ill - without):.0f} ms beside {1000 * without:.0f} without a server")
-    assert ill - without < 2 * PATIENCE_SECONDS
+    assert ill - without < 1.2 * MOST_SECONDS
 
 
 def test_when_patience_ends_as_the_server_begins_the_call_is_recorded_once(
