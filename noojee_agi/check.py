@@ -161,6 +161,9 @@ def _server(config: Config) -> str:
     )
     if status["trouble_since"]:
         raise _Problem(f"{text}; away since {_moment(status['trouble_since'])}: see {config.log_file}")
+    if status["snapshot_trouble_since"]:
+        since = _moment(status["snapshot_trouble_since"])
+        raise _Problem(f"{text}; apiKey and logins are those of {since}: see {config.log_file}")
     if time.time() - max(status["drained_at"], status["began_at"]) > _NO_DRAIN_SECONDS:
         raise _Problem(f"{text}: nobody drains: see {config.log_file}, and start noojee-agi serve again")
     return text

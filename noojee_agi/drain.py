@@ -117,6 +117,14 @@ def renew_snapshot(store: Store, path: str) -> None:
         snapshot.save(path, settings.snapshot(connection))
 
 
+def backlog(spool_directory: str) -> str:
+    """What waits there, for an error's message: the spool may be what is wrong."""
+    try:
+        return f"{len(spool.waiting(spool_directory))} events wait in the spool"
+    except OSError:
+        return "the spool cannot be read"
+
+
 def _waiting(spool_directory: str, result: Result) -> list[str]:
     """Starts before endings: so the order of each leg holds even when the clock was set back."""
     paths = [path for path in spool.waiting(spool_directory) if path not in result.left]
@@ -215,8 +223,7 @@ def main(path: str, lock: str = "") -> None:
             close_silent_legs(store, known.server_name, known.spool_directory)
         renew_snapshot(store, known.snapshot_file)
     except (NoojeeError, OSError) as exc:
-        waiting = len(spool.waiting(known.spool_directory))
-        logger.error("%d events wait in the spool: %s", waiting, exc)
+        logger.error("%s: %s", backlog(known.spool_directory), exc)
     else:
         logger.debug("drained: %s", result)
 

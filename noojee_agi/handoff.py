@@ -2,10 +2,11 @@
 
 It imports next to nothing, since that is what the caller waits for. The server's other half is `worker`.
 
-The message: its length in four bytes, then program, number of words, the words and the AGI environment, a NUL
-between each. The server says TAKEN once a thread of it is free, and begins when we say GO; so what we have
-given up on is never begun. Standard input and output go with GO (unix(7), SCM_RIGHTS): in a silent server's
-queue they would stay open when we end, and Asterisk waits for their end.
+The message: its length in four bytes, then program, configuration file, number of words, the words and the
+AGI environment, a NUL between each. A server with another configuration hangs up. Else it says TAKEN once a
+thread of it is free, and begins when we say GO; so what we have given up on is never begun. Standard input
+and output go with GO (unix(7), SCM_RIGHTS): in a silent server's queue they would stay open when we end, and
+Asterisk waits for their end.
 """
 
 import _socket
@@ -28,11 +29,12 @@ _STREAMS = b"".join(descriptor.to_bytes(4, sys.byteorder) for descriptor in (0, 
 
 def run_agi(program: str) -> None:
     """Serve this process's one AGI session, then end the process, since Asterisk waits for that."""
-    server = _connect(places.socket(places.configuration(os.environ)))
+    configuration = places.configuration(os.environ)
+    server = _connect(places.socket(configuration))
     environment, is_continued = b"", False
     if server:
         environment = _read_environment()
-        taken, done = _hand_over(server, program, environment, _STREAMS)
+        taken, done = _hand_over(server, program, configuration, environment, _STREAMS)
         if done:
             os._exit(0)
         is_continued = taken
@@ -44,28 +46,31 @@ def run_agi(program: str) -> None:
 
 def run_finish() -> None:
     """MixMonitor's end command: finish_record.py <configuration or -> <leg id> <file>."""
-    server = _connect(places.socket("" if sys.argv[1] == "-" else sys.argv[1]))
-    if server and _hand_over(server, FINISH, b"", b"")[1]:
+    configuration = "" if sys.argv[1] == "-" else sys.argv[1]
+    server = _connect(places.socket(configuration))
+    if server and _hand_over(server, FINISH, configuration, b"", b"")[1]:
         os._exit(0)
     from noojee_agi import script
 
     script.run_finish()
 
 
-def pack(program: str, words: list[bytes], environment: bytes) -> bytes:
+def pack(program: str, configuration: str, words: list[bytes], environment: bytes) -> bytes:
     """The message that hands a session over."""
-    return framed(b"\0".join([program.encode(), b"%d" % len(words), *words, environment]))
+    head = [program.encode(), os.fsencode(configuration), b"%d" % len(words)]
+    return framed(b"\0".join([*head, *words, environment]))
 
 
-def unpack(body: bytes) -> "tuple[str, list[str], bytes]":
-    """Program, words and environment of such a message. Raises ValueError when it is none."""
-    program, count, rest = body.split(b"\0", 2)
+def unpack(body: bytes) -> "tuple[str, str, list[str], bytes]":
+    """Program, configuration, words and environment of such a message. Raises ValueError when it is none."""
+    program, configuration, count, rest = body.split(b"\0", 3)
     if not 0 < len(count) <= 3:
         raise ValueError("no number of words")
     *words, environment = rest.split(b"\0", int(count))
     if len(words) != int(count):
         raise ValueError("fewer words than announced")
-    return program.decode(), [word.decode("utf-8", "replace") for word in words], environment
+    decoded = [word.decode("utf-8", "replace") for word in words]
+    return program.decode(), os.fsdecode(configuration), decoded, environment
 
 
 def framed(body: bytes) -> bytes:
@@ -88,14 +93,14 @@ def _connect(path: str) -> "_socket.socket | None":
 
 
 def _hand_over(
-    server: "_socket.socket", program: str, environment: bytes, streams: bytes
+    server: "_socket.socket", program: str, configuration: str, environment: bytes, streams: bytes
 ) -> "tuple[bool, bool]":
     """Whether the server has begun, and whether it has come to the end."""
     words = [os.fsencode(word) for word in sys.argv[1:]]
     rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, streams)] if streams else []
     taken = False
     try:
-        server.sendall(pack(program, words, environment))
+        server.sendall(pack(program, configuration, words, environment))
         if server.recv(1) != TAKEN:
             return False, False
         taken = True

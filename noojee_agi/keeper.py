@@ -7,6 +7,7 @@ import logging
 import os
 import select
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -86,8 +87,7 @@ class Keeper:
             self._opened_with = None
             self._settle(config)
             if self._tally.in_trouble():
-                waiting = len(spool.waiting(config.spool_directory))
-                logger.error("%d events wait in the spool, tried again each 5 s: %s", waiting, exc)
+                logger.error("%s, tried again each 5 s: %s", drain.backlog(config.spool_directory), exc)
         else:
             self._tally.drained()
             self._settled.clear()
@@ -100,14 +100,29 @@ class Keeper:
                 self._settled.add(path)
 
     def _keep_snapshot(self, lifeline: int) -> None:
-        """In a thread of its own: a call may wait for this, and a drain can take a minute."""
-        while _wait(self._questions, lifeline, _SNAPSHOT_SECONDS):
-            _empty(self._questions)
-            try:
-                config = self._config
-                drain.renew_snapshot(drain.open_database(config), config.snapshot_file)
-            except (NoojeeError, OSError) as exc:
-                logger.debug("the snapshot cannot be renewed: %s", exc)
+        """In a thread of its own: a call may wait for this, and a drain can take a minute.
+
+        What nobody foresaw ends the process, so that the server starts another: a kill costs it nothing.
+        """
+        try:
+            while _wait(self._questions, lifeline, _SNAPSHOT_SECONDS):
+                _empty(self._questions)
+                self._renew_snapshot()
+        finally:
+            failure = sys.exc_info()
+            if failure[0]:
+                logger.critical("the snapshot cannot be kept", exc_info=failure)
+                os._exit(1)
+
+    def _renew_snapshot(self) -> None:
+        config = self._config
+        try:
+            drain.renew_snapshot(drain.open_database(config), config.snapshot_file)
+        except (NoojeeError, OSError) as exc:
+            if self._tally.snapshot_in_trouble():
+                logger.error("the snapshot cannot be renewed, tried again each 10 s: %s", exc)
+        else:
+            self._tally.snapshot_renewed()
 
 
 def _wait(pipe: int, lifeline: int, seconds: float) -> bool:

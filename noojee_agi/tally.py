@@ -8,8 +8,8 @@ import time
 SESSIONS, RUNNING, WAITING, FAILED = range(4)
 _PER_WORKER = 4
 # Of the keeper: times in seconds of time.time(), 0 is never.
-_DRAINED_AT, _TROUBLE_SINCE, _TROUBLES = range(3)
-_OF_KEEPER = 3
+_DRAINED_AT, _TROUBLE_SINCE, _TROUBLES, _SNAPSHOT_TROUBLE_SINCE = range(4)
+_OF_KEEPER = 4
 _DOUBLE = 8
 
 
@@ -36,11 +36,16 @@ class Tally:
 
     def in_trouble(self) -> bool:
         """The keeper could not; whether that is new."""
-        is_new = not self._cells[_TROUBLE_SINCE]
-        if is_new:
-            self._cells[_TROUBLE_SINCE] = time.time()
-            self._cells[_TROUBLES] += 1
+        is_new = self._begins(_TROUBLE_SINCE)
+        self._cells[_TROUBLES] += is_new
         return is_new
+
+    def snapshot_renewed(self) -> None:
+        self._cells[_SNAPSHOT_TROUBLE_SINCE] = 0
+
+    def snapshot_in_trouble(self) -> bool:
+        """It could not be renewed; whether that is new."""
+        return self._begins(_SNAPSHOT_TROUBLE_SINCE)
 
     def report(self) -> dict[str, float]:
         """All of it, for `noojee-agi check`; times in seconds of time.time()."""
@@ -53,7 +58,15 @@ class Tally:
             "drained_at": self._cells[_DRAINED_AT],
             "trouble_since": self._cells[_TROUBLE_SINCE],
             "troubles": self._cells[_TROUBLES],
+            "snapshot_trouble_since": self._cells[_SNAPSHOT_TROUBLE_SINCE],
         }
+
+    def _begins(self, trouble: int) -> bool:
+        """Whether this trouble is new; from now on it is not."""
+        is_new = not self._cells[trouble]
+        if is_new:
+            self._cells[trouble] = time.time()
+        return is_new
 
     def _sum(self, what: int) -> float:
         return sum(self._cells[_OF_KEEPER + what :: _PER_WORKER])

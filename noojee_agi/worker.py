@@ -44,6 +44,17 @@ class Links:
     tally: Tally
 
 
+@dataclass(frozen=True)
+class _Question:
+    """To the keeper. snapshot_of: when the snapshot was changed last; asked_at: by time.monotonic()."""
+
+    snapshot_of: int
+    asked_at: float
+
+
+_NO_QUESTION = _Question(-1, 0.0)
+
+
 class Worker:
     """Number `number` of the workers, with so many threads."""
 
@@ -66,6 +77,7 @@ class Worker:
             programs, lambda: self._config, self._read_database, snapshot.Cached()
         )
         self._askers = threading.BoundedSemaphore(max(1, threads // 4))
+        self._question = _NO_QUESTION
         self._ask_again_at = 0.0
         self._alive: list[threading.Thread] = []
 
@@ -125,17 +137,26 @@ class Worker:
                 guest.socket.send(json.dumps(self._links.tally.report()).encode())
             return
         try:
-            program, words, environment = handoff.unpack(message)
+            program, configuration, words, environment = handoff.unpack(message)
         except ValueError:
-            program, words, environment = "", [], b""
+            program, configuration, words, environment = "", "", [], b""
         if program in session.ACTIONS:
             work = partial(self._agi, session.Call(program, words), environment)
-            self._jobs.put(partial(self._handed_over, guest, work, _STREAMS))
+            job = partial(self._handed_over, guest, work, _STREAMS)
         elif program == handoff.FINISH and len(words) == _FINISH_WORDS:
-            self._jobs.put(partial(self._handed_over, guest, partial(self._finish, *words[1:]), 0))
+            job = partial(self._handed_over, guest, partial(self._finish, *words[1:]), 0)
         else:
             logger.error("what came to the socket is none of ours: it was sent away")
             guest.close()
+            return
+        if configuration == self._config.path:
+            self._jobs.put(job)
+            return
+        logger.warning(
+            "%s does its work itself: its configuration is %r, and this server's %r: set its NOOJEE_AGI_CONF",
+            *(program, configuration, self._config.path),
+        )
+        guest.close()
 
     def _fastagi(self, guest: Guest) -> None:
         with contextlib.closing(guest):
@@ -188,26 +209,35 @@ class Worker:
     def _read_database(self, config: Config) -> None:
         """Have the keeper renew the snapshot, and wait for it for one second at most.
 
-        A database that works needs some milliseconds. Only some threads may wait longer, and none just after
-        a question without an answer: wrong keys must not keep right ones waiting when the database is away.
+        A database that works needs some milliseconds, and everybody waits for these: together, so that in a
+        queue of wrong keys not each waits anew. Only some threads may wait longer, and none just after a
+        question without an answer: wrong keys must not keep right ones waiting when the database is away.
         """
         if time.monotonic() < self._ask_again_at:
             return
         before = _changed_at(config.snapshot_file)
-        with contextlib.suppress(BlockingIOError):
-            os.write(self._links.questions, b"?")
-        if _changes(config.snapshot_file, before, _SOON_SECONDS) or not self._askers.acquire(blocking=False):
+        question = self._ask(before)
+        if not self._askers.acquire(blocking=False):
+            _changes(config.snapshot_file, before, question.asked_at + _SOON_SECONDS)
             return
         try:
-            if not _changes(config.snapshot_file, before, background.READ_WITHIN_SECONDS - _SOON_SECONDS):
+            if not _changes(config.snapshot_file, before, time.monotonic() + background.READ_WITHIN_SECONDS):
                 self._ask_again_at = time.monotonic() + snapshot.FRESH_SECONDS
+                self._question = _NO_QUESTION
         finally:
             self._askers.release()
 
+    def _ask(self, before: int) -> _Question:
+        """Ask once more; the question is that of the first who asked since the snapshot has changed."""
+        if self._question.snapshot_of != before:
+            self._question = _Question(before, time.monotonic())
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._links.questions, b"?")
+        return self._question
 
-def _changes(path: str, before: int, seconds: float) -> bool:
-    """Whether the file does within this time."""
-    deadline = time.monotonic() + seconds
+
+def _changes(path: str, before: int, deadline: float) -> bool:
+    """Whether the file does before this moment of time.monotonic()."""
     while _changed_at(path) == before:
         if time.monotonic() > deadline:
             return False

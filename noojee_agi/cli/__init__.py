@@ -92,10 +92,13 @@ def check_command(known: Config) -> None:
 
 
 @cli.command()
-@click.pass_obj
-def serve(known: Config) -> None:
+def serve() -> None:
     """Serve AGI programs and FastAGI until SIGTERM; SIGHUP reads the configuration anew."""
-    Server(lambda: config.load(known.path), install.programs_folder()).run(click.echo)
+
+    def load() -> Config:
+        return config.load(places.configuration(os.environ))  # it may be there since today only
+
+    Server(load, install.programs_folder()).run(click.echo)
 
 
 @cli.command("install-agi")

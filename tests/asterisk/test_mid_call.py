@@ -1,5 +1,7 @@
 """What happens to a leg when something breaks while its call goes on."""
 
+import os
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +9,10 @@ import pytest
 from lab.pbx import Pbx
 from lab.small_disk import fill, small_disk
 from lab.waiting import wait_until
+
+from noojee_agi import closing, recording
+from noojee_agi.database.store import Store
+from noojee_agi.database.tables import recording_leg
 
 pytestmark = pytest.mark.asterisk
 
@@ -59,26 +65,31 @@ def test_a_disk_that_fills_during_the_call_leaves_a_leg_that_tells_the_truth(pbx
 
 
 def test_a_killed_finish_record_is_made_good_by_sync(pbx: Pbx) -> None:
-    """The end command never runs: the program is gone by then."""
+    """Long ago: what has only just ended, sync leaves to a finish_record.py that may be under way."""
     view = pbx.dial(
         "AGI(start_record.py,,unfinished)\nWait(1)\nStopMixMonitor(${NOOJEE_MIXMONITOR_ID})", seconds=2
     )
     pbx.leg(view)
-    _forget_the_end(pbx, view.leg_id)
+    long_ago = recording.now() - 2 * closing.SETTLED_AFTER
+    _forget_the_end(pbx, view.leg_id, long_ago)
+    os.utime(view.file, (long_ago.timestamp(), long_ago.timestamp()))
 
     leg = sync_until_closed(pbx, "unfinished")
 
     assert leg["status"] in ("completed", "empty")
 
 
-def _forget_the_end(pbx: Pbx, leg_id: str) -> None:
+def _forget_the_end(pbx: Pbx, leg_id: str, started_at: datetime) -> None:
     """As the database would be, had finish_record.py been killed at its first instruction."""
-    from noojee_agi.database.store import Store
-    from noojee_agi.database.tables import recording_leg
-
     with Store(pbx.site.database_url).transaction() as connection:
         connection.execute(
             recording_leg.update()
             .where(recording_leg.c.id == leg_id)
-            .values(status="recording", ended_at=None, bytes=None, duration_seconds=None)
+            .values(
+                status="recording",
+                started_at=started_at,
+                ended_at=None,
+                bytes=None,
+                duration_seconds=None,
+            )
         )

@@ -11,7 +11,7 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from sqlalchemy import text
 from integration.conftest import BACKENDS
 from integration.recorder import CALL_TIME, Recorder, after, ended
 from noojee_agi import access, cli, snapshot
+from noojee_agi.config import Config
 from noojee_agi.database import settings
 from noojee_agi.database.store import Store
 from noojee_agi.install import AGI_PROGRAMS
@@ -107,6 +108,32 @@ def test_check_ends_with_1_and_says_what_to_do(site: Site) -> None:
     assert done.returncode == 1
     failed = [line for line in done.stdout.splitlines() if not line.startswith("ok")]
     assert failed == ["FAIL  apiKey         none is set, so no call is recorded: noojee-agi apikey new"]
+
+
+# --- serve ---
+
+
+def test_sighup_finds_a_configuration_that_was_made_after_the_server_began(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conf, read = tmp_path / "noojee_agi.conf", []
+
+    class BegunServer:
+        def __init__(self, load_config: Callable[[], Config], programs: str) -> None:
+            self._load_config = load_config
+
+        def run(self, say: Callable[[str], None]) -> None:
+            read.append(self._load_config().path)
+            conf.write_text("")
+            read.append(self._load_config().path)
+
+    monkeypatch.setattr(cli, "Server", BegunServer)
+    environment = {"AST_CONFIG_DIR": str(tmp_path), "NOOJEE_AGI_CONF": None}
+
+    done = CliRunner(env=environment).invoke(cli.serve, obj=Config())
+
+    assert done.exception is None
+    assert read[0] != read[1] == str(conf)
 
 
 # --- apiKey ---

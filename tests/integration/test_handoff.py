@@ -9,7 +9,6 @@ import re
 import shlex
 import shutil
 import signal
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -31,7 +30,7 @@ from noojee_agi import handoff, spool
 from noojee_agi.database.store import Store
 from noojee_agi.database.tables import recording_leg
 
-PATIENCE_SECONDS = 0.05
+MOST_SECONDS = 0.05
 Illness = Callable[[Path], AbstractContextManager[None]]
 ILLNESSES: list[Illness] = [
     *(stand_ins.absent, stand_ins.stale, stand_ins.full, stand_ins.lets_nobody_in),
@@ -187,6 +186,25 @@ def without_server(site: Site) -> Path:
     return conf
 
 
+def test_a_server_with_another_configuration_does_nothing_for_this_one(served: Served, calls: Calls) -> None:
+    """It would record with the other's options, into the other's folder. So with the leg's end."""
+    conf = calls.site.folder / "another.conf"
+    text = re.sub(r"(?m)^socket = .*", "", calls.site.conf.read_text())
+    conf.write_text(text.replace("[server]", f"[server]\nsocket = {served.socket}"))
+    asterisk, before = calls.channel(), served.status()["sessions"]
+
+    calls.record(asterisk, *WORDS, environment={"NOOJEE_AGI_CONF": str(conf)})
+    wait_until(lambda: not calls.site.processes(), 20, "the program's drain to end")
+    calls.hang_up(asterisk)
+
+    assert f"start_record does its work itself: its configuration is {str(conf)!r}" in calls.site.log()
+    assert f"finish_record does its work itself: its configuration is {str(conf)!r}" in calls.site.log()
+    assert calls.process_of(asterisk) not in served.workers()
+    assert served.status()["sessions"] == before
+    wait_until(lambda: calls.leg(asterisk)["status"] == "empty", 20, "the leg's end")
+    wait_until(lambda: not calls.site.processes(), 20, "the drain to end")
+
+
 @pytest.mark.parametrize("words", [(b"", b"caf\xe9 \xff"), (b"", "Grüße, ☎".encode())])
 @pytest.mark.parametrize("language", ["C", "POSIX", "C.UTF-8"])
 def test_arguments_of_any_bytes_arrive_in_any_locale(
@@ -273,7 +291,8 @@ def test_a_stopped_server_costs_no_recording_and_does_nothing_when_it_goes_on(
 def test_the_caller_notices_a_silent_server_for_50_ms_at_most(
     tmp_path: Path, illness: Illness, is_long: bool, tell: Callable[[str], None]
 ) -> None:
-    """Less than twice that, on a machine that does other things too; no drain is one of them."""
+    """The best of several tries, since the machine does other things too; no drain is one of them."""
+    assert handoff.PATIENCE_SECONDS <= MOST_SECONDS
     calls = Calls(Site(tmp_path / "site"))
     taken: dict[Illness, list[float]] = {stand_ins.absent: [], illness: []}
     lock = spool.take_lock(str(calls.site.recordings_directory / ".spool"))
@@ -286,9 +305,9 @@ def test_the_caller_notices_a_silent_server_for_50_ms_at_most(
             wait_until(lambda: not calls.site.processes(), 20, "the program's child to end")
     os.close(lock)
 
-    without, ill = statistics.median(taken[stand_ins.absent]), statistics.median(taken[illness])
+    without, ill = min(taken[stand_ins.absent]), min(taken[illness])
     tell(f"{name_of(illness)}: {1000 * (ill - without):.0f} ms beside {1000 * without:.0f} without a server")
-    assert ill - without < 2 * PATIENCE_SECONDS
+    assert ill - without < 1.2 * MOST_SECONDS
 
 
 def test_when_patience_ends_as_the_server_begins_the_call_is_recorded_once(
@@ -296,8 +315,7 @@ def test_when_patience_ends_as_the_server_begins_the_call_is_recorded_once(
 ) -> None:
     count = 200 if is_long else 30
     front = calls.site.folder / "front.sock"
-    conf = calls.site.folder / "slow.conf"
-    conf.write_text(re.sub(r"(?m)^listen = .*", f"socket = {front}", calls.site.conf.read_text()))
+    served.configure({"server.socket": str(front)})  # for the programs: the server is not told
     shares = [0.0, *(0.7 + 0.6 * number / count for number in range(count)), 2.0]
     delay = iter([share * handoff.PATIENCE_SECONDS for share in shares])
     by_server = []
@@ -305,7 +323,7 @@ def test_when_patience_ends_as_the_server_begins_the_call_is_recorded_once(
     with stand_ins.slow(front, served.socket, lambda: next(delay)):
         for _ in shares:
             asterisk = calls.channel()
-            calls.record(asterisk, environment={"NOOJEE_AGI_CONF": str(conf)})
+            calls.record(asterisk)
             assert len(asterisk.mixmonitors) == 1, asterisk.lines
             by_server.append(calls.process_of(asterisk) in served.workers())
 

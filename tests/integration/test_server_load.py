@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import resource
 import socket
 import statistics
+import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
-from itertools import count
 from pathlib import Path
 
 import pytest
@@ -28,15 +29,20 @@ from noojee_agi import handoff
 Tell = Callable[[str], None]
 
 WARM_UP = 400
-BYTES_PER_SESSION = 500  # of memory that may not come back; pages make the figure coarse
-COARSE_BYTES = 1_500_000
+FLAT_BYTES_PER_SESSION = 100  # a page now and then, no more
+SQLITE_CACHE_BYTES = 2_000_000  # the keeper's, filled by and by
 AT_ONCE = 1000
 THREADS = 32
-FLOOD_CONNECTIONS = 8
+FLOOD_CONNECTIONS = 2 * THREADS
+RIGHT_CONNECTIONS, BESIDE = 4, 240
+ATTEMPTS, MOST_SLOW = 3, 3.0
 OLD_SECONDS = 5.5  # the server believes a younger snapshot
 BEGIN_LIMIT_SECONDS = 15.0  # the server's is 5
 SESSION_LIMIT_SECONDS = 70.0  # the server's is 30, and once more for the last read
 ROOM_OF_A_WORKER = 500
+SPARE_DESCRIPTORS = 10
+COUNTERS = ("sessions", "running", "waiting", "failed", "troubles")
+RESET = struct.pack("ii", 1, 0)  # SO_LINGER, on, no time: close() then resets
 REPLY_LIMIT_SECONDS = 15.0  # the server's is 5
 HALF_ENVIRONMENT = b"agi_network: yes\nagi_network_script: start_record\nagi_cha"
 
@@ -76,26 +82,38 @@ def wait_for_the_same(served: Served, before: dict[int, tuple[int, int]]) -> Non
 def test_thousands_of_sessions_in_a_row_leave_nothing_behind(
     served: Served, is_long: bool, tell: Tell
 ) -> None:
-    count = 10_000 if is_long else 1_000
+    """Memory: a leak grows as much in the second half as in the first, and this must not be."""
+    half = 5_000 if is_long else 1_000
     callers = Callers(served.port, served.site.key)
-    assert not callers.place(WARM_UP, 8).failures
-    assert stored(served) == WARM_UP
+    place_and_store(callers, served, WARM_UP)
     before = footprint.of_all(all_of(served))
+    begun = time.monotonic()
+    place_and_store(callers, served, half)
+    middle = footprint.of_all(all_of(served))
+    place_and_store(callers, served, half)
+    seconds = time.monotonic() - begun
 
-    outcome = callers.place(count, 1)
-
-    assert not outcome.failures
-    assert stored(served) == WARM_UP + count
+    assert stored(served) == WARM_UP + 2 * half
     wait_for_the_same(served, {process: held.countable for process, held in before.items()})
-    grown = {
-        process: 1024 * (held.kilobytes - before[process].kilobytes)
-        for process, held in footprint.of_all(all_of(served)).items()
-    }
-    tell(
-        f"{count} sessions in a row, {count / outcome.seconds:.0f} a second: descriptors and threads as"
-        f" before, memory of the largest growth {max(grown.values()) / count:.0f} bytes a session"
+    after = footprint.of_all(all_of(served))
+    keeper = served.keeper
+    first, second = (
+        max(to[worker].kilobytes - since[worker].kilobytes for worker in since if worker != keeper)
+        for since, to in ((before, middle), (middle, after))
     )
-    assert max(grown.values()) < COARSE_BYTES + BYTES_PER_SESSION * count
+    kept = after[keeper].kilobytes - middle[keeper].kilobytes
+    tell(
+        f"{2 * half} sessions in a row, {2 * half / seconds:.0f} a second: descriptors and threads as before,"
+        f" memory of a worker {first:+} kB in the first half, {second:+} in the second, the keeper's {kept:+}"
+    )
+    assert 1024 * second < FLAT_BYTES_PER_SESSION * half
+    assert 1024 * kept < FLAT_BYTES_PER_SESSION * half + SQLITE_CACHE_BYTES
+
+
+def place_and_store(callers: Callers, served: Served, count: int) -> None:
+    """So many calls, one after the other, and wait until they are in the database."""
+    assert not callers.place(count, 1).failures
+    stored(served)
 
 
 def test_a_thousand_connections_at_once_are_all_served(served: Served, tell: Tell) -> None:
@@ -147,6 +165,29 @@ def silent_company(served: Served, said: Sequence[bytes]) -> Iterator[list[socke
             found.append(stack.enter_context(socket.create_connection(("127.0.0.1", served.port))))
             found[-1].sendall(words)
         yield found
+
+
+def test_a_probe_that_connects_and_closes_is_silent(served: Served) -> None:
+    """As monitoring does it, once a minute for years: with a close, with a reset, and after half a word."""
+    before = footprint.countable(all_of(served))
+    log = served.site.log()
+    counted = {name: served.status()[name] for name in COUNTERS}
+    for family, address in (
+        (socket.AF_INET, ("127.0.0.1", served.port)),
+        (socket.AF_UNIX, str(served.socket)),
+    ):
+        for said, linger in itertools.product((b"", b"agi_"), (False, True)):
+            for _ in range(20):
+                with socket.socket(family) as probe:
+                    if linger:
+                        probe.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+                    probe.connect(address)
+                    probe.sendall(said)
+
+    wait_for_the_same(served, before)
+    assert served.site.log() == log
+    assert {name: served.status()[name] for name in COUNTERS} == counted
+    assert served.stderr == ""
 
 
 @pytest.mark.alone
@@ -305,16 +346,17 @@ def test_out_of_descriptors_connections_wait_and_it_goes_on_afterwards(served: S
     limits = {}
     for worker in served.workers():
         limits[worker] = resource.prlimit(worker, resource.RLIMIT_NOFILE)
-        low = footprint.of(worker).descriptors + 10
+        low = footprint.of(worker).descriptors + SPARE_DESCRIPTORS
         resource.prlimit(worker, resource.RLIMIT_NOFILE, (low, limits[worker][1]))
-    with silent_company(served, [HALF_ENVIRONMENT] * 100) as silent:
+    more_than_fit = SPARE_DESCRIPTORS * (len(limits) + 1)
+    with silent_company(served, [HALF_ENVIRONMENT] * more_than_fit) as silent:
         wait_until(lambda: "Too many open files" in served.site.log(), 10, "no descriptor left")
         begun = time.monotonic()
 
         assert network_call.place(served.port, served.site.key).status in ("200", "401", "503")
 
-        assert time.monotonic() - begun < 100 / 20 * BEGIN_LIMIT_SECONDS
-        wait_until_sent_away(silent, 100 / 20 * BEGIN_LIMIT_SECONDS)
+        assert time.monotonic() - begun < 2 * BEGIN_LIMIT_SECONDS
+        wait_until_sent_away(silent, 2 * BEGIN_LIMIT_SECONDS)
     for worker, limit in limits.items():
         resource.prlimit(worker, resource.RLIMIT_NOFILE, limit)
     assert network_call.place(served.port, served.site.key).status == "200"
@@ -323,7 +365,8 @@ def test_out_of_descriptors_connections_wait_and_it_goes_on_afterwards(served: S
 
 def test_a_hand_over_whose_descriptors_are_lost_is_given_back(served: Served) -> None:
     """recvmsg(2) just leaves out what a process at its limit cannot hold."""
-    message = handoff.pack("start_record", [b"410", b"INV-22", b"Fred"], Call(1, 1, b"").environment)
+    words = [b"410", b"INV-22", b"Fred"]
+    message = handoff.pack("start_record", str(served.site.conf), words, Call(1, 1, b"").environment)
     with socket.socket(socket.AF_UNIX) as program, open(os.devnull, "r+b") as null:
         program.settimeout(5)
         program.connect(str(served.socket))
@@ -331,7 +374,7 @@ def test_a_hand_over_whose_descriptors_are_lost_is_given_back(served: Served) ->
         assert program.recv(1) == handoff.TAKEN
         for worker in served.workers():
             held = {int(entry.name) for entry in Path(f"/proc/{worker}/fd").iterdir()}
-            none_free = next(limit for limit in count() if limit not in held)
+            none_free = next(limit for limit in itertools.count() if limit not in held)
             resource.prlimit(worker, resource.RLIMIT_NOFILE, (none_free, 8192))
 
         socket.send_fds(program, [handoff.GO], [null.fileno(), null.fileno()])
@@ -367,31 +410,38 @@ def database_that_is(trouble: str, served: Served) -> Iterator[None]:
 def test_wrong_keys_at_full_speed_do_not_keep_right_ones_waiting(
     served: Served, trouble: str, tell: Tell
 ) -> None:
-    """Compared with calls at the same speed that have the right key: the processors are shared by all."""
-    key = served.site.key
-    milliseconds_of_calls(served, 100)
+    """Compared with calls at the same speed that have the right key: the processors are shared by all.
+
+    There are more of them than threads, and the first ones find out that the database is away.
+    """
+    callers = Callers(served.port, served.site.key)
+    callers.place(100, 1)
+    shares = []
     with database_that_is(trouble, served):
-        alone = milliseconds_of_calls(served, 200)
-        with flood(served.port, "no-key", FLOOD_CONNECTIONS):
-            wait_until(lambda: " start_record 401 " in served.site.log(), 10, "the first wrong key")
-            beside_wrong = milliseconds_of_calls(served, 400)
-        with flood(served.port, key, FLOOD_CONNECTIONS):
-            calls = served.status()["sessions"]
-            wait_until(lambda: served.status()["sessions"] > calls + 100, 10, "a hundred calls")
-            beside_right = milliseconds_of_calls(served, 400)
+        for _ in range(ATTEMPTS):
+            wrong, wrong_slow = median_and_slow(callers, served, "no-key")
+            asked_at = time.monotonic()
+            right, right_slow = median_and_slow(callers, served, served.site.key)
+            shares.append((wrong_slow / right_slow, wrong / right))
+            tell(
+                f"database {trouble}: right key, median and 99 % {wrong:.0f} {wrong_slow:.0f} ms beside wrong"
+                f" keys, {right:.0f} {right_slow:.0f} ms beside right ones"
+            )
+            if shares[-1] < (MOST_SLOW, MOST_SLOW):
+                break
+            # Only then the database is asked again.
+            wait_until(lambda: time.monotonic() > asked_at + OLD_SECONDS, 30, "an old answer")  # noqa: B023
 
-    (usual, usual_slow), (wrong, wrong_slow), (right, right_slow) = map(
-        median_and_slow, (alone, beside_wrong, beside_right)
-    )
-    tell(
-        f"database {trouble}: right key, median and 99 % {usual:.1f} {usual_slow:.1f} ms alone,"
-        f" {wrong:.1f} {wrong_slow:.1f} ms beside wrong keys, {right:.1f} {right_slow:.1f} ms beside right"
-    )
-    assert wrong < 4 * right
-    assert wrong_slow < 8 * right_slow
-    assert wrong < 20 * usual
+    assert " start_record 401 " in served.site.log()
+    slow, median = min(shares)
+    assert slow < MOST_SLOW
+    assert median < MOST_SLOW
 
 
-def median_and_slow(milliseconds: Sequence[float]) -> tuple[float, float]:
-    """The median and the 99 % of these sorted figures."""
+def median_and_slow(callers: Callers, served: Served, key: str) -> tuple[float, float]:
+    """The median and the 99 % of how long calls are with the server beside a flood of calls with this key."""
+    with flood(served.port, key, FLOOD_CONNECTIONS):
+        outcome = callers.place(BESIDE, RIGHT_CONNECTIONS)
+    assert not outcome.failures
+    milliseconds = sorted(outcome.milliseconds)
     return statistics.median(milliseconds), milliseconds[int(len(milliseconds) * 0.99)]

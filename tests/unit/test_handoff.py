@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 
 import pytest
 from hypothesis import given
@@ -21,12 +22,15 @@ def body_of(message: bytes) -> bytes:
     return body
 
 
-@given(PROGRAMS, st.lists(BYTES, max_size=20), st.binary(max_size=300))
-def test_what_is_packed_is_unpacked(program: str, words: list[bytes], environment: bytes) -> None:
-    message = handoff.pack(program, words, environment)
+@given(PROGRAMS, BYTES.map(os.fsdecode), st.lists(BYTES, max_size=20), st.binary(max_size=300))
+def test_what_is_packed_is_unpacked(
+    program: str, configuration: str, words: list[bytes], environment: bytes
+) -> None:
+    message = handoff.pack(program, configuration, words, environment)
 
     assert handoff.unpack(body_of(message)) == (
         program,
+        configuration,
         [word.decode("utf-8", "replace") for word in words],
         environment,
     )
@@ -45,16 +49,16 @@ def test_what_is_packed_is_unpacked(program: str, words: list[bytes], environmen
 def test_empty_words_bad_encodings_and_nul_bytes_of_the_environment_stay(
     words: list[bytes], environment: bytes
 ) -> None:
-    body = body_of(handoff.pack("start_record", words, environment))
+    body = body_of(handoff.pack("start_record", "", words, environment))
 
-    assert handoff.unpack(body)[1:] == ([word.decode("utf-8", "replace") for word in words], environment)
+    assert handoff.unpack(body)[2:] == ([word.decode("utf-8", "replace") for word in words], environment)
 
 
 @given(st.binary(max_size=100))
 def test_junk_is_a_value_error_and_nothing_else(body: bytes) -> None:
     with contextlib.suppress(ValueError):
-        program, words, environment = handoff.unpack(body)
-        assert len("".join([program, *words])) + len(environment) <= len(body)
+        program, configuration, words, environment = handoff.unpack(body)
+        assert len("".join([program, configuration, *words])) + len(environment) <= len(body)
 
 
 @given(st.binary(max_size=20), st.binary(max_size=6), st.binary(max_size=60))
@@ -62,7 +66,7 @@ def test_what_is_nearly_a_message_is_a_value_error_or_has_as_many_words_as_it_sa
     program: bytes, count: bytes, rest: bytes
 ) -> None:
     try:
-        _, words, _ = handoff.unpack(b"\0".join([program, count, rest]))
+        _, _, words, _ = handoff.unpack(b"\0".join([program, b"", count, rest]))
     except ValueError:
         return
     assert len(words) == int(count.partition(b"\0")[0])
@@ -73,13 +77,14 @@ def test_what_is_nearly_a_message_is_a_value_error_or_has_as_many_words_as_it_sa
     [
         b"",
         b"start_record",
-        b"start_record\0001",
-        b"start_record\0002\000410\0",
-        b"start_record\000-1\000410\0",
-        b"start_record\0\000410\0",
-        b"start_record\0x\000410\0",
-        b"start_record\00099999999999999\000410\0",
-        b"\xff\0000\0",
+        b"start_record\0/x",
+        b"start_record\0/x\0001",
+        b"start_record\0\0002\000410\0",
+        b"start_record\0\000-1\000410\0",
+        b"start_record\0\0\000410\0",
+        b"start_record\0\0x\000410\0",
+        b"start_record\0\00099999999999999\000410\0",
+        b"\xff\0\0000\0",
         handoff.STATUS,
     ],
 )

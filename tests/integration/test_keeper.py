@@ -1,0 +1,108 @@
+"""The server's process for the database, alone: what goes wrong in it is told, and told once."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from lab.site import Site
+from lab.waiting import wait_until
+
+from integration.recorder import forked
+from noojee_agi import config, drain
+from noojee_agi.config import Config
+from noojee_agi.keeper import Keeper
+from noojee_agi.tally import Tally
+
+AWAY = "sqlite:////nonexistent/folder/noojee.db"
+
+
+@pytest.fixture
+def known(tmp_path: Path) -> Config:
+    return config.load(str(Site(tmp_path / "site").conf))
+
+
+@pytest.fixture
+def pipe() -> Iterator[Callable[[], tuple[int, int]]]:
+    """Makes pipes in which nobody waits."""
+    with contextlib.ExitStack() as stack:
+
+        def make() -> tuple[int, int]:
+            ends = os.pipe2(os.O_NONBLOCK)
+            for end in ends:
+                stack.callback(os.close, end)
+            return ends
+
+        yield make
+
+
+@pytest.fixture
+def tally() -> Tally:
+    return Tally(1)
+
+
+@pytest.fixture
+def keeper(known: Config, tally: Tally) -> Keeper:
+    """One that is not running, and has no pipes."""
+    return Keeper(lambda: known, known, -1, -1, tally, [])
+
+
+def test_a_snapshot_that_cannot_be_renewed_is_one_line_for_each_trouble(
+    keeper: Keeper, known: Config, tally: Tally, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(2):
+        keeper.use(replace(known, database_url=AWAY))
+        for _ in range(3):
+            keeper._renew_snapshot()
+        assert tally.report()["snapshot_trouble_since"]
+        keeper.use(known)
+        keeper._renew_snapshot()
+        assert not tally.report()["snapshot_trouble_since"]
+
+    errors = [record.message for record in caplog.records if record.levelname == "ERROR"]
+    assert len(errors) == 2
+    assert all(error.startswith("the snapshot cannot be renewed") for error in errors)
+
+
+def test_what_nobody_foresaw_in_the_snapshot_s_thread_ends_the_process(
+    known: Config, tally: Tally, pipe: Callable[[], tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that the server starts another, which it does for one that is killed, too."""
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("nobody foresaw this")
+
+    monkeypatch.setattr(drain, "renew_snapshot", fail)
+    (events, _), (questions, ask), (lifeline, _) = pipe(), pipe(), pipe()
+    os.write(ask, b"?")
+    child = forked(lambda: Keeper(lambda: known, known, events, questions, tally, []).run(lifeline))
+
+    def ended() -> tuple[int, int] | None:
+        found = os.waitpid(child, os.WNOHANG)
+        return found if found[0] else None
+
+    try:
+        _, status = wait_until(ended, 10, "the end of the keeper")
+    except AssertionError:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        raise
+    assert os.waitstatus_to_exitcode(status) == 1
+
+
+def test_a_spool_that_cannot_be_read_is_named_and_ends_nothing(
+    keeper: Keeper, known: Config, tally: Tally, caplog: pytest.LogCaptureFixture
+) -> None:
+    Path(known.spool_directory).write_text("a file where the folder should be")
+
+    keeper._drain(is_last=False)
+
+    assert tally.report()["trouble_since"]
+    (error,) = [record.message for record in caplog.records if record.levelname == "ERROR"]
+    assert error.startswith("the spool cannot be read, tried again each 5 s: ")
+    assert known.spool_directory in error
