@@ -20,6 +20,9 @@ def to_file(config: Config) -> None:
     with contextlib.suppress(OSError):
         descriptor = os.open(config.log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
         handler.setStream(open(descriptor, "a", encoding="utf-8", errors="replace"))  # noqa: SIM115
+    # What our lines do not show need not be found out for each (Python's logging HOWTO, "Optimization").
+    logging.logThreads = logging.logMultiprocessing = False
+    logging._srcfile = None
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(process)d %(message)s"))
     logging.basicConfig(level=config.log_level.upper(), handlers=[handler], force=True)
 

@@ -172,7 +172,7 @@ def test_a_third_party_records_the_call_of_two_telephones_by_feature_codes(excha
     exchange.wait_for_audio(leg["file"], 2)
     supervisor.dial("*8410")
     wait_until(lambda: exchange.status(leg["id"]) == "completed", 20, "the end of the leg")
-    (ended,) = exchange.site.legs("--leg_id", leg["id"])
+    (ended,) = exchange.site.legs("--id", leg["id"])
     supervisor.wait_idle()
 
     assert (leg["owner"], leg["extension"], leg["channel"]) == ("Ann", "410", exchange.channel("410"))

@@ -94,8 +94,12 @@ class Pbx:
 
     def view(self) -> View:
         """What the dialplan of the last call saw first: after its lines, or in extension h."""
-        wait_until(self._view_file.exists, 10, "the dialplan to reach its end")
-        status, leg_id, file, agi_status, message = self._view_file.read_text().splitlines()[0].split("|")
+
+        def lines() -> list[str]:
+            return self._view_file.read_text().splitlines() if self._view_file.exists() else []
+
+        line = wait_until(lines, 10, "the dialplan to reach its end")[0]
+        status, leg_id, file, agi_status, message = line.split("|")
         return View(status, leg_id, file, agi_status, message)
 
     def leg(self, view: View, status: str = "completed") -> dict[str, Any]:

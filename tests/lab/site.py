@@ -19,6 +19,9 @@ from noojee_agi.database import queries
 
 PROGRAMS = Path(sys.executable).parent
 
+# Options of `noojee-agi recordings` that have another name in queries.Filter.
+FILTERS = {"--as": "heard_by", "--id": "leg_id"}
+
 
 class Site:
     """Lives in `folder`; `database_url` is SQLite in the state folder unless given."""
@@ -102,7 +105,7 @@ class Site:
     def legs(self, *words: str) -> list[dict[str, Any]]:
         """As `noojee-agi recordings --json` with these filters, in this process: tests ask often."""
         known = config.load(str(self.conf))
-        names = (word.removeprefix("--") for word in words[::2])
+        names = (FILTERS.get(word, word.removeprefix("--")) for word in words[::2])
         wanted = queries.Filter(**dict(zip(names, words[1::2], strict=True)))  # type: ignore[arg-type]
         with drain.open_database(known).reading() as connection:
             return [_plain(leg) for leg in queries.legs(connection, wanted)]
@@ -136,8 +139,11 @@ class Site:
 
 
 def _plain(leg: dict[str, Any]) -> dict[str, Any]:
-    """Times as JSON has them."""
-    return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in leg.items()}
+    """As JSON has it: times as text, and without what only side-cars show."""
+    shown = {name: value for name, value in leg.items() if name not in ("server", "call_started_at")}
+    return {
+        name: value.isoformat() if isinstance(value, datetime) else value for name, value in shown.items()
+    }
 
 
 def _command_lines() -> Iterator[tuple[int, bytes]]:
