@@ -216,7 +216,7 @@ def _see(file: str, channel: Recorded) -> None:
 
 def _appears(file: str, channel: Recorded) -> bool:
     deadline = time.monotonic() + FILE_SEEN_WITHIN_SECONDS
-    pause = 0.0005
+    pause = 0.0001
     while not _is_there(file, channel):
         if time.monotonic() > deadline:
             return False

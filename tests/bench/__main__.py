@@ -45,7 +45,7 @@ def run(where: Places, rounds: int, legs: int, parts: set[str]) -> None:
                 print(f"{hold.text(hold.of(running, rounds, hold.BURSTS))}\n", flush=True)
             if "conditions" in parts:
                 full = {f"{legs} legs": conditions.full(many.url)} if many else {}
-                turns = max(1, rounds // conditions.CALLS_OF_A_TURN)
+                turns = max(1, min(conditions.TURNS, rounds // conditions.CALLS_OF_A_TURN))
                 held = conditions.measure(running, turns, conditions={**conditions.CONDITIONS, **full})
                 print(f"{conditions.text(held)}\n", flush=True)
     if "load" in parts:

@@ -102,7 +102,7 @@ class Base:
         return found
 
     def _recordings(self, option: str, value: str) -> float:
-        return _milliseconds(lambda: self._site.legs(option, value))
+        return _milliseconds(lambda: self._site.cli("recordings", "--json", option, value))
 
     def _queries(self, filters: Iterator[Filter]) -> float:
         """For one."""
