@@ -62,7 +62,9 @@ def admitted(
     several other calls, one that we record. Raises KeyRefused, and as means.find_other does.
     """
     directory = means.config.state_directory
-    with turns.of(directory, channel.uniqueid) if channel.uniqueid else contextlib.nullcontext():
+    # Without a manager interface a channel is reached by its own dialplan only, which waits for each program.
+    may_be_reached = bool(channel.uniqueid and means.config.manager_username)
+    with turns.of(directory, channel.uniqueid) if may_be_reached else contextlib.nullcontext():
         values = channel.get_all(variables.API_KEY, *READ)
         access.require_key(values[variables.API_KEY], means.knowledge)
         own = None if isinstance(channel, CommandLine) else _own(asked, channel, values)
