@@ -29,7 +29,7 @@ def traffic(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Traffic]
     site.cli("account", "add", "Fred")
     calls = Traffic(site, "office")
     with PrivateAsterisk(
-        installation, tmp_path / "asterisk", LINE + calls.dialplan, {}, {}, site.agi_directory
+        installation, tmp_path / "asterisk", LINE + calls.dialplan, {}, site.environment, site.agi_directory
     ) as running:
         calls.use(running)
         yield calls

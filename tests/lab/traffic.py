@@ -20,10 +20,12 @@ exten => 410,1,Wait(0.3)
  same => n,Answer()
  same => n,Milliwatt()
 """
-# A call's extension is TAG*SECONDS. Its context says whose recording it is: the site's.
+# A call's extension is TAG*SECONDS. Its context says whose recording it is: the site's. ENV() is set when it
+# must change, not by each call: a child that Asterisk forks in that instant for another AGI() inherits the C
+# library's lock of the environment, and waits for it for ever in setenv() (res_agi.c launch_script).
 CONTEXT = """
 [{context}]
-exten => _[a-z].,1,Set(ENV(NOOJEE_AGI_CONF)={conf})
+exten => _[a-z].,1,ExecIf($["${{ENV(NOOJEE_AGI_CONF)}}" != "{conf}"]?Set(ENV(NOOJEE_AGI_CONF)={conf}))
  same => n,Set(apiKey={key})
  same => n,Set(tag=${{CUT(EXTEN,*,1)}})
  same => n,Set(before=${{STRFTIME(,,%s.%6q)}})
