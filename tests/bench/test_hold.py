@@ -13,7 +13,7 @@ from bench.ways import FASTAGI, HANDED_OVER, NOTHING, PLAIN, STRAIGHTFORWARD, Wa
 
 ATTEMPTS = range(3)  # other work on the machine may spoil a run; too slow a program fails in all of them
 ROUNDS = 7
-# The goal is 1/5. A hundred calls of the bench come to 0.19 (README), seven amid other tests to 0.24 at worst.
+# The goal is 1/5. A hundred calls of the bench come to 0.19 (README), seven amid tests to 0.24 at worst.
 FASTAGI_GOAL = 1 / 4
 
 pytestmark = [pytest.mark.asterisk, pytest.mark.alone]
