@@ -337,8 +337,8 @@ def test_peers_that_hold_every_thread_do_not_hold_a_call_for_long(tmp_path: Path
         assert network_call.place(served.port, site.key).status == "200"
 
         seconds = time.monotonic() - begun
-    tell(f"a call behind peers that answer nothing and hold all threads waits {seconds:.0f} s")
-    assert seconds < 2 * REPLY_LIMIT_SECONDS
+    tell(f"a call behind {peers} peers that answer nothing and hold all threads waits {seconds:.0f} s")
+    assert seconds < peers * REPLY_LIMIT_SECONDS  # all may be before it, each for its time
 
 
 def test_out_of_descriptors_connections_wait_and_it_goes_on_afterwards(served: Served) -> None:
