@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from noojee_agi import access, extensions, turns, variables
+from noojee_agi import access, arguments, extensions, peers, recording, turns, variables
+from noojee_agi.errors import BadArgument, ManagerUnavailable, NoSuchCall
 from noojee_agi.means import Means
+from noojee_agi.peers import NOBODY, Peer, Peers
 
 TYPE_CHECKING = False  # importing typing for it would cost the caller 5 ms
 if TYPE_CHECKING:
@@ -17,9 +20,34 @@ if TYPE_CHECKING:
 
 # What must be known of a channel before anything is done with it.
 READ = (
-    *(variables.LINKEDID, variables.MIXMONITOR_ID, variables.REPLACED_ID, variables.SYSTEMNAME),
+    *(variables.LINKEDID, variables.MIXMONITOR_ID, variables.LEG, variables.SYSTEMNAME),
     *(variables.MEMBERINTERFACE, variables.BRIDGEPEER, variables.DIALEDPEERNAME),
+    *(variables.BLINDTRANSFER, variables.ATTENDEDTRANSFER),
 )
+_AT = "at/"  # in front of what names another live call
+_UNIQUEID = re.compile(r"(?:.+-)?\d+\.\d+")  # channel.c __ast_channel_alloc_ap: [system-]seconds.number
+_TRIES = 3
+
+
+@dataclass(frozen=True)
+class Running:
+    """A MixMonitor that records one end of the conversation for us, or did. leg: see variables.LEG."""
+
+    channel: Channel | OtherChannel
+    mixmonitor_id: str
+    leg: str
+
+    def file(self) -> str:
+        """Its file; empty when it has ended, or when the id is that of somebody else's by now.
+
+        Raises NoSuchCall, CallGone and ManagerUnavailable, as stop() does.
+        """
+        file = self.channel.mixmonitor_file(self.mixmonitor_id)
+        return file if recording.is_ours(file) else ""
+
+    def stop(self) -> None:
+        self.channel.stop_mixmonitor(self.mixmonitor_id)
+        self.channel.set(variables.MIXMONITOR_ID, "")
 
 
 @dataclass(frozen=True)
@@ -27,14 +55,26 @@ class Target:
     """The channel that is to be recorded, or is.
 
     extension: the one that was asked for, if any; extensions: whose owner the leg may have, in this order.
-    values: of READ. remark: what the caller should know besides, or empty.
+    values: of READ. running: what records this conversation for us, at whichever end. peer: with whom that
+    channel talks. remarks: what the caller should know besides. unreachable: why an end of the conversation
+    that we record cannot be reached, or empty.
     """
 
     channel: Channel | OtherChannel
     values: Mapping[str, str]
     extension: str
     extensions: tuple[str, ...]
-    remark: str = ""
+    running: tuple[Running, ...] = ()
+    peer: Peer = NOBODY
+    remarks: tuple[str, ...] = ()
+    unreachable: str = ""
+    is_other: bool = False
+
+    @property
+    def call(self) -> str:
+        """For a message: which other call this is."""
+        name, uniqueid = arguments.plain(self.channel.name), arguments.plain(self.channel.uniqueid)
+        return f"the call of {name} (uniqueid {uniqueid})"
 
 
 class CommandLine:
@@ -58,43 +98,131 @@ def admitted(
 ) -> Iterator[Target]:
     """The call that extenOrUniqueId means, if the key is right.
 
-    While the block runs, it is nobody else's turn to start or stop a recording there. prefers_recorded: of
-    several other calls, one that we record. Raises KeyRefused, and as means.find_other does.
+    An extension is this call, for whoever sits there; a uniqueid is the call that has it; at/410 is the call
+    that is at 410 now. While the block runs, nobody else starts or stops a recording of that conversation.
+    prefers_recorded: of several other calls, one that we record. Raises KeyRefused, BadArgument, and as
+    means.find_other does.
     """
-    directory = means.config.state_directory
+    if isinstance(channel, CommandLine):
+        access.require_key(channel.get_all(variables.API_KEY)[variables.API_KEY], means.knowledge)
+        with _found(asked.removeprefix(_AT), channel, means, prefers_recorded) as target:
+            yield target
+        return
     # Without a manager interface a channel is reached by its own dialplan only, which waits for each program.
-    may_be_reached = bool(channel.uniqueid and means.config.manager_username)
-    with turns.of(directory, channel.uniqueid) if may_be_reached else contextlib.nullcontext():
+    may_be_reached = bool(means.config.manager_username)
+    lock = _Lock(means.config.state_directory if may_be_reached else "")
+    with lock.of(channel.uniqueid):
         values = channel.get_all(variables.API_KEY, *READ)
         access.require_key(values[variables.API_KEY], means.knowledge)
-        own = None if isinstance(channel, CommandLine) else _own(asked, channel, values)
-        if own:
-            yield own
+        other, linkedid = _other(asked, channel, values), values[variables.LINKEDID] or channel.uniqueid
+        if not other and (linkedid == channel.uniqueid or not may_be_reached):
+            yield _own(asked, channel, values, means)
             return
-    other = means.find_other(asked, prefers_recorded)
-    with turns.of(directory, other.channel.uniqueid):
-        now = other.channel.get_all(variables.MIXMONITOR_ID, variables.REPLACED_ID)
-        yield replace(other, values={**other.values, **now})
+    if other:
+        with _found(other, channel, means, prefers_recorded) as target:
+            yield target
+        return
+    with lock.of(linkedid):  # what was read before this may have changed
+        yield _own(asked, channel, channel.get_all(*READ), means)
 
 
-def _own(asked: str, channel: Channel, values: Mapping[str, str]) -> Target | None:
-    """The asking channel, if that is meant: an extension on its call is itself."""
-    on_call = _extensions_on_call(channel, values)
-    uniqueids = ("", channel.uniqueid, channel.uniqueid.removeprefix(f"{values[variables.SYSTEMNAME]}-"))
-    if asked in uniqueids or asked.casefold() == channel.name.casefold():
-        return Target(channel, values, "", on_call)
-    named = extensions.find(asked, on_call)
-    return Target(channel, values, named, extensions.distinct([named, *on_call])) if named else None
+class _Lock:
+    """That of a conversation: all its channels have the same linkedid (bridge_channel.c)."""
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+
+    def of(self, linkedid: str) -> contextlib.AbstractContextManager[None]:
+        return turns.of(self._directory, linkedid) if self._directory else contextlib.nullcontext()
 
 
-def _extensions_on_call(channel: Channel, values: Mapping[str, str]) -> tuple[str, ...]:
-    return extensions.distinct(
-        [
-            extensions.of_interface(values[variables.MEMBERINTERFACE]),
-            extensions.of_channel(channel.name),
-            *map(extensions.of_channel, values[variables.BRIDGEPEER].split(",")),
-            extensions.of_channel(values[variables.DIALEDPEERNAME]),
-            channel.extension,
-            channel.did,
-        ]
+@contextlib.contextmanager
+def _found(
+    asked: str, channel: Channel | CommandLine, means: Means, prefers_recorded: bool
+) -> Iterator[Target]:
+    """Looked for once to know whose lock it is, and again under it: it may have been recorded meanwhile."""
+    lock = _Lock(means.config.state_directory)
+    linkedid = _linkedid(means.find_other(asked, prefers_recorded))
+    for _ in range(_TRIES):
+        with lock.of(linkedid):
+            target = means.find_other(asked, prefers_recorded)
+            before, linkedid = linkedid, _linkedid(target)
+            if before == linkedid:
+                yield replace(target, is_other=target.channel.uniqueid != channel.uniqueid)
+                return
+    raise NoSuchCall(f"{arguments.plain(asked)} goes from one call to the next: try again")
+
+
+def _linkedid(target: Target) -> str:
+    return target.values[variables.LINKEDID] or target.channel.uniqueid
+
+
+def _other(asked: str, channel: Channel, values: Mapping[str, str]) -> str:
+    """What names another live call than this channel's; empty when this one is meant. Raises BadArgument."""
+    if asked.casefold().startswith(_AT):
+        if asked.casefold() == _AT:
+            raise BadArgument("at/ names no call: at/410 is the call that is at extension 410 now")
+        return asked[len(_AT) :]
+    own = (channel.uniqueid, values[variables.LINKEDID])
+    system = f"{values[variables.SYSTEMNAME]}-"
+    is_own = asked in own or asked in [uniqueid.removeprefix(system) for uniqueid in own]
+    return "" if is_own or not _UNIQUEID.fullmatch(asked) else asked
+
+
+def _own(asked: str, channel: Channel, values: Mapping[str, str], means: Means) -> Target:
+    """The asking channel: whatever extension is named, it is only for whoever sits there."""
+    others = peers.find(channel, values)
+    on_call = _extensions_on_call(channel, values, others)
+    named = "" if _is_own_name(asked, channel, values) else extensions.of_argument(asked)
+    extension = extensions.find(named, on_call) or named
+    target = Target(
+        channel,
+        values,
+        extension,
+        (extension,) if extension else on_call,
+        _running(channel, values),
+        others.telephone,
+        _remarks(extension, on_call, means),
     )
+    recorded = [end for end in others.ends if end.mixmonitor_id]
+    return _whole_conversation(target, recorded[0], means) if recorded else target
+
+
+def _is_own_name(asked: str, channel: Channel, values: Mapping[str, str]) -> bool:
+    return (
+        not asked
+        or bool(_UNIQUEID.fullmatch(asked))
+        or asked.casefold() == channel.name.casefold()
+        or (asked in (channel.uniqueid, values[variables.LINKEDID]))
+    )
+
+
+def _whole_conversation(target: Target, recorded: Peer, means: Means) -> Target:
+    """When we record it already at its other end, that is the end: so it has one leg at a time."""
+    try:
+        found = means.find_other(target.channel.uniqueid, True)
+    except (ManagerUnavailable, NoSuchCall) as exc:
+        name = arguments.plain(recorded.name)
+        reason = f"its other end, {name}, is recorded by us too, and cannot be reached: {exc}"
+        return replace(target, unreachable=reason)
+    return replace(target, channel=found.channel, values=found.values, running=found.running, peer=found.peer)
+
+
+def _running(channel: Channel, values: Mapping[str, str]) -> tuple[Running, ...]:
+    mixmonitor_id = recording.mixmonitor_id(values[variables.MIXMONITOR_ID])
+    return (Running(channel, mixmonitor_id, values[variables.LEG]),) if mixmonitor_id else ()
+
+
+def _remarks(extension: str, on_call: tuple[str, ...], means: Means) -> tuple[str, ...]:
+    """Where another call could have been meant, as it once was."""
+    if not extension or extension in on_call or not means.config.manager_username:
+        return ()
+    named = arguments.plain(extension)
+    return (
+        f"this call is meant, for extension {named}, which is not on it now; at/{named} is the call there",
+    )
+
+
+def _extensions_on_call(channel: Channel, values: Mapping[str, str], others: Peers) -> tuple[str, ...]:
+    own = extensions.of_channel(channel.name)
+    return extensions.distinct([others.agent, own, *others.talking, channel.extension, channel.did])

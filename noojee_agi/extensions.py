@@ -1,6 +1,11 @@
 """Channel name -> extension, and which extensions are on this call."""
 
+import re
 from collections.abc import Iterable
+
+_UNIQUE_SUFFIX = re.compile(
+    r"-[0-9a-fA-F]{6,}(;[12])?$"
+)  # as the drivers make it: eight digits, chan_sip's fewer
 
 
 def of_channel(channel: str) -> str:
@@ -18,9 +23,15 @@ def of_interface(interface: str) -> str:
     return _without_place(interface.partition("/")[2] or interface)
 
 
+def of_argument(asked: str) -> str:
+    """The extension that somebody names: 410, PJSIP/410, Local/410@agents, or by a channel's name."""
+    technology, slash, name = asked.partition("/")
+    return _without_place(_UNIQUE_SUFFIX.sub("", name)) if slash else technology
+
+
 def find(asked: str, on_call: Iterable[str]) -> str:
     """Which of the call's extensions 410 or PJSIP/410 means, in any letter case; empty when none."""
-    wanted = of_interface(asked).casefold()
+    wanted = of_argument(asked).casefold()
     return next((extension for extension in on_call if extension.casefold() == wanted), "")
 
 

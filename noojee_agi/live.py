@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from noojee_agi import arguments, extensions, variables
+from noojee_agi import arguments, extensions, recording, variables
 from noojee_agi.errors import NoSuchCall
 
 UP = 6  # include/asterisk/channelstate.h AST_STATE_UP
@@ -75,20 +75,23 @@ class LiveChannel:
 
     @property
     def mixmonitor_id(self) -> str:
-        return self.values.get(variables.MIXMONITOR_ID, "")
+        return recording.mixmonitor_id(self.values.get(variables.MIXMONITOR_ID, ""))
 
 
 @dataclass(frozen=True)
 class Found:
     """extension: the one that was named, if it was one; extensions: whose owner the leg may have.
 
-    others: how many further calls were named.
+    others: how many further calls were named. recorded: the ends of the conversation that we record. peer:
+    the telephone with which that channel talks, if there is one.
     """
 
     channel: LiveChannel
     extension: str
     extensions: tuple[str, ...]
     others: int
+    recorded: tuple[LiveChannel, ...] = ()
+    peer: LiveChannel | None = None
 
 
 class Switchboard:
@@ -117,11 +120,15 @@ class Switchboard:
                 f"no live call has the extension or uniqueid {arguments.plain(asked)}:"
                 " noojee-agi record list shows them"
             )
-        recorded = [channel for channel in named if self._recorded(channel)] if prefers_recorded else []
-        best = min(recorded or named, key=_rank)
+        preferred = [channel for channel in named if self._recorded(channel)] if prefers_recorded else []
+        best = min(preferred or named, key=_rank)
         others = {channel.linkedid for channel in named} - {best.linkedid}
         owners = [extension] if extension else self._owners(best)
-        return Found(self._recorded(best) or best, extension, extensions.distinct(owners), len(others))
+        recorded = self._recorded(best)
+        end = next(iter(recorded), best)
+        peers = [each for each in self.conversation(best) if each not in (end,) and not each.is_local]
+        peer = next(iter(peers), None)
+        return Found(end, extension, extensions.distinct(owners), len(others), recorded, peer)
 
     def telephones(self) -> list[LiveChannel]:
         """Where somebody sits, the oldest first; Local channels where nobody else is in the call."""
@@ -145,13 +152,15 @@ class Switchboard:
         bridge = self._bridges[channel.bridge]
         if channel.talks_with_one and len(bridge) == _PAIR:
             yield from (other for other in bridge if other.talks_with_one)
+        if not channel.bridge:
+            yield from (other for other in bridge if _is_answered_by(channel, other))
+            yield from (other for other in bridge if _is_answered_by(other, channel))
         if channel.half:
             yield from self._halves[channel.half]
 
-    def _recorded(self, channel: LiveChannel) -> LiveChannel | None:
-        """Where its conversation is being recorded by us: at its own end, if at both."""
-        ends = (end for end in self.conversation(channel) if end.mixmonitor_id)
-        return next(ends, None)
+    def _recorded(self, channel: LiveChannel) -> tuple[LiveChannel, ...]:
+        """The ends at which its conversation is being recorded by us: its own first."""
+        return tuple(end for end in self.conversation(channel) if end.mixmonitor_id)
 
     def _owners(self, channel: LiveChannel) -> list[str]:
         """The queue's agent, if it is he who talks: the variable outlives him. Then the channel's own
@@ -160,6 +169,19 @@ class Switchboard:
         talking = [end.own_extension for end in self.conversation(channel)]
         agent = extensions.of_interface(channel.values.get(variables.MEMBERINTERFACE, ""))
         return [agent, *talking] if agent in talking else talking
+
+
+def _is_answered_by(caller: LiveChannel, called: LiveChannel) -> bool:
+    """Whether called has just answered caller, and the two are about to be bridged: Dial's option U and a
+    queue's AGI run in between. Both variables outlive their call, so caller must be in its application yet.
+    """
+    if caller.linkedid != called.linkedid or caller.bridge or called.bridge or called.state != UP:
+        return False
+    application = caller.application.casefold()
+    if application == "dial":
+        return caller.values.get(variables.DIALEDPEERNAME) == called.name
+    agent = extensions.of_interface(caller.values.get(variables.MEMBERINTERFACE, ""))
+    return application in ("queue", "agi") and agent == called.own_extension and caller is not called
 
 
 def _real(channels: Sequence[LiveChannel]) -> list[LiveChannel]:

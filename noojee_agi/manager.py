@@ -15,10 +15,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from noojee_agi import arguments, calls, live, recording, variables
-from noojee_agi.calls import Target
+from noojee_agi.calls import Running, Target
 from noojee_agi.config import Config
 from noojee_agi.errors import ManagerUnavailable, NoojeeError, NoSuchCall
 from noojee_agi.live import LiveChannel
+from noojee_agi.peers import NOBODY, Peer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -84,8 +85,10 @@ class Manager:
 
     def channels(self) -> list[LiveChannel]:
         """All channels of this Asterisk, as they are now."""
+        # By name, which stands before all that a caller can write into the event (res_parking,
+        # parking_manager.c: ParkeeChannel, then its state, then ParkeeCallerIDNum).
         parked = {
-            event.get("ParkeeUniqueid") for event in self._exchange("ParkedCalls", {}, "ParkedCallsComplete")
+            event.get("ParkeeChannel") for event in self._exchange("ParkedCalls", {}, "ParkedCallsComplete")
         }
         messages = self._exchange("Status", {"Variables": ",".join(calls.READ)}, "StatusComplete")
         events = [message for message in messages if message.get("Event") == "Status"]
@@ -104,7 +107,7 @@ class Manager:
                 uniqueid,
                 values[variables.LINKEDID],
                 live.UP if is_up else 0,
-                is_parked=uniqueid in parked,
+                is_parked=name in parked,
                 values=values,
             )
         return None
@@ -115,8 +118,8 @@ class Manager:
         for action, fields in (
             ("MixMonitor", {"File": "/dev/null"}),
             ("StopMixMonitor", {}),
-            ("Setvar", {"Variable": variables.REPLACED_ID}),
-            ("Getvar", {"Variable": variables.REPLACED_ID}),
+            ("Setvar", {"Variable": variables.LEG}),
+            ("Getvar", {"Variable": variables.LEG}),
         ):
             with contextlib.suppress(NoSuchCall):
                 self.act(action, {**channel, **fields})
@@ -316,11 +319,10 @@ def find(
     Raises NoSuchCall and ManagerUnavailable.
     """
     if not manager.is_configured:
-        advice = "set [manager] username in noojee_agi.conf"
-        if not asker.uniqueid:
-            raise ManagerUnavailable(f"live calls cannot be looked for: {advice}")
-        raise NoSuchCall(
-            f"{arguments.plain(asked)} is not on this call, and others cannot be looked for: {advice}"
+        kind = NoSuchCall if asker.uniqueid else ManagerUnavailable
+        raise kind(
+            f"the live call {arguments.plain(asked)} cannot be looked for:"
+            " set [manager] username in noojee_agi.conf"
         )
     channels = manager.channels()
     if asker.uniqueid and asker.uniqueid not in {channel.uniqueid for channel in channels}:
@@ -330,9 +332,19 @@ def find(
     found = live.Switchboard(channels).find(asked, prefers_recorded)
     meant = found.channel
     origin = next((channel for channel in channels if channel.uniqueid == meant.linkedid), meant)
-    other = OtherChannel(manager, meant, origin, asker)
-    remark = f"there are {found.others + 1} live calls: name a uniqueid for another" if found.others else ""
-    return Target(other, meant.values, found.extension, found.extensions, remark)
+    remark = f"there are {found.others + 1} live calls: name a uniqueid for another"
+    return Target(
+        OtherChannel(manager, meant, origin, asker),
+        meant.values,
+        found.extension,
+        found.extensions,
+        tuple(
+            Running(OtherChannel(manager, end, origin, asker), end.mixmonitor_id, end.values[variables.LEG])
+            for end in found.recorded
+        ),
+        Peer(found.peer.name, found.peer.uniqueid) if found.peer else NOBODY,
+        (remark,) if found.others else (),
+    )
 
 
 def _live_channel(event: Message, parked: set[str]) -> LiveChannel:
@@ -348,7 +360,7 @@ def _live_channel(event: Message, parked: set[str]) -> LiveChannel:
         _known(event.get("ConnectedLineNum")),
         event.get("Exten"),
         event.get("DNID"),
-        event.get("Uniqueid") in parked,
+        event.get("Channel") in parked,
         {name: event.variables.get(name, "") for name in calls.READ},
     )
 

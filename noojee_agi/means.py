@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Means:
-    """programs: the folder in which finish_record.py lies. find_other: another live call, by extension or
+    """programs: the folder in which finish_record.py lies. find_other: any live call, by extension or
     uniqueid, and whether one is preferred that we record; it raises NoSuchCall and ManagerUnavailable.
     """
 

@@ -11,6 +11,7 @@ from noojee_agi import wav
 
 STARTED, FINISHED = "started", "finished"  # the kinds of event, also in the names of their files
 EMPTY_FILE_BYTES = 44  # a bare WAV header's length; what else is as short has no audio either
+_OUR_FILE = re.compile(r"/\d{4}/\d\d/\d\d/[A-Za-z0-9._-]+-[0-9a-f]{8}\.\w+$")
 _STORED_AS = {"wav49": "WAV"}  # app_mixmonitor.c mixmonitor_save_prep
 
 
@@ -19,6 +20,7 @@ class Leg:
     """A recording leg as the call path knows it; owner and number are settled when it is stored.
 
     extension: the one that was asked for, if any. extensions: all on this call, that one first.
+    peer_channel, peer_uniqueid: with whom the channel talked when it began, if that was known.
     agent_known: whether an enabled account of agent_login_name was known when the call came; None when
     nobody was named.
     """
@@ -38,6 +40,8 @@ class Leg:
     did: str
     file: str
     started_at: datetime
+    peer_channel: str = ""
+    peer_uniqueid: str = ""
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,11 @@ def file_path(directory: str, uniqueid: str, leg_id: str, file_format: str, star
 def id_in(file: str) -> str:
     """The first eight digits of the leg's id, with which the name of its file ends."""
     return os.path.splitext(os.path.basename(file))[0].rpartition("-")[2]
+
+
+def is_ours(file: str) -> bool:
+    """Whether a recording has a name as file_path() makes them."""
+    return bool(_OUR_FILE.search(file))
 
 
 def mixmonitor_id(value: str) -> str:

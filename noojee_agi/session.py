@@ -143,7 +143,7 @@ class _OtherCalls:
         """Raises NoSuchCall and ManagerUnavailable."""
         from noojee_agi import manager  # the import of socket takes longer than all the rest
 
-        self._manager = manager.Manager(self._config)
+        self._manager = self._manager or manager.Manager(self._config)
         return manager.find(self._manager, asked, self._channel, prefers_recorded)
 
     def close(self) -> None:

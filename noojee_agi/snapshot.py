@@ -13,11 +13,15 @@ FRESH_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Snapshot:
-    """key_digest: of the system variable apiKey, empty when none is set. logins: of enabled accounts."""
+    """key_digest: of the system variable apiKey, empty when none is set. logins: of enabled accounts.
+
+    attached: the extensions to which somebody is attached; None when that is not known.
+    """
 
     key_digest: str
     logins: frozenset[str]
     read_at: datetime
+    attached: frozenset[str] | None = None
 
     def is_fresh(self, now: datetime) -> bool:
         """Whether the database was read only seconds ago."""
@@ -32,7 +36,9 @@ def load(path: str) -> Snapshot | None:
         digest, read_at = content["key_digest"], datetime.fromisoformat(content["read_at"])
         if not isinstance(digest, str) or read_at.tzinfo is None:
             return None
-        return Snapshot(digest, frozenset(content["logins"]), read_at)
+        attached = content.get("attached")  # a former version's snapshot has none
+        known = None if attached is None else frozenset(attached)
+        return Snapshot(digest, frozenset(content["logins"]), read_at, known)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -66,6 +72,7 @@ def save(path: str, snapshot: Snapshot) -> None:
         return
     content = asdict(snapshot)
     content["logins"] = sorted(snapshot.logins)
+    content["attached"] = None if snapshot.attached is None else sorted(snapshot.attached)
     content["read_at"] = content["read_at"].isoformat()
     spool.write(path, json.dumps(content, indent=1, ensure_ascii=False))
 
@@ -90,6 +97,11 @@ class Knowledge:
     def current(self) -> Snapshot | None:
         """What is known without asking anybody; None when there is no snapshot yet."""
         return self._snapshot
+
+    def knows_nobody_at(self, extension: str) -> bool:
+        """Whether it is known that nobody is attached to the extension."""
+        attached = self._snapshot.attached if self._snapshot else None
+        return attached is not None and extension not in attached
 
     def renewed(self) -> Snapshot | None:
         """What the database says, or, when it does not answer, still what is known."""

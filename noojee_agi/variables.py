@@ -8,6 +8,8 @@ MEMBERINTERFACE = "MEMBERINTERFACE"  # by Queue() with setinterfacevar=yes
 SYSTEMNAME = "SYSTEMNAME"  # of asterisk.conf
 BRIDGEPEER = "BRIDGEPEER"
 DIALEDPEERNAME = "DIALEDPEERNAME"
+BLINDTRANSFER = "BLINDTRANSFER"  # the channel that has transferred this one, and may not be gone yet
+ATTENDEDTRANSFER = "ATTENDEDTRANSFER"
 MIXMONITOR_FILENAME = "MIXMONITOR_FILENAME"
 
 
@@ -24,5 +26,15 @@ FILE = "RECORDING_FILE"
 
 # Ours alone: the MixMonitor that records this channel for us; empty when none does.
 MIXMONITOR_ID = "NOOJEE_MIXMONITOR_ID"
-# And the one before it, until that is stopped: whoever goes on after one who died in between must know both.
-REPLACED_ID = "NOOJEE_REPLACED_ID"
+# And its leg: the id, then, after a blank, the login that owns it, if that was known when it began.
+LEG = "NOOJEE_LEG"
+
+
+def of_channel(channel: str, name: str) -> str:
+    """The same of another channel, by its name or uniqueid; empty when it is not there (func_logic.c)."""
+    return f"IMPORT({channel},{name})"
+
+
+def channels(expression: str) -> str:
+    """The names of all channels that fit a regular expression, blanks between them (func_channel.c)."""
+    return f"CHANNELS({expression})"

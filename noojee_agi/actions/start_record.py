@@ -11,7 +11,7 @@ from dataclasses import replace
 from noojee_agi import arguments, calls, recording, spool, variables
 from noojee_agi.answer import Answer
 from noojee_agi.arguments import Request
-from noojee_agi.calls import Target
+from noojee_agi.calls import Running, Target
 from noojee_agi.config import SAFE_PATH, Config
 from noojee_agi.errors import (
     BadArgument,
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 # Among 200 calls that begin together Asterisk took 1 s to open a file.
 FILE_SEEN_WITHIN_SECONDS = 3.0
+# A frame of a telephone is 20 ms long (RFC 3551, 4.2), or 30 with some codecs.
+_FRAME_SECONDS = 0.03
 OK = 200
 _FINISH_PROGRAM = "finish_record.py"
 
@@ -52,23 +54,59 @@ def start_record(request: Request, channel: Channel | CommandLine, means: Means)
         leg = _new_leg(request, target, means.config, agent_known)
 
         _write_ahead(leg, means.config)
-        answer, troubles = _start(leg, target, means)
+        answer, troubles = _replace_running(leg, target, means)
     if answer.status != OK:
         return answer
+    remarks = _remarks(leg, target, means)
     if target.channel is not channel and not troubles:
-        troubles = _tell_recorded(target, answer)
-    return replace(answer, message=_message([*troubles, *_remarks(request, target, agent_known)]))
+        troubles = _tell_recorded(target, replace(answer, message=_message(target, remarks)))
+    return replace(answer, message=_message(target, [*troubles, *remarks]))
 
 
-def _start(leg: Leg, target: Target, means: Means) -> tuple[Answer, list[str]]:
-    """The new recording begins, then the former one, if there is one, ends; and what went wrong with that."""
-    channel, config = target.channel, means.config
-    replaced = recording.mixmonitor_id(target.values[variables.MIXMONITOR_ID])
-    forgotten = recording.mixmonitor_id(target.values[variables.REPLACED_ID])
-    answer = Answer(OK, leg_id=leg.id, file=leg.file)
+def _replace_running(leg: Leg, target: Target, means: Means) -> tuple[Answer, list[str]]:
+    """What records this conversation for us ends, then the new recording begins; and what went wrong.
+
+    In this order: a MixMonitor that is begun beside another one takes over its translators, and Asterisk 22
+    may then leave the partner out of the file; one frame without any makes them anew.
+    """
+    troubles = [target.unreachable] if target.unreachable else []
+    has_ended = False
     try:
-        if replaced:
-            channel.set(variables.REPLACED_ID, replaced)
+        for running in target.running:
+            has_ended |= _end(running, troubles)
+        if has_ended:
+            time.sleep(_FRAME_SECONDS)
+    except CallGone:
+        return _never_began(leg, means.config), []
+    answer, more = _start(leg, target.channel, means)
+    if answer.status != OK and has_ended:
+        text = f"{answer.message}; the former leg has ended, nothing records this call now"
+        answer = replace(answer, message=text)
+    return answer, [*troubles, *more]
+
+
+def _end(running: Running, troubles: list[str]) -> bool:
+    """End a former leg; whether it was still going on."""
+    try:
+        if not running.file():
+            return False
+        running.stop()
+    except CallGone:
+        raise
+    except NoSuchCall:
+        return False  # with that end's call its leg has ended, too
+    except ManagerUnavailable as exc:
+        troubles.append(f"the former leg may go on beside it: {exc}")
+        return False
+    return True
+
+
+def _start(leg: Leg, channel: Recorded, means: Means) -> tuple[Answer, list[str]]:
+    """MixMonitor begins, and its file is seen."""
+    config = means.config
+    owner = leg.agent_login_name.strip() if leg.agent_known else ""
+    answer = Answer(OK, leg_id=leg.id, file=leg.file, leg=f"{leg.id} {owner}".strip())
+    try:
         channel.mixmonitor(
             _asterisk_name(leg, config), _options(config), _end_command(leg, config, means.programs)
         )
@@ -78,14 +116,8 @@ def _start(leg: Leg, target: Target, means: Means) -> tuple[Answer, list[str]]:
     except NoojeeError as exc:
         if isinstance(exc, ManagerUnavailable) and _is_there(leg.file, channel):
             return answer, [str(exc)]
-        _undo(leg, channel, config, replaced)
+        _undo(leg, channel, config)
         return Answer(exc.status, str(exc), leg.id), []
-    try:
-        _end_replaced(channel, {replaced, forgotten} - {""})
-    except NoSuchCall:
-        pass  # with the call, the former leg has ended too
-    except ManagerUnavailable as exc:
-        return answer, [f"the former leg may go on beside it: {exc}"]
     return answer, []
 
 
@@ -149,6 +181,8 @@ def _new_leg(request: Request, target: Target, config: Config, agent_known: bool
             config.recordings_directory, channel.uniqueid, leg_id, config.recordings_format, started_at
         ),
         started_at=started_at,
+        peer_channel=target.peer.name,
+        peer_uniqueid=target.peer.uniqueid,
     )
 
 
@@ -229,14 +263,14 @@ def _is_there(file: str, channel: Recorded) -> bool:
     return channel.sees_file(file) if channel.host else os.path.exists(file)
 
 
-def _undo(leg: Leg, channel: Recorded, config: Config, replaced: str) -> None:
+def _undo(leg: Leg, channel: Recorded, config: Config) -> None:
     """Nothing was seen: make sure that nothing of this leg records, and close it."""
     # A channel that is gone records nothing any more; a manager interface that is, cannot be asked.
     with contextlib.suppress(NoSuchCall, ManagerUnavailable):
         started = channel.mixmonitor_id()
-        if started and started != replaced:
+        if started:
             channel.stop_mixmonitor(started)
-            channel.set(variables.MIXMONITOR_ID, replaced)
+            channel.set(variables.MIXMONITOR_ID, "")
     _spool(Ending(leg.id, "failed", recording.now()), config)
 
 
@@ -247,17 +281,12 @@ def _hung_up(leg: Leg, channel: Recorded, config: Config) -> tuple[Answer, list[
         return Answer(NotStarted.status, text, leg.id), []
     if _appears(leg.file, channel):
         return Answer(OK, leg_id=leg.id, file=leg.file), ["the caller hung up at once"]
+    return _never_began(leg, config), []
+
+
+def _never_began(leg: Leg, config: Config) -> Answer:
     _spool(Ending(leg.id, "failed", recording.now()), config)
-    return Answer(NotStarted.status, "the caller hung up before the recording began", leg.id), []
-
-
-def _end_replaced(channel: Recorded, replaced: set[str]) -> None:
-    """End the former leg, now that the new one records. The same id again means that it had ended."""
-    if not replaced:
-        return
-    for mixmonitor_id in replaced - {channel.mixmonitor_id()}:
-        channel.stop_mixmonitor(mixmonitor_id)
-    channel.set(variables.REPLACED_ID, "")
+    return Answer(NotStarted.status, "the caller hung up before the recording began", leg.id)
 
 
 def _tell_recorded(target: Target, answer: Answer) -> list[str]:
@@ -271,15 +300,22 @@ def _tell_recorded(target: Target, answer: Answer) -> list[str]:
     return []
 
 
-def _remarks(request: Request, target: Target, agent_known: bool | None) -> list[str]:
+def _remarks(leg: Leg, target: Target, means: Means) -> list[str]:
     remarks = []
-    if agent_known is False:
+    if leg.agent_known is False:
         remarks.append(
-            f"there is no enabled account {arguments.plain(request.agent_login_name)}:"
+            f"there is no enabled account {arguments.plain(leg.agent_login_name)}:"
             " only the group Recording Manager may hear it; run noojee-agi account list"
         )
-    return [*remarks, target.remark] if target.remark else remarks
+    if leg.agent_known is None and leg.extension and means.knowledge.knows_nobody_at(leg.extension):
+        named = arguments.plain(leg.extension)
+        remarks.append(
+            f"nobody is attached to {named}: only the group Recording Manager may hear it;"
+            f" run noojee-agi attach LOGIN {named}"
+        )
+    return [*remarks, *target.remarks]
 
 
-def _message(remarks: list[str]) -> str:
-    return f"OK, but {'; '.join(remarks)}" if remarks else "OK"
+def _message(target: Target, remarks: list[str]) -> str:
+    which = f", {target.call}" if target.is_other else ""
+    return f"OK{which}, but {'; '.join(remarks)}" if remarks else f"OK{which}"

@@ -41,7 +41,7 @@ def set_key_digest(connection: Connection, digest: str) -> None:
 def snapshot(connection: Connection) -> Snapshot:
     """What the call path must know, as of now."""
     read_at = recording.now()
-    return Snapshot(key_digest(connection), enabled_logins(connection), read_at)
+    return Snapshot(key_digest(connection), enabled_logins(connection), read_at, attached(connection))
 
 
 def has_account(connection: Connection, login: str) -> bool:
@@ -50,6 +50,12 @@ def has_account(connection: Connection, login: str) -> bool:
 
 def enabled_logins(connection: Connection) -> frozenset[str]:
     return frozenset(connection.scalars(select(account.c.login).where(account.c.enabled)))
+
+
+def attached(connection: Connection) -> frozenset[str]:
+    """The extensions to which somebody is attached now."""
+    is_open = extension_attachment.c.detached_at.is_(None)
+    return frozenset(connection.scalars(select(extension_attachment.c.extension).where(is_open)))
 
 
 def add_account(connection: Connection, login: str, name: str, groups: tuple[str, ...]) -> None:

@@ -8,17 +8,15 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
-from lab import asterisk, manager, phones, tones
-from lab.asterisk import PrivateAsterisk
-from lab.pbx import PARTIES, Pbx, View
+from lab import manager, tones
+from lab.exchange import Exchange
+from lab.pbx import View
 from lab.phones import Lines, Phone
 from lab.postgresql import free_port
 from lab.proxy import Proxy
 from lab.served import Served
-from lab.site import Site
 from lab.waiting import wait_until
 
 pytestmark = pytest.mark.asterisk
@@ -26,12 +24,13 @@ pytestmark = pytest.mark.asterisk
 EXAMPLE = Path(__file__).resolve().parents[2] / "dialplan-examples/supervisor.conf"
 TONES = {"410": 425, "411": 1004, "412": 700, "413": 600}
 RINGS = "413"  # until it is told to answer; the others do so by themselves
-DIALPLAN = """
+DIALPLAN = f"""
+#include {EXAMPLE}
 [telephones]
 include => supervisor
-exten => _4XX,1,Dial(PJSIP/${EXTEN})
+exten => _4XX,1,Dial(PJSIP/${{EXTEN}})
 exten => _5XX,1,AGI(start_record.py,,by-itself,Fred)
- same => n,Dial(PJSIP/4${EXTEN:1})
+ same => n,Dial(PJSIP/4${{EXTEN:1}})
 exten => park,1,Answer()
  same => n,Park()
 exten => room,1,Answer()
@@ -39,103 +38,12 @@ exten => room,1,Answer()
 exten => moved,1,Answer()
  same => n,Wait(60)
 """
-BYTES_A_SECOND = 16000
 REFUSED_WITHIN_SECONDS = 3.0
 START = "AGI(start_record.py,{},other,Fred)"
 
 
-class Exchange:
-    """One Asterisk with manager interface, three telephones, and a site whose calls ask for other calls."""
-
-    def __init__(self, version: int, system_name: str, folder: Path, stack: ExitStack) -> None:
-        self.site = Site(folder / "site")
-        for login in ("Fred", "Ann"):
-            self.site.cli("account", "add", login)
-        self.site.cli("attach", "Ann", "410")
-        self.port = free_port()
-        lines = Lines(tuple(TONES), context="telephones")
-        extensions = f"[globals]\napiKey = {self.site.key}\n{PARTIES}{DIALPLAN}\n#include {EXAMPLE}\n"
-        files = {
-            "pjsip.conf": lines.configuration(),
-            "manager.conf": manager.manager_conf(self.port, more="channelvars = RECORDING_ID,CALLERID(name)"),
-            "res_parking.conf": "[general]\n[default]\ncontext => parkedcalls\nparkpos => 701-720\n",
-            "test.conf": "",
-        }
-        self.asterisk = stack.enter_context(
-            PrivateAsterisk(
-                asterisk.find(version),
-                folder / "asterisk",
-                f"{extensions}#include test.conf\n",
-                files,
-                self.site.environment,
-                self.site.agi_directory,
-                system_name,
-                modules=(*phones.MODULES, "res_parking"),
-            )
-        )
-        self.pbx = Pbx(self.asterisk, self.site)
-        self.phones = {
-            extension: stack.enter_context(
-                Phone(lines, extension, frequency, folder / extension, answers=extension != RINGS)
-            )
-            for extension, frequency in TONES.items()
-        }
-
-    def configure(self, **options: object) -> None:
-        """The site's [manager] section, with these options changed."""
-        changed = {f"manager.{name}": str(value) for name, value in options.items()}
-        self.site.configure({**manager.options(self.port), **changed})
-
-    def connect(self, caller: str = "411", called: str = "410") -> None:
-        """One telephone calls another, or a number that the dialplan turns into one, and is answered."""
-        before = len(self.phones[caller].calls())
-        self.phones[caller].dial(called)
-        self.phones[caller].wait_up(before + 1)
-
-    def ask(self, dialplan: str) -> View:
-        """What the dialplan of a call sees that has nothing to do with the telephones."""
-        self.pbx.start_call(dialplan, seconds=None)
-        return self.pbx.view()
-
-    def channels(self) -> dict[str, str]:
-        """Uniqueid of each channel by its name, without those of calls that ask."""
-        lines = self.asterisk.rx("core show channels concise").splitlines()
-        found = {line.split("!")[0]: line.split("!")[-1] for line in lines if "!" in line}
-        return {name: uniqueid for name, uniqueid in found.items() if name.startswith("PJSIP/")}
-
-    def channel(self, extension: str) -> str:
-        """The name of the only channel there."""
-        (name,) = [name for name in self.channels() if name.startswith(f"PJSIP/{extension}-")]
-        return name
-
-    def leg(self, view: View) -> dict[str, Any]:
-        """The leg that the dialplan was told of, while it records."""
-        return self.pbx.leg(view, status="recording")
-
-    def running(self, tag: str) -> dict[str, Any]:
-        """The only leg with that tag that records now, once there is one."""
-
-        def found() -> list[dict[str, Any]]:
-            return [leg for leg in self.site.legs("--tag", tag) if leg["status"] == "recording"]
-
-        return wait_until(found, 20, f"a leg {tag} that records")[0]
-
-    def status(self, leg_id: str) -> str:
-        return str(next(leg["status"] for leg in self.site.legs() if leg["id"] == leg_id))
-
-    def wait_for_audio(self, file: str, seconds: float) -> None:
-        wait_until(lambda: Path(file).stat().st_size >= seconds * BYTES_A_SECOND, 20, "some audio")
-
-    def add(self, contexts: str) -> None:
-        """Further contexts, until the next call that asks."""
-        (self.asterisk.folder / "etc/test.conf").write_text(contexts + "\n")
-        self.asterisk.rx("dialplan reload")
-
-    def end(self) -> None:
-        self.pbx.hang_up()
-        for phone in self.phones.values():
-            phone.wait_idle()
-        self.pbx.wait_until_idle()
+def plug_in(lines: Lines, extension: str, folder: Path) -> Phone:
+    return Phone(lines, extension, TONES[extension], folder, answers=extension != RINGS)
 
 
 ASTERISK_22 = pytest.param((22, "pbx22"), id="asterisk22-systemname")
@@ -145,23 +53,29 @@ ASTERISK_16 = pytest.param((16, ""), id="asterisk16")
 @pytest.fixture(scope="module", params=[ASTERISK_22, ASTERISK_16])
 def exchange_of_module(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Exchange]:
+) -> Iterator[Exchange[Phone]]:
     with ExitStack() as stack:
         version, system_name = request.param
-        yield Exchange(version, system_name, tmp_path_factory.mktemp("exchange"), stack)
+        folder = tmp_path_factory.mktemp("exchange")
+        yield Exchange(version, system_name, folder, stack, DIALPLAN, TONES, plug_in)
 
 
 @pytest.fixture
-def exchange(exchange_of_module: Exchange) -> Iterator[Exchange]:
+def exchange(exchange_of_module: Exchange[Phone]) -> Iterator[Exchange[Phone]]:
     exchange_of_module.configure()
     yield exchange_of_module
     exchange_of_module.end()
 
 
+def which(exchange: Exchange[Phone], name: str) -> str:
+    """What a message says of another call."""
+    return f"the call of {name} (uniqueid {exchange.channels()[name]})"
+
+
 # ---- The example
 
 
-def test_a_third_party_records_the_call_of_two_telephones_by_feature_codes(exchange: Exchange) -> None:
+def test_a_third_party_records_the_call_of_two_telephones_by_feature_codes(exchange: Exchange[Phone]) -> None:
     exchange.connect("411", "410")
     supervisor = exchange.phones["412"]
     channels = exchange.channels().keys()
@@ -189,12 +103,13 @@ def test_a_third_party_records_the_call_of_two_telephones_by_feature_codes(excha
 @pytest.mark.parametrize(
     "naming",
     [
-        lambda name, uniqueid: "410",
-        lambda name, uniqueid: "PJSIP/410",
-        lambda name, uniqueid: "pjsip/410",
-        lambda name, uniqueid: name,
+        lambda name, uniqueid: "at/410",
+        lambda name, uniqueid: "at/PJSIP/410",
+        lambda name, uniqueid: "AT/pjsip/410",
+        lambda name, uniqueid: f"at/{name}",
         lambda name, uniqueid: uniqueid,
         lambda name, uniqueid: uniqueid.rpartition("-")[2],
+        lambda name, uniqueid: f"at/{uniqueid}",
     ],
     ids=[
         "extension",
@@ -203,26 +118,27 @@ def test_a_third_party_records_the_call_of_two_telephones_by_feature_codes(excha
         "channel",
         "uniqueid",
         "without the system's name",
+        "at a uniqueid",
     ],
 )
-def test_each_way_of_naming_a_call(exchange: Exchange, naming: Callable[[str, str], str]) -> None:
+def test_each_way_of_naming_a_call(exchange: Exchange[Phone], naming: Callable[[str, str], str]) -> None:
     exchange.connect()
     name = exchange.channel("410")
     uniqueid = exchange.channels()[name]
 
     view = exchange.ask(START.format(naming(name, uniqueid)))
 
-    assert (view.status, view.message) == ("200", "OK")
+    assert (view.status, view.message) == ("200", f"OK, {which(exchange, name)}")
     leg = exchange.leg(view)
     assert (leg["channel"], leg["uniqueid"], leg["owner"], leg["tag"]) == (name, uniqueid, "Fred", "other")
     assert leg["call_uniqueid"] == exchange.channels()[exchange.channel("411")]
     assert (leg["source"], leg["destination"]) == ("411", "410")
 
 
-def test_the_recorded_calls_own_dialplan_is_told_too(exchange: Exchange) -> None:
+def test_the_recorded_calls_own_dialplan_is_told_too(exchange: Exchange[Phone]) -> None:
     exchange.connect()
 
-    view = exchange.ask(START.format("410"))
+    view = exchange.ask(START.format("at/410"))
 
     shown = exchange.asterisk.rx(f"core show channel {exchange.channel('410')}")
     assert f"RECORDING_STATUS={view.status}\n" in shown
@@ -232,9 +148,9 @@ def test_the_recorded_calls_own_dialplan_is_told_too(exchange: Exchange) -> None
     assert exchange.site.key not in shown
 
 
-def test_a_recording_of_another_call_ends_with_that_call(exchange: Exchange) -> None:
+def test_a_recording_of_another_call_ends_with_that_call(exchange: Exchange[Phone]) -> None:
     exchange.connect()
-    view = exchange.ask(START.format("410"))
+    view = exchange.ask(START.format("at/410"))
     exchange.wait_for_audio(view.file, 1)
 
     exchange.phones["410"].hang_up()
@@ -244,12 +160,12 @@ def test_a_recording_of_another_call_ends_with_that_call(exchange: Exchange) -> 
     assert json.loads(Path(view.file).with_suffix(".json").read_text())["status"] == "completed"
 
 
-def test_who_is_not_there_is_404(exchange: Exchange) -> None:
+def test_who_is_not_there_is_404(exchange: Exchange[Phone]) -> None:
     exchange.connect()
     legs = exchange.site.legs()
 
     for asked in ("499", "SIP/410", "1700000000.1", "41"):
-        view = exchange.ask(START.format(asked))
+        view = exchange.ask(START.format(f"at/{asked}"))
         assert (view.status, view.leg_id, view.agi_status) == ("404", "", "SUCCESS")
         exchange.asterisk.rx("channel request hangup Local/500@test")
     assert exchange.site.legs() == legs
@@ -258,21 +174,20 @@ def test_who_is_not_there_is_404(exchange: Exchange) -> None:
 # ---- Several calls, and calls in other states
 
 
-def test_of_two_calls_on_one_handset_the_newest_is_recorded_and_it_is_said(exchange: Exchange) -> None:
+def test_of_two_calls_on_one_handset_the_newest_is_recorded_and_it_is_said(exchange: Exchange[Phone]) -> None:
     exchange.connect("411", "410")
     first = exchange.channels().keys()
     exchange.connect("412", "410")
 
-    view = exchange.ask(START.format("410"))
+    view = exchange.ask(START.format("at/410"))
 
-    assert (view.status, view.message) == (
-        "200",
-        "OK, but there are 2 live calls: name a uniqueid for another",
-    )
-    assert exchange.leg(view)["channel"] not in first
+    name = exchange.leg(view)["channel"]
+    assert name not in first
+    said = f"OK, {which(exchange, name)}, but there are 2 live calls: name a uniqueid for another"
+    assert (view.status, view.message) == ("200", said)
 
 
-def test_a_call_that_is_up_comes_before_one_that_rings(exchange: Exchange) -> None:
+def test_a_call_that_is_up_comes_before_one_that_rings(exchange: Exchange[Phone]) -> None:
     called = exchange.phones[RINGS]
     exchange.phones["411"].dial(RINGS)
     called.wait_ringing()
@@ -282,55 +197,55 @@ def test_a_call_that_is_up_comes_before_one_that_rings(exchange: Exchange) -> No
     exchange.phones["412"].dial(RINGS)
     called.wait_ringing()
 
-    view = exchange.ask(START.format(RINGS))
+    view = exchange.ask(START.format(f"at/{RINGS}"))
 
     assert exchange.leg(view)["channel"] == up
 
 
-def test_a_call_that_rings_is_recorded_from_its_answer_on(exchange: Exchange) -> None:
+def test_a_call_that_rings_is_recorded_from_its_answer_on(exchange: Exchange[Phone]) -> None:
     called = exchange.phones[RINGS]
     exchange.phones["411"].dial(RINGS)
     called.wait_ringing()
 
-    view = exchange.ask(START.format(RINGS))
+    view = exchange.ask(START.format(f"at/{RINGS}"))
     called.answer()
 
     assert (view.status, exchange.leg(view)["channel"]) == ("200", exchange.channel(RINGS))
     exchange.wait_for_audio(view.file, 1)
 
 
-def test_a_parked_call_comes_after_one_that_talks(exchange: Exchange) -> None:
+def test_a_parked_call_comes_after_one_that_talks(exchange: Exchange[Phone]) -> None:
     exchange.connect("411", "410")
     talks = exchange.channel("411")
     exchange.connect("411", "park")
 
-    view = exchange.ask(START.format("411"))
+    view = exchange.ask(START.format("at/411"))
 
     assert view.status == "200"
     assert exchange.leg(view)["channel"] == talks
 
 
-def test_a_call_that_only_is_parked_is_recorded(exchange: Exchange) -> None:
+def test_a_call_that_only_is_parked_is_recorded(exchange: Exchange[Phone]) -> None:
     exchange.connect("411", "park")
     wait_until(lambda: "Park" in exchange.asterisk.rx("core show channels"), 10, "the call to be parked")
 
-    view = exchange.ask(START.format("411"))
+    view = exchange.ask(START.format("at/411"))
 
     assert (view.status, exchange.leg(view)["channel"]) == ("200", exchange.channel("411"))
 
 
-def test_a_call_that_was_sent_elsewhere_is_still_recorded(exchange: Exchange) -> None:
+def test_a_call_that_was_sent_elsewhere_is_still_recorded(exchange: Exchange[Phone]) -> None:
     """An asynchronous goto, as Redirect does it, before and after the start."""
     exchange.connect("411", "410")
     name = exchange.channel("410")
     exchange.asterisk.rx(f"channel redirect {name} telephones,moved,1")
 
-    view = exchange.ask(START.format("410"))
+    view = exchange.ask(START.format("at/410"))
     exchange.asterisk.rx(f"channel redirect {name} telephones,moved,1")
     exchange.asterisk.rx("channel request hangup Local/500@test")
 
     assert exchange.leg(view)["channel"] == name
-    assert exchange.ask("AGI(stop_record.py,410)").status == "200"
+    assert exchange.ask("AGI(stop_record.py,at/410)").status == "200"
 
 
 @pytest.mark.parametrize(
@@ -339,7 +254,7 @@ def test_a_call_that_was_sent_elsewhere_is_still_recorded(exchange: Exchange) ->
     ids=["ids", "ActionID", "an event"],
 )
 def test_a_caller_who_writes_into_the_list_of_channels_hides_and_moves_nobody(
-    exchange: Exchange, number: str
+    exchange: Exchange[Phone], number: str
 ) -> None:
     """chan_pjsip decodes a caller's number; here the dialplan does."""
     exchange.pbx.start_call(f"Set(CALLERID(num)=${{URIDECODE({number})}})\nWait(600)", seconds=None)
@@ -348,18 +263,18 @@ def test_a_caller_who_writes_into_the_list_of_channels_hides_and_moves_nobody(
     uniqueids = set(re.findall(r"!([\w-]*\d+\.\d+)$", shown, re.MULTILINE))
 
     listed = json.loads(exchange.site.cli("record", "list", "--json"))
-    view = exchange.ask(START.format("410"))
+    view = exchange.ask(START.format("at/410"))
 
     assert {each["uniqueid"] for each in listed} <= uniqueids
     assert {each["extension"] for each in listed} == {"410", "411", "500"}
     assert (view.status, exchange.leg(view)["channel"]) == ("200", exchange.channel("410"))
 
 
-def test_two_in_a_conference_are_each_recorded_alone(exchange: Exchange) -> None:
+def test_two_in_a_conference_are_each_recorded_alone(exchange: Exchange[Phone]) -> None:
     exchange.connect("410", "room")
     exchange.connect("411", "room")
 
-    one, other = exchange.ask(START.format("410")), exchange.ask(START.format("411"))
+    one, other = exchange.ask(START.format("at/410")), exchange.ask(START.format("at/411"))
 
     legs = [exchange.leg(view) for view in (one, other)]
     assert [leg["channel"] for leg in legs] == [exchange.channel("410"), exchange.channel("411")]
@@ -369,24 +284,26 @@ def test_two_in_a_conference_are_each_recorded_alone(exchange: Exchange) -> None
 # ---- What is recorded already
 
 
-def test_a_second_start_makes_a_new_leg_and_then_ends_the_first(exchange: Exchange) -> None:
+def test_a_second_start_makes_a_new_leg_and_then_ends_the_first(exchange: Exchange[Phone]) -> None:
     exchange.connect()
-    first = exchange.ask(START.format("410"))
+    first = exchange.ask(START.format("at/410"))
     exchange.wait_for_audio(first.file, 1)
 
-    second = exchange.ask(START.format("410"))
+    second = exchange.ask(START.format("at/410"))
 
     assert exchange.pbx.leg(first)["leg"] == 1
     assert exchange.leg(second)["leg"] == 2
 
 
-def test_a_call_that_records_itself_at_its_other_end_has_one_recording_at_a_time(exchange: Exchange) -> None:
+def test_a_call_that_records_itself_at_its_other_end_has_one_recording_at_a_time(
+    exchange: Exchange[Phone],
+) -> None:
     """411's own dialplan records it; the supervisor names 410, to whom 411 talks."""
     exchange.connect("411", "510")
     own = exchange.running("by-itself")
     exchange.wait_for_audio(own["file"], 1)
 
-    view = exchange.ask("AGI(start_record.py,410,taken-over)")
+    view = exchange.ask("AGI(start_record.py,at/410,taken-over)")
 
     leg = exchange.leg(view)
     assert (leg["channel"], leg["extension"], leg["owner"]) == (own["channel"], "410", "Ann")
@@ -394,19 +311,19 @@ def test_a_call_that_records_itself_at_its_other_end_has_one_recording_at_a_time
     wait_until(lambda: exchange.status(own["id"]) == "completed", 20, "the end of the former leg")
 
 
-def test_whatever_records_a_call_is_stopped_by_either_end(exchange: Exchange) -> None:
+def test_whatever_records_a_call_is_stopped_by_either_end(exchange: Exchange[Phone]) -> None:
     exchange.connect("411", "510")
-    view = exchange.ask("AGI(stop_record.py,410)")
+    view = exchange.ask("AGI(stop_record.py,at/410)")
     assert view.status == "200"
     assert exchange.pbx.leg(view)["tag"] == "by-itself"
 
-    assert exchange.ask("AGI(stop_record.py,411)").status == "409"
+    assert exchange.ask("AGI(stop_record.py,at/411)").status == "409"
 
 
-def test_two_who_start_at_once_leave_one_recording_that_stops(exchange: Exchange) -> None:
+def test_two_who_start_at_once_leave_one_recording_that_stops(exchange: Exchange[Phone]) -> None:
     exchange.connect()
     with Served(exchange.site, manager.options(exchange.port)) as served, ThreadPoolExecutor(4) as pool:
-        agi = f"AGI(agi://127.0.0.1:{served.port}/start_record,410,at-once)"
+        agi = f"AGI(agi://127.0.0.1:{served.port}/start_record,at/410,at-once)"
         extension = "\n".join(["[at-once]", f"exten => s,1,{agi}", " same => n,Hangup()"])
         exchange.add(extension)
         starts = [("s@at-once", "moved@telephones")] * 4
@@ -419,39 +336,40 @@ def test_two_who_start_at_once_leave_one_recording_that_stops(exchange: Exchange
             )
 
         wait_until(lambda: len(running()) == 1, 20, "one recording to be left")
-        assert exchange.ask("AGI(stop_record.py,410)").status == "200"
+        assert exchange.ask("AGI(stop_record.py,at/410)").status == "200"
         assert running() == []
 
 
-def test_a_recorded_call_can_be_stopped_when_there_is_a_newer_one(exchange: Exchange) -> None:
+def test_a_recorded_call_can_be_stopped_when_there_is_a_newer_one(exchange: Exchange[Phone]) -> None:
     exchange.connect("411", "410")
-    started = exchange.ask(START.format("410"))
-    exchange.leg(started)
+    started = exchange.ask(START.format("at/410"))
+    name = exchange.leg(started)["channel"]
     exchange.connect("412", "410")
 
-    stopped = exchange.ask("AGI(stop_record.py,410)")
+    stopped = exchange.ask("AGI(stop_record.py,at/410)")
 
     assert (stopped.status, stopped.leg_id) == ("200", started.leg_id)
-    assert stopped.message == "OK, but there are 2 live calls: name a uniqueid for another"
+    said = f"OK, {which(exchange, name)}, but there are 2 live calls: name a uniqueid for another"
+    assert stopped.message == said
 
 
 # ---- stop
 
 
-def test_only_the_owner_may_stop_by_name(exchange: Exchange) -> None:
+def test_only_the_owner_may_stop_by_name(exchange: Exchange[Phone]) -> None:
     exchange.connect()
-    started = exchange.ask("AGI(start_record.py,410,owned)")
+    started = exchange.ask("AGI(start_record.py,at/410,owned)")
     assert exchange.leg(started)["owner"] == "Ann"
 
-    refused = exchange.ask("AGI(stop_record.py,410,Fred)")
+    refused = exchange.ask("AGI(stop_record.py,at/410,Fred)")
     assert (refused.status, refused.message) == ("403", "the recording is not Fred's: it goes on")
     assert exchange.leg(started)["status"] == "recording"
-    stopped = exchange.ask("AGI(stop_record.py,agentLoginName=Ann,extenOrUniqueId=410)")
+    stopped = exchange.ask("AGI(stop_record.py,agentLoginName=Ann,extenOrUniqueId=at/410)")
     assert (stopped.status, stopped.leg_id, stopped.file) == ("200", started.leg_id, started.file)
     exchange.pbx.leg(started)
 
 
-def test_the_own_channel_is_stopped_through_agi(exchange: Exchange) -> None:
+def test_the_own_channel_is_stopped_through_agi(exchange: Exchange[Phone]) -> None:
     """Without the manager interface."""
     exchange.site.configure()
 
@@ -463,7 +381,7 @@ def test_the_own_channel_is_stopped_through_agi(exchange: Exchange) -> None:
     assert exchange.pbx.asterisk.rx("core show channels count") != "0 active channels"
 
 
-def test_an_own_channel_that_is_not_recorded_is_409(exchange: Exchange) -> None:
+def test_an_own_channel_that_is_not_recorded_is_409(exchange: Exchange[Phone]) -> None:
     view = exchange.ask("AGI(stop_record.py)")
 
     assert (view.status, view.agi_status) == ("409", "SUCCESS")
@@ -475,12 +393,12 @@ def test_an_own_channel_that_is_not_recorded_is_409(exchange: Exchange) -> None:
 @pytest.mark.parametrize(
     "way", ["start_record.py", "agi://127.0.0.1:{port}/start_record"], ids=["handed over", "FastAGI"]
 )
-def test_the_server_reaches_other_calls_as_the_program_does(exchange: Exchange, way: str) -> None:
+def test_the_server_reaches_other_calls_as_the_program_does(exchange: Exchange[Phone], way: str) -> None:
     exchange.connect()
     with Served(exchange.site, manager.options(exchange.port)) as served:
         start = way.format(port=served.port)
-        started = exchange.ask(f"AGI({start},410,served)")
-        stopped = exchange.ask(f"AGI({start.replace('start', 'stop')},410)")
+        started = exchange.ask(f"AGI({start},at/410,served)")
+        stopped = exchange.ask(f"AGI({start.replace('start', 'stop')},at/410)")
         assert served.status()["sessions"] >= 2
 
     assert (started.status, stopped.status, stopped.leg_id) == ("200", "200", started.leg_id)
@@ -490,7 +408,7 @@ def test_the_server_reaches_other_calls_as_the_program_does(exchange: Exchange, 
 # ---- The command line
 
 
-def test_the_command_line_starts_stops_and_lists(exchange: Exchange) -> None:
+def test_the_command_line_starts_stops_and_lists(exchange: Exchange[Phone]) -> None:
     exchange.connect()
     name = exchange.channel("410")
 
@@ -498,7 +416,11 @@ def test_the_command_line_starts_stops_and_lists(exchange: Exchange) -> None:
 
     assert (started.returncode, started.stderr) == (0, "")
     (leg,) = exchange.site.wait_for_legs("--tag", "typed", status="recording")
-    assert started.stdout.splitlines() == ["200 OK", f"leg   {leg['id']}", f"file  {leg['file']}"]
+    assert started.stdout.splitlines() == [
+        f"200 OK, {which(exchange, name)}",
+        f"leg   {leg['id']}",
+        f"file  {leg['file']}",
+    ]
     assert (leg["channel"], leg["owner"]) == (name, "Fred")
     listed = json.loads(exchange.site.cli("record", "list", "--json"))
     assert [(each["extension"], each["other_party"], each["recorded"], each["state"]) for each in listed] == [
@@ -513,7 +435,7 @@ def test_the_command_line_starts_stops_and_lists(exchange: Exchange) -> None:
     assert [row.split()[-2] for row in exchange.site.cli("record", "list").splitlines()[1:]] == ["no", "no"]
 
 
-def test_the_command_line_asks_for_the_key(exchange: Exchange) -> None:
+def test_the_command_line_asks_for_the_key(exchange: Exchange[Phone]) -> None:
     exchange.connect()
 
     wrong = exchange.site.run_cli("record", "start", "410", text="not-the-key\n")
@@ -528,30 +450,30 @@ def test_the_command_line_asks_for_the_key(exchange: Exchange) -> None:
 # ---- What goes wrong
 
 
-def closed(exchange: Exchange) -> None:
+def closed(exchange: Exchange[Phone]) -> None:
     exchange.configure(port=free_port())
 
 
-def wrong_secret(exchange: Exchange) -> None:
+def wrong_secret(exchange: Exchange[Phone]) -> None:
     exchange.configure(secret="not-the-secret")
 
 
-def no_right_to_record(exchange: Exchange) -> None:
+def no_right_to_record(exchange: Exchange[Phone]) -> None:
     _use_rights(exchange, "call")
 
 
-def no_right_to_set(exchange: Exchange) -> None:
+def no_right_to_set(exchange: Exchange[Phone]) -> None:
     _use_rights(exchange, "system,reporting")
 
 
-def _use_rights(exchange: Exchange, rights: str) -> None:
+def _use_rights(exchange: Exchange[Phone], rights: str) -> None:
     path = exchange.asterisk.folder / "etc/manager.conf"
     path.write_text(manager.manager_conf(exchange.port, write=rights))
     exchange.asterisk.rx("manager reload")
 
 
 @pytest.fixture
-def all_rights(exchange: Exchange) -> Iterator[None]:
+def all_rights(exchange: Exchange[Phone]) -> Iterator[None]:
     yield
     path = exchange.asterisk.folder / "etc/manager.conf"
     path.write_text(manager.manager_conf(exchange.port))
@@ -568,12 +490,12 @@ def all_rights(exchange: Exchange) -> Iterator[None]:
     ],
 )
 def test_a_manager_interface_that_cannot_be_used_is_503_and_nothing_is_left(
-    exchange: Exchange, ill: Callable[[Exchange], None], sentence: str
+    exchange: Exchange[Phone], ill: Callable[[Exchange[Phone]], None], sentence: str
 ) -> None:
     exchange.connect()
     ill(exchange)
 
-    view = exchange.ask(START.format("410"))
+    view = exchange.ask(START.format("at/410"))
 
     assert (view.status, view.file, view.agi_status) == ("503", "", "SUCCESS")
     assert sentence in view.message
@@ -582,7 +504,7 @@ def test_a_manager_interface_that_cannot_be_used_is_503_and_nothing_is_left(
 
 
 @pytest.mark.usefixtures("all_rights")
-def test_a_right_that_is_missing_is_found_by_check(exchange: Exchange) -> None:
+def test_a_right_that_is_missing_is_found_by_check(exchange: Exchange[Phone]) -> None:
     no_right_to_set(exchange)
 
     assert "may not Setvar" in exchange.site.cli("check", may_fail=True)
@@ -591,14 +513,14 @@ def test_a_right_that_is_missing_is_found_by_check(exchange: Exchange) -> None:
 @pytest.mark.alone
 @pytest.mark.parametrize("at", [b"Action: Challenge", b"Action: Status", b"Action: MixMonitor"])
 def test_an_answer_that_never_comes_is_503_within_three_seconds(
-    exchange: Exchange, tell: Callable[[str], None], at: bytes
+    exchange: Exchange[Phone], tell: Callable[[str], None], at: bytes
 ) -> None:
     """Asterisk never hears of it. What a call that names itself takes in the same run comes on top."""
     exchange.connect()
     with Proxy(exchange.port) as proxy:
         exchange.configure(port=proxy.port)
         proxy.freeze_at(at)
-        held, view = _held(exchange, START.format("410"))
+        held, view = _held(exchange, START.format("at/410"))
     own = _held(exchange, START.format(""))[0]
 
     tell(f"no answer to {at.decode()}: 503 after {held:.2f} s, a call that names itself {own:.2f} s")
@@ -608,12 +530,12 @@ def test_an_answer_that_never_comes_is_503_within_three_seconds(
     assert_nothing_is_left(exchange)
 
 
-def test_an_answer_that_is_lost_is_200_when_the_file_is_there(exchange: Exchange) -> None:
+def test_an_answer_that_is_lost_is_200_when_the_file_is_there(exchange: Exchange[Phone]) -> None:
     exchange.connect()
     with Proxy(exchange.port) as proxy:
         exchange.configure(port=proxy.port)
         proxy.freeze_at(b"Action: MixMonitor", is_heard=True)
-        view = exchange.ask(START.format("410"))
+        view = exchange.ask(START.format("at/410"))
 
     assert view.status == "200"
     assert "no answer in time" in view.message
@@ -622,12 +544,14 @@ def test_an_answer_that_is_lost_is_200_when_the_file_is_there(exchange: Exchange
     assert exchange.pbx.leg(view)["channel"].startswith("PJSIP/410-")
 
 
-def test_a_call_that_ends_between_finding_and_starting_is_404_and_nothing_is_left(exchange: Exchange) -> None:
+def test_a_call_that_ends_between_finding_and_starting_is_404_and_nothing_is_left(
+    exchange: Exchange[Phone],
+) -> None:
     exchange.connect()
     with Proxy(exchange.port) as proxy:
         exchange.configure(port=proxy.port)
         proxy.freeze_at(b"Action: MixMonitor")
-        exchange.pbx.start_call(START.format("410"), seconds=None)
+        exchange.pbx.start_call(START.format("at/410"), seconds=None)
         wait_until(lambda: proxy.is_frozen, 10, "the start")
         exchange.phones["410"].hang_up()
         wait_until(lambda: not exchange.channels(), 5, "the end of the call")
@@ -638,7 +562,7 @@ def test_a_call_that_ends_between_finding_and_starting_is_404_and_nothing_is_lef
     assert_nothing_is_left(exchange)
 
 
-def assert_nothing_is_left(exchange: Exchange) -> None:
+def assert_nothing_is_left(exchange: Exchange[Phone]) -> None:
     """Nothing records, no leg is open, and there is no file but those of other legs."""
     exchange.pbx.hang_up()
     assert not [
@@ -653,7 +577,7 @@ def assert_nothing_is_left(exchange: Exchange) -> None:
     wait_until(lambda: not exchange.site.legs("--status", "recording"), 20, "no open leg")
 
 
-def _held(exchange: Exchange, application: str) -> tuple[float, View]:
+def _held(exchange: Exchange[Phone], application: str) -> tuple[float, View]:
     """How many seconds an application kept the dialplan, and what that saw."""
     clock = "${STRFTIME(,,%s.%6q)}"
     begun = len(exchange.asterisk.log())

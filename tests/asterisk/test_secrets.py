@@ -31,7 +31,7 @@ CALL = """
 [test]
 exten => 500,1,Answer()
  same => n,AGI(start_record.py,,first,Fred)
- same => n,AGI(start_record.py,499)
+ same => n,AGI(start_record.py,at/499)
  same => n,AGI(start_record.py,tag=twice,tag=twice)
  same => n,Wait(1)
  same => n,AGI(start_record.py,,second)

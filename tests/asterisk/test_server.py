@@ -150,7 +150,7 @@ def test_commas_within_quotes_in_the_dialplan_belong_to_the_argument(pbx: Pbx, s
         ("{host}/start_record?colour=red", "400", "no argument colour"),
         ("{host}/start_record?tag=one&tag=two", "400", "given twice"),
         ("{host}/start_record?tag=one,,two", "400", "given twice"),
-        ("{host}/start_record?extenOrUniqueId=499", "404", "not on this call"),
+        ("{host}/start_record?extenOrUniqueId=at/499", "404", "cannot be looked for"),
         ("{host}/start_record?tag=" + "x" * 256, "400", "256 characters"),
     ],
 )

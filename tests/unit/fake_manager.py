@@ -59,7 +59,7 @@ class FakeManager:
         self.refused_actions: set[str] = set()
         self.creates_files = True
         self.has_parking = True
-        self.parked: list[str] = []
+        self.parked: dict[str, dict[str, str]] = {}  # name -> what the event says besides
         self.greeting = b"Asterisk Call Manager/9.0.0\r\n"
         self.before: Callable[[dict[str, str]], bool] = lambda action: True
         self.raw_answers: dict[str, bytes] = {}  # action -> what is said in place of the truth
@@ -160,8 +160,10 @@ class FakeManager:
             answer = getattr(self, f"_{name.lower()}")(action)
         mark = {"ActionID": action["ActionID"]}
         texts = [_message({"Response": answer[0]["Response"], **mark, **answer[0]})]
-        for event in answer[1:]:  # a channel's event has its ActionID last (manager.c generate_status)
-            is_channels = event["Event"] == "Status"
+        for event in answer[
+            1:
+        ]:  # a channel's event has its ActionID last (manager.c generate_status; seen for ParkedCall)
+            is_channels = event["Event"] in ("Status", "ParkedCall")
             texts.append(_message({**event, **mark} if is_channels else {**mark, **event}))
         connection.sendall("".join(texts).encode())
 
@@ -230,7 +232,17 @@ class FakeManager:
     def _parkedcalls(self, action: dict[str, str]) -> list[dict[str, str]]:
         if not self.has_parking:
             return _error("Invalid/unknown command: ParkedCalls. Use Action: ListCommands to show them.")
-        events = [{"Event": "ParkedCall", "ParkeeUniqueid": uniqueid} for uniqueid in self.parked]
+        named = [(each, self.channel(each)) for each in self.parked]
+        events = [
+            {
+                "Event": "ParkedCall",
+                "ParkeeChannel": name,
+                **self.parked[name],
+                "ParkeeUniqueid": each.uniqueid,
+            }
+            for name, each in named
+            if each
+        ]
         return [{"Response": "Success", "EventList": "start"}, *events, {"Event": "ParkedCallsComplete"}]
 
 

@@ -62,6 +62,7 @@ class FakeAsterisk:
     def __init__(self, environment: Mapping[str, str] = _ENVIRONMENT, /, **variables: str) -> None:
         self.environment = dict(environment)
         self.variables = {"apiKey": KEY, "CHANNEL(linkedid)": "1762420501.76", **variables}
+        self.others: dict[str, dict[str, str]] = {}  # other channels of this Asterisk: name -> what they have
         self.lines: list[str] = []  # every line of every session
         self.console: list[str] = []
         self.mixmonitors: list[MixMonitor] = []
@@ -176,7 +177,26 @@ class FakeAsterisk:
         text = re.sub(r"\$\{([^}]*)\}", lambda found: self._value(found[1]), expression)
         return text.encode("utf-8", "replace")[:4095].decode("utf-8", "replace")
 
+    def add(self, name: str, uniqueid: str, **variables: str) -> None:
+        """Another channel, of this call unless it has a CHANNEL(linkedid) of its own."""
+        own = {"CHANNEL(name)": name, "UNIQUEID": uniqueid}
+        self.others[name] = {**own, "CHANNEL(linkedid)": self.variables["CHANNEL(linkedid)"], **variables}
+
+    def _imported(self, channel: str, name: str) -> str:
+        """func_logic.c import_helper(): by name or uniqueid."""
+        found = [
+            each for each in self.others.values() if channel in (each["CHANNEL(name)"], each["UNIQUEID"])
+        ]
+        return found[0].get(name, "") if found else ""
+
     def _value(self, name: str) -> str:
+        of_channel = re.fullmatch(r"IMPORT\(([^,]*),(.*)\)", name)
+        if of_channel:
+            return self._imported(of_channel[1], of_channel[2])
+        of_all = re.fullmatch(r"CHANNELS\((.*)\)", name)
+        if of_all:
+            names = [self.environment["agi_channel"], *self.others]
+            return " ".join(each for each in names if re.search(of_all[1], each))
         of_mixmonitor = re.fullmatch(r"MIXMONITOR\((.*),filename\)", name)
         if not of_mixmonitor:
             return self.variables.get(name, "")
@@ -293,13 +313,14 @@ class FakeDatabase:
     def __init__(self, key: str = KEY, logins: tuple[str, ...] = ("Fred",)) -> None:
         self.key_digest = access.digest(key) if key else ""
         self.logins = frozenset(logins)
+        self.attached: frozenset[str] | None = None
         self.is_up = True
         self.times_read = 0
 
     def __call__(self, config: Config) -> None:
         self.times_read += 1
         if self.is_up:
-            read = Snapshot(self.key_digest, self.logins, recording.now())
+            read = Snapshot(self.key_digest, self.logins, recording.now(), self.attached)
             snapshot.save(config.snapshot_file, read)
 
 

@@ -26,6 +26,7 @@ CORE = {
             "answer",
             "calls",
             "live",
+            "peers",
             "turns",
             "means",
             "sidecar",

@@ -62,7 +62,24 @@ def test_channels_are_listed_with_what_a_start_must_know(asterisk: FakeManager, 
 
 def test_who_is_parked_is_known(asterisk: FakeManager, client: Manager) -> None:
     """Whom somebody else has parked: the application is still the one of the call."""
-    asterisk.parked = ["1.2"]
+    asterisk.parked = {BOTH[1]: {}}
+    assert [each.is_waiting for each in client.channels()] == [False, True]
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        "4\r\nParkeeUniqueid: 1.1",
+        f"4\r\nParkeeChannel: {BOTH[0]}",
+        f"4\r\n\r\nEvent: ParkedCall\r\nParkeeChannel: {BOTH[0]}\r\nParkeeUniqueid: 1.1",
+    ],
+    ids=["uniqueid", "channel", "an event"],
+)
+def test_a_parked_caller_makes_nobody_else_look_parked(
+    asterisk: FakeManager, client: Manager, number: str
+) -> None:
+    """His number stands before ParkeeUniqueid, and chan_pjsip decodes %0d%0a in it."""
+    asterisk.parked = {BOTH[1]: {"ParkeeCallerIDNum": number}}
     assert [each.is_waiting for each in client.channels()] == [False, True]
 
 

@@ -15,6 +15,7 @@ from unit.fakes import KEY, PROGRAMS, FakeAsterisk, FakeDatabase, Site
 
 NAME, UNIQUEID = "PJSIP/410-00000009", "1762420502.88"
 ASKER = "1762420501.77"
+OK = f"OK, the call of {NAME} (uniqueid {UNIQUEID})"
 
 
 @pytest.fixture(autouse=True)
@@ -63,10 +64,10 @@ def of_ours(variables: dict[str, str]) -> dict[str, str]:
 def test_the_other_call_is_recorded_and_both_dialplans_are_told(
     site: Site, asterisk: FakeAsterisk, pbx: FakeManager, other: FakeChannel
 ) -> None:
-    site.run(asterisk, "410", "INV-22", "Fred")
+    site.run(asterisk, "at/410", "INV-22", "Fred")
 
     (leg,) = site.legs()
-    assert told(asterisk) == ("200", "OK")
+    assert told(asterisk) == ("200", OK)
     assert asterisk.answers() == of_ours(other.variables)
     assert asterisk.answers()["RECORDING_FILE"] == leg.file
     assert list(other.mixmonitors.values()) == [leg.file] == site.audio_files()
@@ -74,7 +75,7 @@ def test_the_other_call_is_recorded_and_both_dialplans_are_told(
 
 
 def test_the_leg_is_the_other_calls(site: Site, asterisk: FakeAsterisk) -> None:
-    site.run(asterisk, "PJSIP/410", "INV-22")
+    site.run(asterisk, "at/PJSIP/410", "INV-22")
 
     (leg,) = site.legs()
     assert (leg.channel, leg.uniqueid, leg.call_uniqueid, leg.server) == (NAME, UNIQUEID, UNIQUEID, "pbx1")
@@ -85,7 +86,7 @@ def test_the_leg_is_the_other_calls(site: Site, asterisk: FakeAsterisk) -> None:
 def test_what_is_said_to_start_mixmonitor_there(site: Site, asterisk: FakeAsterisk, pbx: FakeManager) -> None:
     site.configure(path="/etc/asterisk/noojee_agi.conf", recordings_mixmonitor_options="b")
 
-    site.run(asterisk, "410")
+    site.run(asterisk, "at/410")
 
     (leg,) = site.legs()
     assert pbx.names("MixMonitor") == [
@@ -107,21 +108,21 @@ def test_it_is_on_record_before_it_records(site: Site, asterisk: FakeAsterisk, p
         return True
 
     pbx.before = look
-    site.run(asterisk, "410")
+    site.run(asterisk, "at/410")
     assert seen == [1]
 
 
-def test_a_new_leg_begins_before_the_former_one_ends(
+def test_the_former_leg_ends_before_a_new_one_begins(
     site: Site, asterisk: FakeAsterisk, pbx: FakeManager, other: FakeChannel
 ) -> None:
     for tag in ("one", "two"):
-        site.run(asterisk, "410", tag)
+        site.run(asterisk, "at/410", tag)
 
     one, two = site.legs()
     assert list(other.mixmonitors.values()) == [two.file]
     done = [action["Action"] for action in pbx.actions if "MixMonitor" in action["Action"]]
-    assert done == ["MixMonitor", "MixMonitor", "StopMixMonitor"]
-    assert (other.variables["NOOJEE_REPLACED_ID"], one.tag) == ("", "one")
+    assert done == ["MixMonitor", "StopMixMonitor", "MixMonitor"]
+    assert (other.variables["NOOJEE_LEG"], one.tag) == (two.id, "one")
 
 
 def test_a_call_on_the_same_handset_besides_is_mentioned(
@@ -129,9 +130,11 @@ def test_a_call_on_the_same_handset_besides_is_mentioned(
 ) -> None:
     pbx.channels.append(FakeChannel("PJSIP/410-0000000a", "1762420503.99", {"Seconds": "0"}))
 
-    site.run(asterisk, "410")
+    site.run(asterisk, "at/410")
 
-    assert told(asterisk) == ("200", "OK, but there are 2 live calls: name a uniqueid for another")
+    newest = "the call of PJSIP/410-0000000a (uniqueid 1762420503.99)"
+    said = f"OK, {newest}, but there are 2 live calls: name a uniqueid for another"
+    assert told(asterisk) == ("200", said)
     assert site.legs()[0].uniqueid == "1762420503.99"
 
 
@@ -140,23 +143,24 @@ def test_the_key_is_checked_before_anybody_is_asked(
 ) -> None:
     asterisk.variables["apiKey"] = "wrong"
 
-    site.run(asterisk, "410")
+    site.run(asterisk, "at/410")
 
     assert (told(asterisk)[0], pbx.connections, site.events()) == ("401", 0, [])
 
 
 def test_an_extension_on_this_call_asks_nobody(site: Site, asterisk: FakeAsterisk, pbx: FakeManager) -> None:
     asterisk.variables["MEMBERINTERFACE"] = "PJSIP/410"
+    asterisk.add("PJSIP/410-00000020", "1762420501.78")
 
     site.run(asterisk, "410")
 
-    assert (told(asterisk)[0], pbx.connections, len(asterisk.running())) == ("200", 0, 1)
+    assert (told(asterisk), pbx.connections, len(asterisk.running())) == (("200", "OK"), 0, 1)
 
 
 def test_no_such_call_is_404_and_nothing_is_left(
     site: Site, asterisk: FakeAsterisk, pbx: FakeManager
 ) -> None:
-    site.run(asterisk, "499")
+    site.run(asterisk, "at/499")
 
     assert (told(asterisk)[0], site.events(), site.audio_files()) == ("404", [], [])
     assert pbx.names("MixMonitor") == []
@@ -167,7 +171,7 @@ def test_a_call_that_ends_while_it_is_found_is_404_and_its_leg_is_closed(
     site: Site, asterisk: FakeAsterisk, pbx: FakeManager, other: FakeChannel, at: str
 ) -> None:
     if at == "Setvar":  # the first thing that is done to one that is recorded already
-        site.run(asterisk, "410", "former")
+        site.run(asterisk, "at/410", "former")
 
     def hang_up(action: dict[str, str]) -> bool:
         if action["Action"] == at and other in pbx.channels:
@@ -175,7 +179,7 @@ def test_a_call_that_ends_while_it_is_found_is_404_and_its_leg_is_closed(
         return True
 
     pbx.before = hang_up
-    site.run(asterisk, "410", "late")
+    site.run(asterisk, "at/410", "late")
 
     assert told(asterisk)[0] == "404"
     late = [leg.id for leg in site.legs() if leg.tag == "late"]
@@ -192,7 +196,7 @@ def test_a_call_that_ends_just_after_it_began_to_be_recorded_is_200(
         return True
 
     pbx.before = hang_up
-    site.run(asterisk, "410")
+    site.run(asterisk, "at/410")
     assert (told(asterisk)[0], site.endings()) == ("200", [])
 
 
@@ -201,7 +205,7 @@ def test_no_file_is_503_and_what_was_started_is_stopped(
 ) -> None:
     pbx.creates_files = False
 
-    site.run(asterisk, "410")
+    site.run(asterisk, "at/410")
 
     assert (told(asterisk)[0], other.mixmonitors) == ("503", {})
     assert other.variables["NOOJEE_MIXMONITOR_ID"] == ""
@@ -215,7 +219,7 @@ def test_an_answer_that_never_comes_is_503_and_nothing_records(
 ) -> None:
     pbx.before = lambda action: action["Action"] != silent
 
-    site.run(asterisk, "410")
+    site.run(asterisk, "at/410")
 
     status, message = told(asterisk)
     assert (status, other.mixmonitors, site.audio_files()) == ("503", {}, [])
@@ -232,24 +236,25 @@ def test_a_start_whose_answer_is_lost_but_whose_file_is_there_is_200(
         return action["Action"] != "MixMonitor"
 
     pbx.before = lose
-    site.run(asterisk, "410")
+    site.run(asterisk, "at/410")
 
     status, message = told(asterisk)
     assert (status, len(other.mixmonitors), site.endings()) == ("200", 1, [])
-    assert message.startswith("OK, but manager interface at 127.0.0.1:")
+    assert message.startswith(f"{OK}, but manager interface at 127.0.0.1:")
 
 
-def test_when_the_former_leg_cannot_be_stopped_it_is_said(
-    site: Site, asterisk: FakeAsterisk, pbx: FakeManager
+def test_when_the_former_leg_cannot_be_stopped_it_goes_on_and_no_other_begins(
+    site: Site, asterisk: FakeAsterisk, pbx: FakeManager, other: FakeChannel
 ) -> None:
-    site.run(asterisk, "410")
+    site.run(asterisk, "at/410")
     pbx.before = lambda action: action["Action"] != "StopMixMonitor"
 
-    site.run(asterisk, "410")
+    site.run(asterisk, "at/410")
 
     status, message = told(asterisk)
-    assert status == "200"
-    assert message.startswith("OK, but the former leg may go on beside it: ")
+    assert (status, len(other.mixmonitors)) == ("503", 1)
+    assert "no answer in time" in message
+    assert [ending.leg_id for ending in site.endings()] == [site.legs()[1].id]
 
 
 def test_when_the_other_dialplan_cannot_be_told_it_is_said(
@@ -257,19 +262,19 @@ def test_when_the_other_dialplan_cannot_be_told_it_is_said(
 ) -> None:
     pbx.before = lambda action: action.get("Variable") != "RECORDING_STATUS"
 
-    site.run(asterisk, "410")
+    site.run(asterisk, "at/410")
 
     status, message = told(asterisk)
     assert status == "200"
-    assert message.startswith("OK, but that call's variables could not be set: ")
+    assert message.startswith(f"{OK}, but that call's variables could not be set: ")
 
 
 def test_neither_key_nor_secret_is_written_anywhere(
     site: Site, asterisk: FakeAsterisk, pbx: FakeManager
 ) -> None:
-    site.run(asterisk, "410")
+    site.run(asterisk, "at/410")
     site.configure(manager_secret="wrong")
-    site.run(asterisk, "410")
+    site.run(asterisk, "at/410")
 
     said = str(pbx.actions) + site.texts() + "".join(asterisk.console) + str(asterisk.answers())
     assert KEY not in said
@@ -291,13 +296,13 @@ def test_two_who_start_at_once_leave_one_recording(
 
     pbx.before = meet
     calls = [asterisk, FakeAsterisk()]
-    threads = [threading.Thread(target=site.run, args=(call, "410")) for call in calls]
+    threads = [threading.Thread(target=site.run, args=(call, "at/410")) for call in calls]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
 
-    assert [told(call) for call in calls] == [("200", "OK")] * 2
+    assert [told(call) for call in calls] == [("200", OK)] * 2
     assert (len(other.mixmonitors), len(site.legs())) == (1, 2)
     assert list(other.mixmonitors) == [other.variables["NOOJEE_MIXMONITOR_ID"]]
 
@@ -307,10 +312,10 @@ def test_an_unknown_login_and_another_call_are_both_said(
 ) -> None:
     pbx.channels.append(FakeChannel("PJSIP/410-0000000a", "1762420503.99", {"Seconds": "0"}))
 
-    site.run(asterisk, "410", "", "Nemo")
+    site.run(asterisk, "at/410", "", "Nemo")
 
     _, message = told(asterisk)
-    assert message.startswith("OK, but there is no enabled account Nemo: ")
+    assert ", but there is no enabled account Nemo: " in message
     assert message.endswith("; there are 2 live calls: name a uniqueid for another")
 
 
@@ -320,19 +325,19 @@ def test_an_unknown_login_and_another_call_are_both_said(
 def test_the_other_calls_leg_ends(
     site: Site, asterisk: FakeAsterisk, pbx: FakeManager, other: FakeChannel
 ) -> None:
-    site.run(asterisk, "410")
+    site.run(asterisk, "at/410")
     (leg,) = site.legs()
 
-    site.run(asterisk, "410", program="stop_record")
+    site.run(asterisk, "at/410", program="stop_record")
 
-    assert (told(asterisk), other.mixmonitors) == (("200", "OK"), {})
+    assert (told(asterisk), other.mixmonitors) == (("200", OK), {})
     assert (asterisk.answers()["RECORDING_ID"], other.variables["NOOJEE_MIXMONITOR_ID"]) == (leg.id, "")
 
 
 def test_another_call_that_is_not_recorded_is_409(
     site: Site, asterisk: FakeAsterisk, pbx: FakeManager
 ) -> None:
-    site.run(asterisk, "410", program="stop_record")
+    site.run(asterisk, "at/410", program="stop_record")
 
     assert (told(asterisk)[0], pbx.names("StopMixMonitor")) == ("409", [])
 
@@ -340,14 +345,14 @@ def test_another_call_that_is_not_recorded_is_409(
 def test_of_two_calls_the_recorded_one_is_stopped_and_the_other_mentioned(
     site: Site, asterisk: FakeAsterisk, pbx: FakeManager, other: FakeChannel
 ) -> None:
-    site.run(asterisk, "410")
+    site.run(asterisk, "at/410")
     pbx.channels.append(FakeChannel("PJSIP/410-0000000a", "1762420503.99", {"Seconds": "0"}))
     said = "there are 2 live calls: name a uniqueid for another"
 
-    site.run(asterisk, "410", program="stop_record")
-    assert (told(asterisk), other.mixmonitors) == (("200", f"OK, but {said}"), {})
+    site.run(asterisk, "at/410", program="stop_record")
+    assert (told(asterisk), other.mixmonitors) == (("200", f"{OK}, but {said}"), {})
 
-    site.run(asterisk, "410", program="stop_record")
+    site.run(asterisk, "at/410", program="stop_record")
     assert told(asterisk)[0] == "409"
     assert said in told(asterisk)[1]
 
@@ -355,9 +360,9 @@ def test_of_two_calls_the_recorded_one_is_stopped_and_the_other_mentioned(
 def test_who_does_not_own_the_other_calls_leg_may_not(
     site: Site, asterisk: FakeAsterisk, other: FakeChannel
 ) -> None:
-    site.run(asterisk, "410", "", "Fred")
+    site.run(asterisk, "at/410", "", "Fred")
 
-    site.run(asterisk, "410", "Ann", program="stop_record")
+    site.run(asterisk, "at/410", "Ann", program="stop_record")
 
     assert (told(asterisk)[0], len(other.mixmonitors)) == ("403", 1)
 
@@ -385,7 +390,7 @@ def test_the_command_line_needs_the_key(site: Site, pbx: FakeManager) -> None:
 
 
 def test_each_connection_is_closed(site: Site, asterisk: FakeAsterisk, pbx: FakeManager) -> None:
-    site.run(asterisk, "410")
+    site.run(asterisk, "at/410")
     for peer in pbx._open:
         peer.settimeout(2)
         assert peer.recv(1) == b""

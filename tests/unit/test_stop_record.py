@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 
@@ -96,17 +97,6 @@ def test_a_start_after_it_is_a_new_leg_that_replaces_nothing(site: Site, asteris
     assert len(asterisk.executed("StopMixMonitor")) == 1
 
 
-def test_what_a_program_that_died_left_behind_ends_too(site: Site, asterisk: FakeAsterisk) -> None:
-    site.run(asterisk)
-    former = asterisk.variables["NOOJEE_MIXMONITOR_ID"]
-    site.run(asterisk)
-    asterisk.mixmonitors[0].is_running = True
-    asterisk.variables["NOOJEE_REPLACED_ID"] = former
-
-    assert stop(site, asterisk)[0] == "200"
-    assert asterisk.running() == []
-
-
 @pytest.mark.parametrize("key", ["wrong", ""])
 def test_without_the_key_it_goes_on(site: Site, asterisk: FakeAsterisk, key: str) -> None:
     site.run(asterisk)
@@ -180,10 +170,37 @@ def test_an_owner_whom_only_the_database_will_know_is_not_guessed(
     assert "try again" in message
 
 
-def test_without_a_name_it_needs_no_owner_and_no_side_car(site: Site, asterisk: FakeAsterisk) -> None:
+@pytest.mark.parametrize("has_variable", [True, False])
+def test_without_a_name_it_needs_no_owner_and_no_side_car(
+    site: Site, asterisk: FakeAsterisk, has_variable: bool
+) -> None:
     site.run(asterisk)
     leg = drained(site, "Ann")
     Path(sidecar.path_for(leg.file)).write_text(json.dumps({"id": "damaged"}))
+    if not has_variable:  # its start died before it could set it
+        del asterisk.variables["NOOJEE_LEG"]
 
     assert stop(site, asterisk) == ("200", "OK")
-    assert (asterisk.answers()["RECORDING_ID"], asterisk.answers()["RECORDING_FILE"]) == ("", leg.file)
+    expected = (leg.id if has_variable else "", leg.file)
+    assert (asterisk.answers()["RECORDING_ID"], asterisk.answers()["RECORDING_FILE"]) == expected
+
+
+def test_what_another_leg_has_left_on_the_channel_counts_for_nothing(
+    site: Site, asterisk: FakeAsterisk
+) -> None:
+    site.run(asterisk, "", "", "Fred")
+    former = asterisk.variables["NOOJEE_LEG"]
+    site.run(asterisk, "", "", "Ann")
+    asterisk.variables["NOOJEE_LEG"] = former
+
+    assert stop(site, asterisk, "", "Fred")[0] == "403"
+
+
+def test_nothing_is_searched_for_in_the_spool(site: Site, asterisk: FakeAsterisk) -> None:
+    """It may be long while the database is away, and the caller waits."""
+    site.run(asterisk, "", "", "Fred")
+    leg = site.legs()[0]
+    shutil.rmtree(site.config.spool_directory)
+
+    assert stop(site, asterisk, "", "Fred") == ("200", "OK")
+    assert asterisk.answers()["RECORDING_ID"] == leg.id

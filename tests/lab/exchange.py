@@ -1,0 +1,126 @@
+"""An Asterisk with telephones, at which one call records another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from lab import asterisk, manager, phones
+from lab.asterisk import PrivateAsterisk
+from lab.pbx import PARTIES, Pbx, View
+from lab.phones import Lines, Phone
+from lab.postgresql import free_port
+from lab.sip_phone import SipPhone
+from lab.site import Site
+from lab.waiting import wait_until
+
+BYTES_A_SECOND = 16000
+Telephone = TypeVar("Telephone", Phone, SipPhone)
+
+
+class Exchange(Generic[Telephone]):
+    """One Asterisk with manager interface and telephones, and a site whose calls ask for other calls.
+
+    tones: the frequency of each telephone; plug_in: makes one. Ann sits at 410.
+    """
+
+    def __init__(
+        self,
+        version: int,
+        system_name: str,
+        folder: Path,
+        stack: ExitStack,
+        dialplan: str,
+        tones: Mapping[str, int],
+        plug_in: Callable[[Lines, str, Path], Telephone],
+        files: Mapping[str, str] | None = None,
+    ) -> None:
+        self.site = Site(folder / "site")
+        for login in ("Fred", "Ann"):
+            self.site.cli("account", "add", login)
+        self.site.cli("attach", "Ann", "410")
+        self.port = free_port()
+        lines = Lines(tuple(tones), context="telephones")
+        extensions = f"[globals]\napiKey = {self.site.key}\n{PARTIES}{dialplan}\n"
+        files = {
+            "pjsip.conf": lines.configuration(),
+            "manager.conf": manager.manager_conf(self.port, more="channelvars = RECORDING_ID,CALLERID(name)"),
+            "res_parking.conf": "[general]\n[default]\ncontext => parkedcalls\nparkpos => 701-720\n",
+            "test.conf": "",
+            **(files or {}),
+        }
+        self.asterisk = stack.enter_context(
+            PrivateAsterisk(
+                asterisk.find(version),
+                folder / "asterisk",
+                f"{extensions}#include test.conf\n",
+                files,
+                self.site.environment,
+                self.site.agi_directory,
+                system_name,
+                modules=(*phones.MODULES, "res_parking"),
+            )
+        )
+        self.pbx = Pbx(self.asterisk, self.site)
+        self.phones: dict[str, Telephone] = {
+            extension: stack.enter_context(plug_in(lines, extension, folder / extension))
+            for extension in tones
+        }
+
+    def configure(self, **options: object) -> None:
+        """The site's [manager] section, with these options changed."""
+        changed = {f"manager.{name}": str(value) for name, value in options.items()}
+        self.site.configure({**manager.options(self.port), **changed})
+
+    def connect(self, caller: str = "411", called: str = "410") -> None:
+        """One telephone calls another, or a number that the dialplan turns into one, and is answered."""
+        before = len(self.phones[caller].calls())
+        self.phones[caller].dial(called)
+        self.phones[caller].wait_up(before + 1)
+
+    def ask(self, dialplan: str) -> View:
+        """What the dialplan of a call sees that has nothing to do with the telephones."""
+        self.pbx.start_call(dialplan, seconds=None)
+        return self.pbx.view()
+
+    def channels(self) -> dict[str, str]:
+        """Uniqueid of each channel by its name, without those of calls that ask."""
+        lines = self.asterisk.rx("core show channels concise").splitlines()
+        found = {line.split("!")[0]: line.split("!")[-1] for line in lines if "!" in line}
+        return {name: uniqueid for name, uniqueid in found.items() if name.startswith("PJSIP/")}
+
+    def channel(self, extension: str) -> str:
+        """The name of the only channel there."""
+        (name,) = [name for name in self.channels() if name.startswith(f"PJSIP/{extension}-")]
+        return name
+
+    def leg(self, view: View) -> dict[str, Any]:
+        """The leg that the dialplan was told of, while it records."""
+        return self.pbx.leg(view, status="recording")
+
+    def running(self, tag: str) -> dict[str, Any]:
+        """The only leg with that tag that records now, once there is one."""
+
+        def found() -> list[dict[str, Any]]:
+            return [leg for leg in self.site.legs("--tag", tag) if leg["status"] == "recording"]
+
+        return wait_until(found, 20, f"a leg {tag} that records")[0]
+
+    def status(self, leg_id: str) -> str:
+        return str(next(leg["status"] for leg in self.site.legs() if leg["id"] == leg_id))
+
+    def wait_for_audio(self, file: str, seconds: float) -> None:
+        wait_until(lambda: Path(file).stat().st_size >= seconds * BYTES_A_SECOND, 20, "some audio")
+
+    def add(self, contexts: str) -> None:
+        """Further contexts, until the next call that asks."""
+        (self.asterisk.folder / "etc/test.conf").write_text(contexts + "\n")
+        self.asterisk.rx("dialplan reload")
+
+    def end(self) -> None:
+        self.pbx.hang_up()
+        for phone in self.phones.values():
+            phone.wait_idle()
+        self.pbx.wait_until_idle()
