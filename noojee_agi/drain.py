@@ -2,24 +2,23 @@
 
 import logging
 import os
-import random
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from noojee_agi import closing, config, log, rebuild, recording, sidecar, snapshot, spool, wav
 from noojee_agi.config import Config
 from noojee_agi.database import intake, queries, settings
 from noojee_agi.database.schema import open_store
-from noojee_agi.database.store import Store
-from noojee_agi.errors import NoojeeError, StoreConflict, StoreRejected
+from noojee_agi.database.store import Store, in_turn
+from noojee_agi.errors import NoojeeError, StoreRejected
 from noojee_agi.recording import Event, Leg, leg_id
 
 logger = logging.getLogger(__name__)
 
 _BATCH = 200
-_TRIES = 7
 # An ending without its start waits this long before it is set aside: the start may be on its way.
 _PATIENCE_SECONDS = 60
 _LEFT_SECONDS = 2.0
@@ -140,7 +139,7 @@ def _store_batch(store: Store, paths: list[str], result: Result) -> None:
 def _store_together(store: Store, events: list[tuple[str, Event]], result: Result) -> None:
     """In one transaction; when that is refused, halve until the refused one stands alone."""
     try:
-        _store_in_turn(store, events, result)
+        legs, others = in_turn(lambda: _commit(store, [event for _, event in events]))
     except StoreRejected as exc:
         if len(events) == 1:
             _set_aside(*events[0], str(exc), result)
@@ -148,17 +147,14 @@ def _store_together(store: Store, events: list[tuple[str, Event]], result: Resul
         middle = len(events) // 2
         _store_together(store, events[:middle], result)
         _store_together(store, events[middle:], result)
-
-
-def _store_in_turn(store: Store, events: list[tuple[str, Event]], result: Result) -> None:
-    """Again at once when another host's transaction came first, as distributed databases often say."""
-    for attempt in range(_TRIES):
-        try:
-            _store(store, events, result)
-            return
-        except StoreConflict:
-            time.sleep(random.uniform(0, 0.02 * 2**attempt))
-    _store(store, events, result)
+        return
+    unwritten = _write_side_cars(store, legs, others)
+    calls = {leg["id"]: leg["call_record_id"] for leg in legs}
+    result.left |= {path for path, event in events if calls.get(leg_id(event)) in unwritten}
+    # Only now: whoever is killed before finds them again, and writes what may not have been written.
+    done = [path for path, event in events if path not in result.left]
+    spool.forget(done)
+    result.stored += len(done)
 
 
 def _readable(paths: list[str], result: Result) -> list[tuple[str, Event]]:
@@ -176,19 +172,21 @@ def _readable(paths: list[str], result: Result) -> list[tuple[str, Event]]:
     return events
 
 
-def _store(store: Store, events: list[tuple[str, Event]], result: Result) -> None:
-    """Commit, mend files, write side-cars, and only then forget the events: a crash just repeats this."""
+def _commit(store: Store, events: list[Event]) -> tuple[list[dict[str, Any]], set[str]]:
+    """The legs of these events as they are then, and the others whose side-cars may be out of date."""
     with store.transaction() as connection:
-        intake.store(connection, [event for _, event in events])
-        legs = queries.legs_of_the_calls_of(connection, {leg_id(event) for _, event in events})
+        others = intake.store(connection, events)
+        return queries.legs_by_id(connection, {leg_id(event) for event in events}), others
+
+
+def _write_side_cars(store: Store, legs: list[dict[str, Any]], others: set[str]) -> set[str]:
+    """Mend files, and write; returns the calls of which one must be tried again."""
     for leg in legs:
         if leg["status"] == "interrupted":
             _repair(leg["file"])
-    without_side_car = {leg["id"] for leg in legs if not sidecar.write(leg)}
-    result.left |= {path for path, event in events if leg_id(event) in without_side_car}
-    done = [path for path, event in events if path not in result.left]
-    spool.forget(done)
-    result.stored += len(done)
+    unwritten = {leg["call_record_id"] for leg in legs if not sidecar.write(leg)}
+    ours = (leg for leg in queries.each_leg(store, others) if sidecar.is_here(leg["file"]))
+    return unwritten | {leg["call_record_id"] for leg in ours if not sidecar.write(leg)}
 
 
 def _repair(file: str) -> None:

@@ -14,6 +14,7 @@ NoojeeError                 500
 ├── StoreUnavailable             the database cannot take it now: try again later
 │   └── StoreConflict            another transaction came first: try again at once
 └── StoreRejected                the database will never take this one: set it aside
+    └── StoreDuplicate           or another's came first, with the same key: try again at once, before that
 """
 
 
@@ -72,4 +73,8 @@ class StoreConflict(StoreUnavailable):
 
 
 class StoreRejected(NoojeeError):
+    pass
+
+
+class StoreDuplicate(StoreRejected):
     pass

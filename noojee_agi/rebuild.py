@@ -17,7 +17,7 @@ from typing import Any
 
 from noojee_agi import sidecar, spool
 from noojee_agi.database import queries, restore
-from noojee_agi.database.store import Store
+from noojee_agi.database.store import Store, in_turn
 from noojee_agi.errors import NoojeeError, StoreRejected
 
 logger = logging.getLogger(__name__)
@@ -120,10 +120,14 @@ def restore_settings(store: Store, recordings_directory: str) -> int:
     if rows is None:
         return 0
     try:
-        with store.transaction() as connection:
-            return restore.restore_settings(connection, rows)
+        return in_turn(lambda: _store_settings(store, rows))
     except (StoreRejected, ValueError, KeyError, TypeError, AttributeError) as exc:
         raise _damaged(path, exc) from exc
+
+
+def _store_settings(store: Store, rows: Settings) -> int:
+    with store.transaction() as connection:
+        return restore.restore_settings(connection, rows)
 
 
 def _read_settings(path: str) -> Settings | None:
@@ -171,12 +175,8 @@ def _beside(path: str, leg: dict[str, Any]) -> str:
 
 def _restore(store: Store, legs: list[tuple[str, dict[str, Any]]], result: Result) -> None:
     """In one transaction; when that is refused, one by one."""
-    known = {leg["id"]: (path, leg) for path, leg in legs}
     try:
-        with store.transaction() as connection:
-            found = [{**leg, "file": _beside(path, leg)} for path, leg in legs]
-            restored = restore.restore_legs(connection, found)
-            rows = queries.legs_of_the_calls_of(connection, known)
+        restored, others = in_turn(lambda: _store_legs(store, legs))
     except StoreRejected as exc:
         if len(legs) == 1:
             result.refused[legs[0][0]] = str(exc)
@@ -184,18 +184,21 @@ def _restore(store: Store, legs: list[tuple[str, dict[str, Any]]], result: Resul
         for leg in legs:
             _restore(store, [leg], result)
         return
-    calls = {row["call_record_id"] for row in rows if row["id"] in restored}
-    for row in rows:
-        if row["call_record_id"] in calls or _is_out_of_date(known.get(row["id"]), row):
+    known = {leg["id"]: (path, leg) for path, leg in legs}
+    for row in queries.each_leg(store, known.keys() | others):
+        if _is_out_of_date(*known[row["id"]], row) if row["id"] in known else sidecar.is_here(row["file"]):
             sidecar.write(row)
     result.legs += len(restored)
 
 
-def _is_out_of_date(leg: tuple[str, dict[str, Any]] | None, row: dict[str, Any]) -> bool:
-    """Whether this side-car differs from the row: we were killed before it was written."""
-    if leg is None or sidecar.path_for(row["file"]) != leg[0]:
-        return False
-    return any(row[name] != value for name, value in leg[1].items())
+def _store_legs(store: Store, legs: list[tuple[str, dict[str, Any]]]) -> tuple[set[str], set[str]]:
+    with store.transaction() as connection:
+        return restore.restore_legs(connection, [{**leg, "file": _beside(path, leg)} for path, leg in legs])
+
+
+def _is_out_of_date(path: str, leg: dict[str, Any], row: dict[str, Any]) -> bool:
+    """Whether this side-car differs from the row: something has changed, or we were killed before writing."""
+    return sidecar.path_for(row["file"]) == path and any(row[name] != leg[name] for name in leg)
 
 
 def _files(directory: str, unreadable: dict[str, str]) -> Iterator[str]:

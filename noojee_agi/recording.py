@@ -22,7 +22,8 @@ class Leg:
     extension: the one that was asked for, if any. extensions: all on this call, that one first.
     peer_channel, peer_uniqueid: with whom the channel talked when it began, if that was known.
     agent_known: whether an enabled account of agent_login_name was known when the call came; None when
-    nobody was named.
+    nobody was named. peer_channel, peer_uniqueid: with whom the channel talked then; empty when with nobody,
+    or with several.
     """
 
     id: str

@@ -16,17 +16,24 @@ SUFFIX = ".json"
 _FIELDS: dict[str, Any] = {
     **dict.fromkeys(["id", "server", "call_uniqueid", "source", "destination", "did"], str),
     **dict.fromkeys(["external_reference", "uniqueid", "channel", "extension", "owner"], str),
-    **dict.fromkeys(["agent_login_name", "tag", "file", "status"], str),
+    **dict.fromkeys(["agent_login_name", "tag", "file", "status", "peer_channel", "peer_uniqueid"], str),
     **dict.fromkeys(["call_started_at", "started_at", "ended_at"], datetime),
     **dict.fromkeys(["leg", "bytes"], int),
     "duration_seconds": (float, int),
 }
 _MAY_BE_NULL = ("owner", "ended_at", "duration_seconds", "bytes")
+# Side-cars of version 0.1.0 have none.
+_MAY_BE_MISSING = {"peer_channel": "", "peer_uniqueid": ""}
 
 
 def path_for(file: str) -> str:
     """The side-car of this audio file."""
     return f"{os.path.splitext(file)[0]}{SUFFIX}"
+
+
+def is_here(file: str) -> bool:
+    """Whether the leg is one of this host's: a call may have some on another."""
+    return os.path.exists(path_for(file)) or os.path.exists(file)
 
 
 def write(leg: dict[str, Any]) -> bool:
@@ -48,7 +55,7 @@ def write(leg: dict[str, Any]) -> bool:
 def read(path: str) -> dict[str, Any]:
     """The leg, as it was written. Raises OSError; ValueError, KeyError or TypeError when it is damaged."""
     with open(path, encoding="utf-8", opener=_at_once) as file:
-        content = dict(json.load(file))
+        content = _MAY_BE_MISSING | dict(json.load(file))
     leg = {name: _read(name, content[name], kind) for name, kind in _FIELDS.items()}
     leg["id"] = str(uuid.UUID(content["id"]))
     return leg

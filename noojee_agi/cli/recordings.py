@@ -17,6 +17,7 @@ JSON_FIELDS = (
     *("id", "call_record_id", "leg", "uniqueid", "call_uniqueid", "channel", "extension"),
     *("source", "destination", "did", "external_reference", "tag", "owner", "agent_login_name"),
     *("file", "status", "started_at", "ended_at", "duration_seconds", "bytes"),
+    *("peer_channel", "peer_uniqueid"),
 )
 _COLUMNS = (
     *("started_at", "call_uniqueid", "leg", "extension", "owner", "tag"),

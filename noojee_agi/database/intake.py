@@ -1,19 +1,41 @@
-"""Events of the spool -> call records and legs. Every step may be repeated: twice is harmless.
+"""Events of the spool -> call records and legs: the only place that says what a leg does to its call.
 
+The rows are what all events together say, in whatever order they come and however often: a call began as its
+earliest leg says, has the tag of the latest leg that has one, ended with the last of them, and its legs are
+numbered in the order of their starting. A transaction first locks the calls that it changes, always in the
+same order: so hosts whose legs are of one call take turns.
 The statements are built once, and each event takes few of them: a thousand events may wait.
 """
 
+import itertools
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from types import MappingProxyType
+from typing import Any
 
-from sqlalchemy import Connection, Insert, bindparam, exists, func, select, update
+from sqlalchemy import Connection, bindparam, exists, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from noojee_agi.database.tables import RECORDING, account, call_record, extension_attachment, recording_leg
 from noojee_agi.errors import StoreRejected
-from noojee_agi.recording import Ending, Event, Leg
+from noojee_agi.recording import Ending, Event, Leg, leg_id
 
 _CALLS = uuid.UUID("5d3f4b0e-6a58-4c29-9a53-2f6a9f1d7c11")
+_LONG_AGO = datetime.min.replace(tzinfo=timezone.utc)
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What a side-car knows besides its leg, and is not settled anew. owner: a login; None for nobody's."""
+
+    owner: str | None
+    call_started_at: datetime
+    external_reference: str
+
+
+_NOTHING: Mapping[str, Settled] = MappingProxyType({})
 
 
 def call_record_id(server: str, uniqueid: str) -> str:
@@ -21,66 +43,151 @@ def call_record_id(server: str, uniqueid: str) -> str:
     return str(uuid.uuid5(_CALLS, f"{server}\0{uniqueid}"))
 
 
-def store(connection: Connection, events: Iterable[Event]) -> None:
-    """Raises StoreRejected for an ending whose leg is not there."""
+def store(
+    connection: Connection, events: Iterable[Event], settled: Mapping[str, Settled] = _NOTHING
+) -> set[str]:
+    """Starts before endings. settled: of legs that come from side-cars, by the leg's id.
+
+    Returns the other legs whose side-cars may be out of date now. When a start comes again, these are all
+    of its call: whoever brought it before may have been killed before he wrote them.
+    Raises StoreRejected for an ending whose leg is not there.
+    """
     events = list(events)
-    stored = _stored(connection, [event.id for event in events if isinstance(event, Leg)])
-    for event in events:
-        if isinstance(event, Ending):
-            _store_ending(connection, event)
-        elif event.id not in stored:
-            _store_leg(connection, event)
-            stored.add(event.id)
+    starts = [event for event in events if isinstance(event, Leg)]
+    own = {leg_id(event) for event in events}
+    calls_of = _calls_of(connection, own)
+    new = _by_call(leg for leg in starts if leg.id not in calls_of)
+    calls = _locked(connection, {*calls_of.values(), *new})
+    others = _legs_of(connection, {calls_of[leg.id] for leg in starts if leg.id in calls_of})
+    for record_id, legs in new.items():
+        others |= _store_legs(connection, calls.get(record_id), legs, settled)
+    _store_endings(connection, [event for event in events if isinstance(event, Ending)])
+    return others - own
 
 
-def end_call_record(connection: Connection, record_id: str) -> None:
-    """A call's recording has ended when none of its legs records any more."""
-    connection.execute(_END_CALL, {"of_call": record_id})
+def _calls_of(connection: Connection, leg_ids: set[str]) -> dict[str, str]:
+    """Leg -> call record, of those legs that are there."""
+    leg = recording_leg.c
+    rows = connection.execute(select(leg.id, leg.call_record_id).where(leg.id.in_(leg_ids)))
+    return {row.id: row.call_record_id for row in rows}
 
 
-def _stored(connection: Connection, leg_ids: list[str]) -> set[str]:
-    return set(connection.scalars(select(recording_leg.c.id).where(recording_leg.c.id.in_(leg_ids))))
+def _legs_of(connection: Connection, record_ids: set[str]) -> set[str]:
+    leg = recording_leg.c
+    if not record_ids:
+        return set()
+    return set(connection.scalars(select(leg.id).where(leg.call_record_id.in_(record_ids))))
 
 
-def _store_leg(connection: Connection, leg: Leg) -> None:
-    record_id = call_record_id(leg.server, leg.call_uniqueid)
-    connection.execute(
-        _BEGIN_CALL[connection.dialect.name],
-        {
-            "id": record_id,
-            "server": leg.server,
-            "uniqueid": leg.call_uniqueid,
-            "source": leg.source,
-            "destination": leg.destination,
-            "did": leg.did,
-            "external_reference": leg.tag,
-            "started_at": leg.started_at,
-        },
-    )
-    owner_id, extension = _owner(connection, leg)
-    inserted = connection.execute(
-        _INSERT_LEG[connection.dialect.name],
-        {
-            "of_call": record_id,
-            "id": leg.id,
-            "call_record_id": record_id,
-            "uniqueid": leg.uniqueid,
-            "channel": leg.channel,
-            "extension": extension,
-            "owner_id": owner_id,
-            "agent_login_name": leg.agent_login_name,
-            "tag": leg.tag,
-            "file": leg.file,
-            "status": "recording",
-            "started_at": leg.started_at,
-        },
-    )
-    if not inserted.rowcount:  # sync --rebuild has made it at this very moment
-        end_call_record(connection, record_id)
+def _by_call(legs: Iterable[Leg]) -> dict[str, list[Leg]]:
+    """Call record -> its legs, each once, as they started; the calls in the order of locking."""
+    once = {leg.id: leg for leg in reversed([*legs])}
+    found = sorted((call_record_id(leg.server, leg.call_uniqueid), *_order(leg)) for leg in once.values())
+    return {
+        record_id: [once[each] for _, _, each in of_call]
+        for record_id, of_call in itertools.groupby(found, key=lambda entry: entry[0])
+    }
 
 
-def _owner(connection: Connection, leg: Leg) -> tuple[str | None, str]:
+def _order(leg: Any) -> tuple[datetime, str]:
+    return leg.started_at, leg.id
+
+
+def _locked(connection: Connection, record_ids: set[str]) -> dict[str, Any]:
+    """Those that are there; nobody else changes them, or adds a leg, before this transaction has ended."""
+    call = call_record.c
+    rows = select(call_record).where(call.id.in_(record_ids)).order_by(call.id).with_for_update()
+    return {row.id: row for row in connection.execute(rows)}
+
+
+# --- starts ---
+
+
+def _store_legs(
+    connection: Connection, call: Any, legs: list[Leg], settled: Mapping[str, Settled]
+) -> set[str]:
+    """New legs of one call, as they started; returns the legs whose side-cars say something else now."""
+    told = _told(legs, settled)
+    call = call or _begin_call(connection, legs[0], told)
+    if call is None:
+        _insert_legs(connection, call_record_id(legs[0].server, legs[0].call_uniqueid), legs, 0, settled)
+        return set()
+    last = connection.execute(_LAST_LEG, {"of_call": call.id}).one_or_none()
+    _insert_legs(connection, call.id, legs, last.leg if last else 0, settled)
+    moved, tag = set(), _latest_tag(legs)
+    if last and _order(legs[0]) < _order(last):
+        moved = _number_anew(connection, call.id)
+        tag = connection.scalar(_LATEST_TAG, {"of_call": call.id}) or ""
+    told["external_reference"] = tag or call.external_reference or told["external_reference"]
+    return _legs_of(connection, {call.id}) if _change_call(connection, call, told) else moved
+
+
+def _told(legs: list[Leg], settled: Mapping[str, Settled]) -> dict[str, Any]:
+    """What these legs say of their call."""
+    known = {leg.id: settled[leg.id] for leg in legs if leg.id in settled}
+    beginnings = [
+        (
+            known[leg.id].call_started_at if leg.id in known else leg.started_at,
+            leg.source,
+            leg.destination,
+            leg.did,
+        )
+        for leg in legs
+    ]
+    # When the leg that had the tag is lost for good, another one's side-car may know it.
+    remembered = [each.external_reference for each in known.values() if each.external_reference]
+    reference = _latest_tag(legs) or next(iter(remembered), "")
+    return {**dict(zip(_BEGINNING, min(beginnings), strict=True)), "external_reference": reference}
+
+
+def _latest_tag(legs: list[Leg]) -> str:
+    return next((leg.tag for leg in reversed(legs) if leg.tag), "")
+
+
+def _begin_call(connection: Connection, leg: Leg, told: dict[str, Any]) -> Any:
+    """Make it as told; None, or the row, locked, that another host has just made."""
+    name = {"server": leg.server, "uniqueid": leg.call_uniqueid}
+    new = {"id": call_record_id(leg.server, leg.call_uniqueid), **name, **told}
+    if connection.execute(_BEGIN_CALL[connection.dialect.name], new).rowcount:
+        return None
+    return connection.execute(_CALL, name).one()
+
+
+def _change_call(connection: Connection, call: Any, told: dict[str, Any]) -> bool:
+    """A leg of it records now. Whether there is something new in the side-cars of all its legs."""
+    began = {name: getattr(call, name) for name in _BEGINNING}
+    if tuple(began.values()) < tuple(told[name] for name in _BEGINNING):
+        told |= began
+    changes = {name: value for name, value in told.items() if getattr(call, name) != value}
+    if changes or call.ended_at is not None:
+        connection.execute(_CHANGE_CALL, {"of_call": call.id, "ended_at": None, **changes})
+    return bool(changes)
+
+
+def _insert_legs(
+    connection: Connection, record_id: str, legs: list[Leg], last: int, settled: Mapping[str, Settled]
+) -> None:
+    """With the numbers behind the last one."""
+    for leg in legs:
+        owner_id, extension = _owner(connection, leg, settled)
+        values = {name: getattr(leg, name) for name in _OF_LEG}
+        values |= {"call_record_id": record_id, "leg": last + 1, "status": "recording"}
+        values |= {"owner_id": owner_id, "extension": extension}
+        last += connection.execute(_INSERT_LEG[connection.dialect.name], values).rowcount
+
+
+def _number_anew(connection: Connection, record_id: str) -> set[str]:
+    """In the order of starting, and no number is there twice meanwhile; returns the legs that had another."""
+    connection.execute(_TURN_NUMBERS, {"of_call": record_id})
+    moved = set(connection.scalars(_TURNED, {"of_call": record_id}))
+    connection.execute(_TURN_NUMBERS_BACK, {"of_call": record_id})
+    return moved
+
+
+def _owner(connection: Connection, leg: Leg, settled: Mapping[str, Settled]) -> tuple[str | None, str]:
     """The account that owns the leg, as of the call's time, and the extension that the leg is filed under."""
+    if leg.id in settled:
+        return connection.scalar(_KNOWN_LOGIN, {"named": settled[leg.id].owner}), leg.extension
     first = leg.extension or next(iter(leg.extensions), "")
     if leg.agent_login_name:
         found = _KNOWN_LOGIN if leg.agent_known else _ENABLED_LOGIN
@@ -98,55 +205,101 @@ def _attached(connection: Connection, leg: Leg) -> dict[str, str]:
     return {row.extension: row.account_id for row in rows}
 
 
-def _store_ending(connection: Connection, ending: Ending) -> None:
-    leg = connection.execute(_LEG, {"leg_id": ending.leg_id}).one_or_none()
-    if leg is None:
-        raise StoreRejected(f"leg {ending.leg_id} has ended, but nothing is known of its start")
-    if ending.status == "failed" and leg.status != "recording":
-        return  # a file was seen after all
+# --- endings ---
+
+
+def _store_endings(connection: Connection, endings: list[Ending]) -> None:
+    """Of several endings of a leg the latest counts; failed only when there is no other: a file was seen."""
+    best: dict[str, Ending] = {}
+    for ending in sorted(endings, key=_weight):
+        best[ending.leg_id] = ending
+    legs = {row.id: row for row in connection.execute(_LEGS, {"leg_ids": list(best)})} if best else {}
+    ended = set()
+    for each, ending in best.items():
+        if each not in legs:
+            raise StoreRejected(f"leg {each} has ended, but nothing is known of its start")
+        if legs[each].status == "recording" or _weight(ending) > _weight(legs[each]):
+            connection.execute(_END_LEG, _how_it_ended(ending, legs[each].started_at))
+            ended.add(legs[each].call_record_id)
+    for record_id in sorted(ended):
+        connection.execute(_END_CALL, {"of_call": record_id})
+
+
+def _weight(ending: Any) -> tuple[bool, datetime, str]:
+    return ending.status != "failed", ending.ended_at or _LONG_AGO, ending.status
+
+
+def _how_it_ended(ending: Ending, started_at: datetime) -> dict[str, Any]:
     duration = ending.duration_seconds
     if duration is None and ending.status == "completed":
-        duration = max(0.0, (ending.ended_at - leg.started_at).total_seconds())
-    connection.execute(
-        _END_LEG,
-        {
-            "leg_id": ending.leg_id,
-            "status": ending.status,
-            "ended_at": ending.ended_at,
-            "duration_seconds": duration,
-            "bytes": ending.bytes,
-        },
-    )
-    end_call_record(connection, leg.call_record_id)
+        duration = max(0.0, (ending.ended_at - started_at).total_seconds())
+    how = {"status": ending.status, "ended_at": ending.ended_at, "bytes": ending.bytes}
+    return {"of_leg": ending.leg_id, "duration_seconds": duration, **how}
 
 
-def _begin_call(insert: sqlite.Insert | postgresql.Insert) -> Insert:
-    """A call's record is made by its first leg; each leg may bring a tag, and opens the record again.
+# --- the statements ---
 
-    The row is then locked: legs of one call are numbered in turn.
-    """
-    tag = func.coalesce(func.nullif(insert.excluded.external_reference, ""), call_record.c.external_reference)
-    return insert.on_conflict_do_update(
-        index_elements=["server", "uniqueid"], set_={"external_reference": tag, "ended_at": None}
-    )
-
-
-def _insert_leg(insert: sqlite.Insert | postgresql.Insert) -> Insert:
-    """Unless it is there; with the call's next number."""
-    number = select(func.coalesce(func.max(recording_leg.c.leg), 0) + 1).where(_OF_CALL).scalar_subquery()
-    return insert.values(leg=number).on_conflict_do_nothing(index_elements=["id"])
-
-
-# The statements.
+_BEGINNING = ("started_at", "source", "destination", "did")
+_OF_LEG = (
+    *("id", "uniqueid", "channel", "agent_login_name", "tag", "file", "started_at"),
+    *("peer_channel", "peer_uniqueid"),
+)
 _OF_CALL = recording_leg.c.call_record_id == bindparam("of_call")
+
+# Whatever is there twice, id or server and uniqueid: another host's has come first.
 _BEGIN_CALL = {
-    "sqlite": _begin_call(sqlite.insert(call_record)),
-    "postgresql": _begin_call(postgresql.insert(call_record)),
+    "sqlite": sqlite.insert(call_record).on_conflict_do_nothing(),
+    "postgresql": postgresql.insert(call_record).on_conflict_do_nothing(),
 }
+_CALL = (
+    select(call_record)
+    .where(call_record.c.server == bindparam("server"), call_record.c.uniqueid == bindparam("uniqueid"))
+    .with_for_update()
+)
+_CHANGE_CALL = update(call_record).where(call_record.c.id == bindparam("of_call"))
+_END_CALL = (
+    update(call_record)
+    .where(call_record.c.id == bindparam("of_call"), ~exists().where(_OF_CALL, RECORDING))
+    .values(ended_at=select(func.max(recording_leg.c.ended_at)).where(_OF_CALL).scalar_subquery())
+)
+
+# By id alone: a number that is there twice would be our own fault, and no leg may be lost for it.
 _INSERT_LEG = {
-    "sqlite": _insert_leg(sqlite.insert(recording_leg)),
-    "postgresql": _insert_leg(postgresql.insert(recording_leg)),
+    "sqlite": sqlite.insert(recording_leg).on_conflict_do_nothing(index_elements=["id"]),
+    "postgresql": postgresql.insert(recording_leg).on_conflict_do_nothing(index_elements=["id"]),
 }
+_LAST_LEG = (
+    select(recording_leg.c.leg, recording_leg.c.started_at, recording_leg.c.id)
+    .where(_OF_CALL)
+    .order_by(recording_leg.c.leg.desc())
+    .limit(1)
+)
+_LATEST_TAG = (
+    select(recording_leg.c.tag)
+    .where(_OF_CALL, recording_leg.c.tag != "")
+    .order_by(recording_leg.c.started_at.desc(), recording_leg.c.id.desc())
+    .limit(1)
+)
+_IN_ORDER = func.row_number().over(order_by=(recording_leg.c.started_at, recording_leg.c.id))
+_NUMBERED = select(recording_leg.c.id, _IN_ORDER.label("number")).where(_OF_CALL).subquery()
+_TURN_NUMBERS = (
+    update(recording_leg)
+    .where(_OF_CALL, recording_leg.c.id == _NUMBERED.c.id, recording_leg.c.leg != _NUMBERED.c.number)
+    .values(leg=-_NUMBERED.c.number)
+)
+_TURNED = select(recording_leg.c.id).where(_OF_CALL, recording_leg.c.leg < 0)
+_TURN_NUMBERS_BACK = (
+    update(recording_leg).where(_OF_CALL, recording_leg.c.leg < 0).values(leg=-recording_leg.c.leg)
+)
+_LEGS = select(
+    recording_leg.c.id,
+    recording_leg.c.call_record_id,
+    recording_leg.c.started_at,
+    recording_leg.c.status,
+    recording_leg.c.ended_at,
+).where(recording_leg.c.id.in_(bindparam("leg_ids", expanding=True)))
+_END_LEG = update(recording_leg).where(recording_leg.c.id == bindparam("of_leg"))
+
 _KNOWN_LOGIN = select(account.c.id).where(account.c.login == bindparam("named"))
 _ENABLED_LOGIN = _KNOWN_LOGIN.where(account.c.enabled)
 _ATTACHED = select(extension_attachment.c.extension, extension_attachment.c.account_id).where(
@@ -154,16 +307,4 @@ _ATTACHED = select(extension_attachment.c.extension, extension_attachment.c.acco
     extension_attachment.c.attached_at <= bindparam("started_at"),
     (extension_attachment.c.detached_at.is_(None))
     | (extension_attachment.c.detached_at > bindparam("started_at")),
-)
-_LEG = select(recording_leg.c.call_record_id, recording_leg.c.started_at, recording_leg.c.status).where(
-    recording_leg.c.id == bindparam("leg_id")
-)
-_END_LEG = update(recording_leg).where(recording_leg.c.id == bindparam("leg_id"))
-_END_CALL = (
-    update(call_record)
-    .where(
-        call_record.c.id == bindparam("of_call"),
-        ~exists().where(_OF_CALL, RECORDING),
-    )
-    .values(ended_at=select(func.max(recording_leg.c.ended_at)).where(_OF_CALL).scalar_subquery())
 )

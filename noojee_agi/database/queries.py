@@ -1,28 +1,37 @@
 """Legs as people and programs see them: for the command line and the side-cars."""
 
+import itertools
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, exists, or_, select, union
+from sqlalchemy import ColumnElement, Connection, Select, and_, exists, literal_column, or_, select, union
 
+from noojee_agi.database.store import Store
 from noojee_agi.database.tables import (
+    HAS_PEER,
     RECORDING,
     account,
     account_group,
     call_record,
     recording_leg,
     team_member,
+    without_system,
 )
 from noojee_agi.recording import OpenLeg
 
+_PIECE = 200  # legs
 _HEARS_ALL = ("Administrator", "Recording Manager")
 
 
 @dataclass(frozen=True)
 class Filter:
-    """What to look for; None means any. started: a leg's, from (inclusive) and to (exclusive)."""
+    """What to look for; None means any. started: a leg's, from (inclusive) and to (exclusive).
+
+    uniqueid: of the recorded channel, of its partner, or of the call; with or without the system's name.
+    """
 
     leg_id: str | None = None
     tag: str | None = None
@@ -46,11 +55,19 @@ def legs_statement(wanted: Filter) -> Select[Any]:
     return statement.order_by(recording_leg.c.started_at, recording_leg.c.id)
 
 
-def legs_of_the_calls_of(connection: Connection, leg_ids: Iterable[str]) -> list[dict[str, Any]]:
-    """These legs, and the others of their calls, whose External Reference may have changed with them."""
-    calls = select(recording_leg.c.call_record_id).where(recording_leg.c.id.in_(list(leg_ids)))
-    statement = _legs().where(recording_leg.c.call_record_id.in_(calls))
+def legs_by_id(connection: Connection, leg_ids: Iterable[str]) -> list[dict[str, Any]]:
+    """These few legs."""
+    statement = _legs().where(recording_leg.c.id.in_(list(leg_ids)))
     return [dict(row._mapping) for row in connection.execute(statement)]
+
+
+def each_leg(store: Store, leg_ids: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """These legs, read in pieces: a call may have thousands. Raises StoreUnavailable."""
+    waiting = iter(leg_ids)
+    while some := list(itertools.islice(waiting, _PIECE)):
+        with store.reading() as connection:
+            found = legs_by_id(connection, some)
+        yield from found
 
 
 def legs_whose_id_begins(connection: Connection, eight: str) -> list[dict[str, Any]]:
@@ -102,6 +119,8 @@ def _legs() -> Select[Any]:
             leg.ended_at,
             leg.duration_seconds,
             leg.bytes,
+            leg.peer_channel,
+            leg.peer_uniqueid,
         )
         .join(call_record, call.id == leg.call_record_id)
         .outerjoin(account, account.c.id == leg.owner_id)
@@ -115,7 +134,7 @@ def _conditions(wanted: Filter) -> Iterator[ColumnElement[bool]]:
     if wanted.tag is not None:
         yield _either(leg.tag == wanted.tag, call.external_reference == wanted.tag)
     if wanted.uniqueid is not None:
-        yield _either(leg.uniqueid == wanted.uniqueid, call.uniqueid == wanted.uniqueid)
+        yield _has_uniqueid(wanted.uniqueid)
     if wanted.owner is not None:
         yield account.c.login == wanted.owner
     if wanted.status is not None:
@@ -134,6 +153,29 @@ def _either(of_leg: ColumnElement[bool], of_call: ColumnElement[bool]) -> Column
     own = select(recording_leg.c.id).where(of_leg)
     calls = select(recording_leg.c.id).join(call_record, its_call).where(of_call)
     return recording_leg.c.id.in_(union(own, calls))
+
+
+def _has_uniqueid(asked: str) -> ColumnElement[bool]:
+    """Each column by its own index, too."""
+    leg, call = recording_leg.c, call_record.c
+    its_server = select(call.server).where(call.id == leg.call_record_id).scalar_subquery()
+    own = select(leg.id).where(_is_uniqueid("recording_leg.uniqueid", its_server, asked))
+    peer = select(leg.id).where(HAS_PEER, _is_uniqueid("recording_leg.peer_uniqueid", its_server, asked))
+    of_call = _is_uniqueid("call_record.uniqueid", call.server, asked)
+    calls = select(leg.id).join(call_record, call.id == leg.call_record_id).where(of_call)
+    return leg.id.in_(union(own, peer, calls))
+
+
+def _is_uniqueid(column: str, server: ColumnElement[str], asked: str) -> ColumnElement[bool]:
+    """Without the system's name: any system's. A name that only the question has must be the server's."""
+    system, _, number = asked.rpartition("-")
+    stored: ColumnElement[str] = literal_column(column)
+    same_number = literal_column(str(without_system(column))) == number
+    if not re.fullmatch(r"\d+\.\d+", number):
+        return and_(same_number, stored == asked)
+    if not system:
+        return same_number
+    return and_(same_number, or_(stored == asked, and_(stored == number, server == system)))
 
 
 def may_hear(login: str) -> ColumnElement[bool]:

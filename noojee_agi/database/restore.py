@@ -1,32 +1,27 @@
 """Rows that a database has lost, from what was kept of them outside."""
 
-from collections.abc import Iterable
+from dataclasses import fields
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Table, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from noojee_agi.database import intake, settings
+from noojee_agi.database.intake import Settled
 from noojee_agi.database.tables import (
     UtcDateTime,
     account,
     account_group,
-    call_record,
     extension_attachment,
     recording_leg,
     system_variable,
     team,
     team_member,
 )
-from noojee_agi.recording import Ending
+from noojee_agi.recording import Ending, Leg
 
 _SETTINGS = (system_variable, account, account_group, team, team_member, extension_attachment)
 _ENDS = {"team_member": "left_at", "extension_attachment": "detached_at"}
-_OF_LEG = (
-    *("id", "uniqueid", "channel", "extension", "agent_login_name", "tag", "file"),
-    *("status", "started_at", "ended_at", "duration_seconds", "bytes"),
-)
 
 
 def settings_rows(connection: Connection) -> dict[str, list[dict[str, Any]]]:
@@ -81,6 +76,8 @@ def _restore_rows(connection: Connection, table: Table, rows: list[dict[str, Any
     found = sorted((_with_times(table, row) for row in rows), key=lambda row: row.get(end) is None)
     if table is extension_attachment:
         found = [_ended_by_the_next(connection, row) for row in found]
+        for row in found:
+            _end_the_former(connection, row)
     return sum(_insert_or_renew(connection, table, row, end) for row in found)
 
 
@@ -97,8 +94,20 @@ def _ended_by_the_next(connection: Connection, row: dict[str, Any]) -> dict[str,
     return {**row, "detached_at": row["detached_at"] or next_at}
 
 
+def _end_the_former(connection: Connection, row: dict[str, Any]) -> None:
+    """When this attachment goes on, one that began before has ended then, although nobody has told."""
+    attachment = extension_attachment.c
+    former = (
+        attachment.extension == row["extension"],
+        attachment.detached_at.is_(None),
+        attachment.attached_at < row["attached_at"],
+    )
+    if row["detached_at"] is None:
+        connection.execute(update(extension_attachment).where(*former).values(detached_at=row["attached_at"]))
+
+
 def _insert_or_renew(connection: Connection, table: Table, row: dict[str, Any], end: str) -> int:
-    statement = _insert(connection, table).values(row)
+    statement = settings.insert(connection, table).values(row)
     new, key = statement.excluded, table.primary_key.columns
     if end:
         statement = statement.on_conflict_do_update(
@@ -122,19 +131,21 @@ def _with_times(table: Table, row: dict[str, Any]) -> dict[str, Any]:
     return {**row, **{name: datetime.fromisoformat(row[name]) for name in times if row[name]}}
 
 
-def restore_legs(connection: Connection, side_cars: list[dict[str, Any]]) -> list[str]:
-    """Insert call record, owner and leg of each side-car whose leg is not there; returns these legs' ids.
+def restore_legs(connection: Connection, side_cars: list[dict[str, Any]]) -> tuple[set[str], set[str]]:
+    """Store each leg that is not there as intake does; owner and call's beginning are the side-car's.
 
-    A leg that records, although its side-car knows its end, is that of an older backup: it is ended.
+    A leg that records, or has no file, although its side-car knows better, is that of an older backup.
+    Returns the legs that have changed, and the others whose side-cars may be out of date now.
     """
     there = _statuses(connection, [leg["id"] for leg in side_cars])
-    missing = {leg["id"]: leg for leg in side_cars if leg["id"] not in there}
-    ended = [leg for leg in side_cars if there.get(leg["id"]) == "recording" != leg["status"]]
-    owners = _restore_owners(connection, missing.values())
-    for leg in missing.values():
-        _restore_leg(connection, leg, owners.get(leg["owner"]))
-    intake.store(connection, map(_ending, ended))
-    return [*missing, *(leg["id"] for leg in ended)]
+    missing = [leg for leg in side_cars if leg["id"] not in there]
+    ended = [leg for leg in side_cars if _is_ended(leg, there.get(leg["id"], "recording"))]
+    _restore_owners(connection, missing)
+    settled = {
+        leg["id"]: Settled(leg["owner"], leg["call_started_at"], leg["external_reference"]) for leg in missing
+    }
+    others = intake.store(connection, [*map(_start, missing), *map(_ending, ended)], settled)
+    return {leg["id"] for leg in (*missing, *ended)}, others
 
 
 def _statuses(connection: Connection, ids: list[str]) -> dict[str, str]:
@@ -143,74 +154,24 @@ def _statuses(connection: Connection, ids: list[str]) -> dict[str, str]:
     return {row.id: row.status for row in rows}
 
 
+def _is_ended(leg: dict[str, Any], known: str) -> bool:
+    return leg["status"] != "recording" and (known == "recording" or known == "failed" != leg["status"])
+
+
+def _start(leg: dict[str, Any]) -> Leg:
+    named = {each.name: leg[each.name] for each in fields(Leg) if each.name in leg}
+    return Leg(**named, extensions=(), agent_known=None)
+
+
 def _ending(leg: dict[str, Any]) -> Ending:
     return Ending(leg["id"], leg["status"], leg["ended_at"], leg["bytes"], leg["duration_seconds"])
 
 
-def _restore_owners(connection: Connection, legs: Iterable[dict[str, Any]]) -> dict[str, str]:
-    """Login -> account, made again, but not enabled, where there is none.
+def _restore_owners(connection: Connection, legs: list[dict[str, Any]]) -> None:
+    """Made again, but not enabled, where there is none.
 
     In this order on each host: two that insert the same ones would wait for each other.
     """
-    logins = sorted({leg["owner"] for leg in legs if leg["owner"] is not None})
-    for login in logins:
+    for login in sorted({leg["owner"] for leg in legs if leg["owner"] is not None}):
         row = {"id": settings.account_id(login), "login": login, "name": login, "enabled": False}
-        _insert_missing(connection, account, row)
-    rows = connection.execute(select(account.c.login, account.c.id).where(account.c.login.in_(logins)))
-    return {row.login: row.id for row in rows}
-
-
-def _restore_leg(connection: Connection, leg: dict[str, Any], owner_id: str | None) -> None:
-    record_id = _restore_call_record(connection, leg)
-    values = {name: leg[name] for name in _OF_LEG}
-    values["call_record_id"] = record_id
-    values["leg"] = _number(connection, record_id, leg["leg"])
-    values["owner_id"] = owner_id
-    _insert_missing(connection, recording_leg, values)
-    intake.end_call_record(connection, record_id)
-
-
-def _restore_call_record(connection: Connection, leg: dict[str, Any]) -> str:
-    """Of what is there, and what the side-car says of the call, the earlier beginning and the later tag.
-
-    A call that went on after the loss has a record again, but it knows only of what came after it; one of
-    an older backup knows only of what came before.
-    """
-    record_id = intake.call_record_id(leg["server"], leg["call_uniqueid"])
-    beginning = {name: leg[name] for name in ("source", "destination", "did")}
-    beginning["started_at"] = leg["call_started_at"]
-    reference = {"external_reference": leg["external_reference"]}
-    names = {"id": record_id, "server": leg["server"], "uniqueid": leg["call_uniqueid"]}
-    _insert_missing(connection, call_record, {**names, **beginning, **reference})
-    call = call_record.c
-    started_at = connection.scalar(select(call.started_at).where(call.id == record_id).with_for_update())
-    changes = {"ended_at": None}
-    if started_at and leg["call_started_at"] < started_at:
-        changes |= beginning
-    if leg["external_reference"] and not _has_later_tag(connection, record_id, leg):
-        changes |= reference
-    connection.execute(update(call_record).where(call.id == record_id).values(changes))
-    return record_id
-
-
-def _has_later_tag(connection: Connection, record_id: str, leg: dict[str, Any]) -> bool:
-    other = recording_leg.c
-    later = select(other.id).where(
-        other.call_record_id == record_id, other.tag != "", other.started_at > leg["started_at"]
-    )
-    return connection.scalar(later.limit(1)) is not None
-
-
-def _number(connection: Connection, record_id: str, wanted: int) -> int:
-    """The leg's own number, unless another leg of the call has got it meanwhile."""
-    numbers = select(recording_leg.c.leg).where(recording_leg.c.call_record_id == record_id)
-    taken = set(connection.scalars(numbers))
-    return max(taken) + 1 if wanted in taken else wanted
-
-
-def _insert_missing(connection: Connection, table: Table, row: dict[str, Any]) -> None:
-    connection.execute(_insert(connection, table).on_conflict_do_nothing(), row)
-
-
-def _insert(connection: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:
-    return (sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert)(table)
+        connection.execute(settings.insert(connection, account).on_conflict_do_nothing(), row)

@@ -3,7 +3,8 @@
 import uuid
 from typing import Any
 
-from sqlalchemy import Connection, delete, select, true, update
+from sqlalchemy import Connection, Table, select, true, update
+from sqlalchemy.dialects import postgresql, sqlite
 
 from noojee_agi import recording
 from noojee_agi.database.tables import (
@@ -31,11 +32,10 @@ def key_digest(connection: Connection) -> str:
 
 
 def set_key_digest(connection: Connection, digest: str) -> None:
-    """Replace the apiKey."""
-    connection.execute(delete(system_variable).where(system_variable.c.name == _API_KEY))
-    connection.execute(
-        system_variable.insert().values(name=_API_KEY, value=digest, updated_at=recording.now())
-    )
+    """Replace the apiKey. Of two hosts at once the later one's stays."""
+    changes = {"value": digest, "updated_at": recording.now()}
+    new = insert(connection, system_variable).values(name=_API_KEY, **changes)
+    connection.execute(new.on_conflict_do_update(index_elements=["name"], set_=changes))
 
 
 def snapshot(connection: Connection) -> Snapshot:
@@ -60,10 +60,10 @@ def attached(connection: Connection) -> frozenset[str]:
 
 def add_account(connection: Connection, login: str, name: str, groups: tuple[str, ...]) -> None:
     """Raises BadArgument when there is one of that login."""
-    if has_account(connection, login):
-        raise BadArgument(f"there is an account {login} already: see noojee-agi account list")
     new_id = account_id(login)
-    connection.execute(account.insert().values(id=new_id, login=login, name=name, enabled=True))
+    new = insert(connection, account).values(id=new_id, login=login, name=name, enabled=True)
+    if not connection.execute(new.on_conflict_do_nothing()).rowcount:
+        raise BadArgument(f"there is an account {login} already: see noojee-agi account list")
     for group in dict.fromkeys(groups):
         connection.execute(account_group.insert().values(account_id=new_id, group_name=group))
 
@@ -95,21 +95,32 @@ def accounts(connection: Connection) -> list[dict[str, Any]]:
 
 
 def attach(connection: Connection, login: str, extension: str) -> None:
-    """Attach the account from now on; who was attached until now is detached. Raises BadArgument."""
+    """Attach the account from now on; who was attached until now is detached. Raises BadArgument.
+
+    Of two hosts at once the later one ends what the other has just begun.
+    """
     found = connection.scalar(select(account.c.id).where(account.c.login == login, account.c.enabled))
     if not found:
         raise BadArgument(f"there is no enabled account {login}: run noojee-agi account add {login}")
-    now = recording.now()
-    _close(connection, extension, now)
-    connection.execute(
-        extension_attachment.insert().values(extension=extension, account_id=found, attached_at=now)
-    )
+    is_attached = False
+    while not is_attached:
+        now = recording.now()
+        _close(connection, extension, now)
+        new = insert(connection, extension_attachment).values(
+            extension=extension, account_id=found, attached_at=now
+        )
+        is_attached = bool(connection.execute(new.on_conflict_do_nothing()).rowcount)
 
 
 def detach(connection: Connection, extension: str) -> None:
     """Raises BadArgument when nobody is attached."""
     if not _close(connection, extension, recording.now()):
         raise BadArgument(f"nobody is attached to {extension}: see noojee-agi account list")
+
+
+def insert(connection: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:
+    """An INSERT that may say what is done when the row is there already."""
+    return (sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert)(table)
 
 
 def _close(connection: Connection, extension: str, now: Any) -> int:

@@ -1,25 +1,50 @@
 """Connections and transactions; here the driver's errors become our own."""
 
 import contextlib
+import random
 import sqlite3
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, exc, inspect, make_url, text
 from sqlalchemy.pool import NullPool
 
 from noojee_agi.database.watch import Watch
-from noojee_agi.errors import ConfigurationError, StoreConflict, StoreRejected, StoreUnavailable
+from noojee_agi.errors import (
+    ConfigurationError,
+    StoreConflict,
+    StoreDuplicate,
+    StoreRejected,
+    StoreUnavailable,
+)
 
-REVISION = "0002"  # the newest migration
+REVISION = "0003"  # the newest migration
 
+T = TypeVar("T")
+
+_TRIES = 8
 _CONNECT_SECONDS = 5
 _LOCK_SECONDS = 5
 _STATEMENT_SECONDS = 60
 _SILENT_SECONDS = 70  # a server that works has given the statement up by then
 # What a retry cannot mend: the value itself is wrong.
+_CONFLICTS = ("40001", "40P01")  # serialization_failure, deadlock_detected (PostgreSQL manual, appendix A)
 _REJECTED = (exc.IntegrityError, exc.DataError, ValueError, TypeError, OverflowError)
+
+
+def in_turn(work: Callable[[], T]) -> T:
+    """What work returns, which is done again at once when another host's transaction came first.
+
+    That may also show in a key that is there twice (PostgreSQL manual 13.5, Serialization Failure Handling).
+    Raises what work raises, at last StoreConflict or StoreDuplicate, too.
+    """
+    for attempt in range(_TRIES - 1):
+        try:
+            return work()
+        except (StoreConflict, StoreDuplicate):
+            time.sleep(random.uniform(0, 0.02 * 2**attempt))
+    return work()
 
 
 class Store:
@@ -73,17 +98,18 @@ class Store:
         try:
             yield
         except _REJECTED as error:
-            raise StoreRejected(f"{self.name} refuses this: {_first_line(error)}") from error
+            refusal = StoreDuplicate if _sqlstate(error) == "23505" else StoreRejected
+            raise refusal(f"{self.name} refuses this: {_first_line(error)}") from error
         except exc.SQLAlchemyError as error:
             if isinstance(error, exc.StatementError) and not isinstance(error, exc.DBAPIError):
                 raise StoreRejected(f"{self.name} refuses this: {_first_line(error)}") from error
-            kind = StoreConflict if _is_conflict(error) else StoreUnavailable
+            kind = StoreConflict if _sqlstate(error) in _CONFLICTS else StoreUnavailable
             raise kind(f"{self.name} cannot be used: {_first_line(error)}") from error
 
 
-def _is_conflict(error: Exception) -> bool:
-    """SQLSTATE 40001 serialization_failure and 40P01 deadlock_detected (PostgreSQL manual, appendix A)."""
-    return getattr(getattr(error, "orig", None), "pgcode", None) in ("40001", "40P01")
+def _sqlstate(error: Exception) -> str:
+    """PostgreSQL's name of the error; SQLite has one writer at a time, and none of these."""
+    return getattr(getattr(error, "orig", None), "pgcode", None) or ""
 
 
 def _first_line(error: Exception) -> str:

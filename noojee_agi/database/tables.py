@@ -18,6 +18,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    TextClause,
     TypeDecorator,
     UniqueConstraint,
     Uuid,
@@ -52,6 +53,16 @@ Id = Uuid(as_uuid=False).with_variant(String(36), "sqlite")
 
 # SQLite uses a partial index only where the statement says the same in plain text, not as a parameter.
 RECORDING = text("status = 'recording'")
+HAS_PEER = text("peer_uniqueid <> ''")
+
+
+def without_system(uniqueid: str) -> TextClause:
+    """SQL for what is behind the column's last hyphen: Asterisk's uniqueid is [systemname-]seconds.number.
+
+    SQLite uses an index of it only where the statement says the same, in plain text.
+    """
+    return text(f"substr({uniqueid}, length(rtrim({uniqueid}, replace({uniqueid}, '-', ''))) + 1)")
+
 
 metadata = MetaData(
     naming_convention={
@@ -134,7 +145,7 @@ call_record = Table(
     Column("started_at", UtcDateTime, nullable=False),
     Column("ended_at", UtcDateTime),
     UniqueConstraint("server", "uniqueid"),
-    Index("ix_call_record_uniqueid", "uniqueid"),
+    Index("ix_call_record_uniqueid", without_system("uniqueid")),
     Index("ix_call_record_external_reference", "external_reference"),
 )
 
@@ -156,9 +167,17 @@ recording_leg = Table(
     Column("ended_at", UtcDateTime),
     Column("duration_seconds", Float),
     Column("bytes", BigInteger),
+    Column("peer_channel", String(255), nullable=False, server_default=text("''")),
+    Column("peer_uniqueid", String(255), nullable=False, server_default=text("''")),
     UniqueConstraint("call_record_id", "leg"),
     CheckConstraint("status IN ('recording', 'completed', 'empty', 'failed', 'interrupted')", name="status"),
-    Index("ix_recording_leg_uniqueid", "uniqueid"),
+    Index("ix_recording_leg_uniqueid", without_system("uniqueid")),
+    Index(
+        "ix_recording_leg_peer_uniqueid",
+        without_system("peer_uniqueid"),
+        sqlite_where=HAS_PEER,
+        postgresql_where=HAS_PEER,
+    ),
     Index("ix_recording_leg_tag", "tag"),
     Index("ix_recording_leg_owner_id", "owner_id", "started_at"),
     Index("ix_recording_leg_started_at", "started_at"),

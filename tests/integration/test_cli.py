@@ -270,6 +270,7 @@ DESIGN_FIELDS = [
     *("id", "call_record_id", "leg", "uniqueid", "call_uniqueid", "channel", "extension"),
     *("source", "destination", "did", "external_reference", "tag", "owner", "agent_login_name"),
     *("file", "status", "started_at", "ended_at", "duration_seconds", "bytes"),
+    *("peer_channel", "peer_uniqueid"),
 ]
 
 

@@ -22,6 +22,7 @@ from noojee_agi.recording import Ending, Event
 
 def test_a_started_leg_is_stored_with_every_column(recorder: Recorder) -> None:
     leg = recorder.leg(extension="600", tag="INV-22", agent_login_name="fred", agent_known=False)
+    leg = replace(leg, peer_channel="PJSIP/411-00000a20", peer_uniqueid="1700000000.8")
 
     recorder.store_all(leg)
 
@@ -50,6 +51,8 @@ def test_a_started_leg_is_stored_with_every_column(recorder: Recorder) -> None:
             "ended_at": None,
             "duration_seconds": None,
             "bytes": None,
+            "peer_channel": "PJSIP/411-00000a20",
+            "peer_uniqueid": "1700000000.8",
         }
     ]
     assert call == {

@@ -360,9 +360,7 @@ def test_a_call_that_went_on_after_the_loss_is_one_call(site: LosableSite, tag: 
     site.rebuild()
 
     numbers = {row["id"]: row["leg"] for row in site.recorder.legs()}
-    assert numbers.pop(late.id) == 1
-    assert set(numbers) == {first.id, second.id}
-    assert sorted(numbers.values()) == [2, 3]
+    assert numbers == {first.id: 1, second.id: 2, late.id: 3}
     [call] = site.recorder.calls()
     assert (call["started_at"], call["ended_at"]) == (CALL_TIME, after(200))
     assert call["external_reference"] == reference
@@ -686,7 +684,6 @@ WRONG: dict[str, dict[str, Any]] = {
     "leg is a text": {"leg": "1"},
     "leg is true": {"leg": True},
     "leg is a fraction": {"leg": 1.5},
-    "leg beyond all": {"leg": 2**80},
     "bytes is a text": {"bytes": "many"},
     "bytes beyond all": {"bytes": 2**80},
     "duration is a text": {"duration_seconds": "long"},
@@ -711,7 +708,6 @@ TOO_LONG: dict[str, dict[str, Any]] = {
     **{f"{name} is too long": {name: "x" * 256} for name in ("uniqueid", "channel", "extension", "tag")},
     "login is too long": {"agent_login_name": "x" * 101},
     "owner is too long": {"owner": "x" * 101},
-    "leg is too large": {"leg": 2**31},
 }
 
 
@@ -1066,6 +1062,8 @@ def test_a_side_car_never_says_less_than_a_drain_has_just_written(
     """Between a rebuild's commit and its side-cars, the call ends."""
     leg = site.running()
     site.lose()
+    former = json.loads(site.side_car(leg).read_text())
+    site.side_car(leg).write_text(json.dumps({**former, "leg": 7}))
     write = sidecar.write
 
     def write_late(row: dict[str, Any]) -> bool:

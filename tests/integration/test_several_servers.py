@@ -211,12 +211,12 @@ def wait_after_the_first(middle: Any) -> None:
     whole = intake.store
     halves: list[Event] = []
 
-    def store(connection: Connection, events: Iterable[Event]) -> None:
+    def store(connection: Connection, events: Iterable[Event]) -> set[str]:
         first, *others = events
-        whole(connection, [first])
+        changed = whole(connection, [first])
         if not halves:
             halves.append(first)
             middle.wait(20)
-        whole(connection, others)
+        return changed | whole(connection, others)
 
-    intake.store = store
+    intake.store = store  # type: ignore[assignment]

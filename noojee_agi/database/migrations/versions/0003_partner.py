@@ -1,0 +1,30 @@
+"""With whom a leg's channel talked; and every uniqueid is found with and without its system's name."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0003"
+down_revision = "0002"
+branch_labels = None
+depends_on = None
+
+_WITHOUT_SYSTEM = "substr({0}, length(rtrim({0}, replace({0}, '-', ''))) + 1)"
+
+
+def upgrade() -> None:
+    for name in ("peer_channel", "peer_uniqueid"):
+        empty = sa.text("''")
+        op.add_column("recording_leg", sa.Column(name, sa.String(255), nullable=False, server_default=empty))
+    for table in ("call_record", "recording_leg"):
+        op.drop_index(f"ix_{table}_uniqueid", table)
+        op.create_index(f"ix_{table}_uniqueid", table, [sa.text(_WITHOUT_SYSTEM.format("uniqueid"))])
+    op.create_index(
+        "ix_recording_leg_peer_uniqueid",
+        "recording_leg",
+        [sa.text(_WITHOUT_SYSTEM.format("peer_uniqueid"))],
+        sqlite_where=sa.text("peer_uniqueid <> ''"),
+        postgresql_where=sa.text("peer_uniqueid <> ''"),
+    )
+    if op.get_context().dialect.name == "postgresql":
+        # Else it knows nothing of what the indexes hold, and might read all legs, until it looks by itself.
+        op.execute("ANALYZE call_record, recording_leg")
