@@ -544,6 +544,67 @@ def test_the_side_car_says_what_the_database_says(recorder: Recorder) -> None:
     assert earlier["started_at"] == "2026-03-01T09:30:15.123456+00:00"
 
 
+def written(recorder: Recorder, *events: Event) -> set[str]:
+    """The legs whose side-cars a drain of these events writes."""
+
+    def states() -> dict[str, tuple[int, int]]:
+        found = {path: path.stat() for path in recorder.directory.rglob("*.json")}
+        return {str(path): (state.st_ino, state.st_mtime_ns) for path, state in found.items()}
+
+    before = states()
+    recorder.store_all(*events)
+    changed = {path for path, state in states().items() if before.get(path) != state}
+    return {row["id"] for row in recorder.legs() if sidecar.path_for(row["file"]) in changed}
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+def test_an_event_writes_the_side_cars_that_have_changed_and_no_others(recorder: Recorder) -> None:
+    """Of a call of a thousand legs, which goes round and round."""
+    legs = [recorder.leg(started_at=after(10 * number), tag="INV-22") for number in range(1000)]
+    recorder.store_all(*legs)
+    everybody = {leg.id for leg in legs}
+    same, silent, other = (
+        recorder.leg(started_at=after(20_000 + number), tag=tag)
+        for number, tag in enumerate(["INV-22", "", "INV-23"])
+    )
+    older = recorder.leg(started_at=after(9905))
+
+    for leg in (same, silent):
+        assert written(recorder, leg) == {leg.id}
+        assert written(recorder, ended(leg)) == {leg.id}
+    assert written(recorder, ended(legs[500])) == {legs[500].id}
+    assert written(recorder, older) == {older.id, *(leg.id for leg in legs[991:]), same.id, silent.id}
+    assert written(recorder, other) == {*everybody, same.id, silent.id, older.id, other.id}
+    recorder.assert_side_cars_tell_the_same()
+
+
+def test_an_event_waits_until_the_side_cars_of_other_legs_can_be_written(recorder: Recorder) -> None:
+    first, second = recorder.leg(tag="INV-1"), recorder.leg(tag="INV-2", started_at=after(30))
+    recorder.store_all(first)
+    in_the_way = Path(sidecar.path_for(first.file))
+    in_the_way.unlink()
+    in_the_way.mkdir()
+    recorder.put(second)
+
+    assert len(recorder.drain().left) == 1
+
+    in_the_way.rmdir()
+    Path(first.file).touch()
+    assert recorder.drain().stored == 1
+    recorder.assert_side_cars_tell_the_same()
+
+
+def test_no_side_car_is_made_for_a_leg_whose_recording_lies_on_another_host(recorder: Recorder) -> None:
+    """It would never be renewed here, and tell of a leg that records for ever."""
+    theirs, ours = recorder.leg(tag="INV-1"), recorder.leg(tag="INV-2", started_at=after(30))
+    recorder.store_all(theirs)
+    Path(sidecar.path_for(theirs.file)).unlink()
+
+    recorder.store_all(ours)
+
+    assert not os.path.exists(sidecar.path_for(theirs.file))
+
+
 def test_a_side_car_is_closed_to_other_users(recorder: Recorder) -> None:
     leg = recorder.leg()
 
@@ -599,6 +660,25 @@ def test_unfinished_temporary_files_are_no_events(recorder: Recorder) -> None:
     recorder.store_all(leg)
 
     assert recorder.reasons() == []
+
+
+def test_an_older_leg_that_arrives_later_takes_nothing_back(recorder: Recorder) -> None:
+    """From a spool that was away."""
+    older = recorder.leg(tag="INV-1")
+    late = replace(recorder.leg(tag="INV-2", started_at=after(30)), source="other", destination="700", did="")
+    recorder.store_all(late, ended(late))
+
+    recorder.store_all(older, ended(older))
+
+    [call] = recorder.calls()
+    assert (call["external_reference"], call["started_at"], call["ended_at"]) == (
+        "INV-2",
+        CALL_TIME,
+        after(90),
+    )
+    assert (call["source"], call["destination"], call["did"]) == ("01234567", "600", "0987654")
+    assert [(row["id"], row["leg"]) for row in recorder.legs()] == [(older.id, 1), (late.id, 2)]
+    recorder.assert_side_cars_tell_the_same()
 
 
 def test_replaying_a_start_does_not_change_what_is_known(recorder: Recorder) -> None:

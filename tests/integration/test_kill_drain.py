@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from sqlalchemy import inspect, text
 
-from integration.recorder import Recorder, die_after, exit_code, forked
+from integration.recorder import Recorder, after, die_after, ended, exit_code, forked
 from integration.silent_legs import (
     REJECTED_PER_CALL,
     assert_made_good,
@@ -204,7 +204,7 @@ class _KillAt(_Lines):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _traced(trace: Any, work: Callable[[], None]) -> None:
+def _traced(trace: Any, work: Callable[[], object]) -> None:
     """In a process that ends with work."""
     sys.settrace(trace)
     work()
@@ -225,11 +225,13 @@ def _lines_of_a_drain(victims: Victims, report: Path) -> dict[Line, int]:
 # --- closing silent legs ---
 
 
-def killed_when_it_calls(code: CodeType, work: Callable[[], None]) -> None:
-    """Run work in a process that dies when it comes to the function of that code."""
+def killed_when_it_calls(code: CodeType, work: Callable[[], object], times: int = 1) -> None:
+    """Run work in a process that dies when it comes to the function of that code for that time."""
+    calls = []
 
     def trace(frame: FrameType, event: str, _: object) -> None:
-        if event == "call" and frame.f_code is code:
+        calls.extend([1] * (event == "call" and frame.f_code is code))
+        if len(calls) == times:
             os.kill(os.getpid(), signal.SIGKILL)
 
     assert exit_code(forked(lambda: _traced(trace, work))) == -signal.SIGKILL
@@ -299,6 +301,30 @@ def test_a_kill_between_the_endings_of_two_silent_legs_closes_both_in_the_end(vi
     assert exit_code(forked(victims.drain)) == 0
 
     assert {(row["status"], lengths(row["file"])) for row in recorder.legs()} == {("interrupted", (CUT,) * 3)}
+    assert recorder.waiting() == []
+
+
+# --- the side-cars of other legs ---
+
+
+@pytest.mark.parametrize("written", range(4))
+@pytest.mark.parametrize("started_at", [-1, 100], ids=["an older leg", "a later leg"])
+def test_a_kill_before_the_side_cars_of_other_legs_is_made_good(
+    recorder: Recorder, written: int, started_at: float
+) -> None:
+    """All of them have another number, beginning or External Reference to say; the events stay for that."""
+    legs = [recorder.leg(started_at=after(number)) for number in range(3)]
+    recorder.store_all(*legs)
+    late = recorder.leg(started_at=after(started_at), tag="INV-22")
+    recorder.put(late)
+
+    killed_when_it_calls(sidecar.write.__code__, recorder.drain, written + 1)
+    assert len(recorder.waiting()) == 1
+    assert [row["external_reference"] for row in recorder.legs()] == ["INV-22"] * 4
+
+    recorder.put(ended(late))  # what comes meanwhile must not hide it
+    recorder.drain()
+    recorder.assert_side_cars_tell_the_same()
     assert recorder.waiting() == []
 
 

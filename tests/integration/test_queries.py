@@ -115,6 +115,64 @@ def test_each_filter_finds_its_legs_oldest_first(
     assert tags(floor, **wanted) == found
 
 
+SYSTEMS = {
+    "bare": ("1762420501.7", "1762420501.8", "1762420501.9"),
+    "pbx1": ("pbx1-1762420501.7", "pbx1-1762420501.8", "pbx1-1762420501.9"),
+    "pbx-2": ("pbx-2-1762420501.7", "pbx-2-1762420501.8", "pbx-2-1762420501.9"),
+}
+
+
+@pytest.fixture
+def systems(recorder: Recorder) -> Recorder:
+    """A leg of each server, named by its tag; the uniqueids of its channel, of its partner, of its call."""
+    recorder.store_all(
+        *(
+            recorder.leg(server=name, tag=name, uniqueid=own, peer_uniqueid=peer, call_uniqueid=of_call)
+            for name, (own, peer, of_call) in SYSTEMS.items()
+        ),
+        recorder.leg(
+            server="pbx3", tag="no uniqueid", uniqueid="at-410", peer_uniqueid="", call_uniqueid="x"
+        ),
+    )
+    return recorder
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [
+        ("1762420501.{}", {"bare", "pbx1", "pbx-2"}),
+        ("pbx1-1762420501.{}", {"pbx1"}),
+        ("pbx-2-1762420501.{}", {"pbx-2"}),
+        ("2-1762420501.{}", set()),
+        ("pbx3-1762420501.{}", set()),
+        ("bare-1762420501.{}", {"bare"}),
+        ("-1762420501.{}", {"bare", "pbx1", "pbx-2"}),
+        ("762420501.{}", set()),
+        ("1762420501.{}0", set()),
+        ("1762420501_{}", set()),
+        ("%1762420501.{}", set()),
+    ],
+)
+@pytest.mark.parametrize("channel", [7, 8, 9], ids=["its own", "its partner's", "its call's"])
+def test_a_uniqueid_is_found_with_and_without_the_name_of_its_system(
+    systems: Recorder, asked: str, found: set[str], channel: int
+) -> None:
+    assert set(tags(systems, uniqueid=asked.format(channel))) == found
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"), [("at-410", ["no uniqueid"]), ("410", []), ("x", ["no uniqueid"])]
+)
+def test_what_is_no_uniqueid_of_asterisk_s_is_found_as_it_is(
+    systems: Recorder, asked: str, found: list[str]
+) -> None:
+    assert tags(systems, uniqueid=asked) == found
+
+
+def test_no_partner_is_found_by_no_uniqueid(systems: Recorder) -> None:
+    assert tags(systems, uniqueid="") == []
+
+
 def test_a_tag_finds_all_legs_of_the_call_whose_external_reference_it_is(floor: Recorder) -> None:
     floor.store_all(replace(_leg(floor, "INV-22", "lena", 0), started_at=after(60)))
 
