@@ -1,6 +1,6 @@
 """What every test knows: what to do without a component, how often to try, and where figures are told.
 
-A component that cannot be had is a skip with its reason, and a failure in CI.
+A component that cannot be had is a skip with its reason, and a failure in CI. No test may run for ever.
 """
 
 import fcntl
@@ -11,6 +11,9 @@ from typing import NoReturn
 
 import pytest
 from lab.unavailable import LabUnavailable
+
+UNIT_SECONDS = 20.0  # for one test; the longest takes one
+LONG_FACTOR = 20.0
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -42,7 +45,19 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.line(figure)
 
 
-@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Give each test its limit, unless --timeout gives one to all."""
+    if config.getoption("timeout") is not None:
+        return
+    factor = LONG_FACTOR if config.getoption("--long") else 1
+    for item in items:
+        own = item.get_closest_marker("timeout")
+        usual = UNIT_SECONDS if "unit" in item.path.parts else float(config.getini("timeout"))
+        seconds = own.args[0] if own else usual
+        item.add_marker(pytest.mark.timeout(factor * seconds), append=False)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # a test's limit begins when it has the lock
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """Tests run beside each other (pytest-xdist), but one that is marked alone has the machine to itself."""
     folder = os.open(Path(__file__).parent, os.O_RDONLY)

@@ -1,0 +1,119 @@
+"""No test runs for ever: what hangs is a failure, its fixtures are undone, and the next test runs."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from lab.waiting import wait_until
+
+TESTS = Path(__file__).parents[1]
+LIMIT = 1.0
+HANGING = """\
+import subprocess, threading
+import pytest
+
+@pytest.fixture(scope="module")
+def server():
+    with subprocess.Popen(["sleep", "600"]) as process:
+        print("server", process.pid)
+        yield process
+        process.kill()
+
+def test_that_hangs(server):
+    threading.Event().wait()
+
+def test_after_it(server):
+    assert server.poll() is None
+"""
+WAITING = """\
+def test_that_waits_for_another():
+    pass
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Tests with our conftest.py; the folder is also their lock."""
+    shutil.copy(TESTS / "conftest.py", tmp_path)
+    return tmp_path
+
+
+def start(folder: Path, *options: str) -> subprocess.Popen[str]:
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-c",
+        str(TESTS.parent / "setup.cfg"),
+        "-p",
+        "no:hypothesispytest",
+    ]
+    own = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+    return subprocess.Popen(
+        [*command, "-p", "no:cacheprovider", "--rootdir", str(folder), *options, str(folder)],
+        env={**own, "PYTHONPATH": str(TESTS)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def is_there(process: int) -> bool:
+    return Path(f"/proc/{process}").exists()
+
+
+def test_what_hangs_is_a_failure_and_leaves_nothing_behind(folder: Path) -> None:
+    (folder / "test_hanging.py").write_text(HANGING)
+
+    with start(folder, "-o", f"timeout={LIMIT}", "-s") as running:
+        said = running.communicate()[0]
+
+    server = next(line for line in said.splitlines() if "server " in line).split()[-1]
+    assert "1 failed, 1 passed" in said
+    assert f"Timeout (>{LIMIT}s) from pytest-timeout" in said
+    assert not is_there(int(server))
+
+
+@pytest.mark.parametrize(("options", "seconds"), [((), 300.0), (("--long",), 6000.0)])
+def test_every_test_has_a_limit_and_the_long_run_a_longer_one(
+    request: pytest.FixtureRequest, options: tuple[str, ...], seconds: float, folder: Path
+) -> None:
+    (folder / "test_limit.py").write_text(
+        "def test_limit(request):\n    print('limit', request.node.get_closest_marker('timeout').args[0])\n"
+    )
+
+    with start(folder, "-s", *options) as running:
+        said = running.communicate()[0]
+
+    assert f"limit {seconds}" in said
+    assert request.config.getini("timeout_method") == "signal"
+
+
+def test_to_wait_for_a_test_that_is_alone_takes_nothing_of_the_limit(folder: Path) -> None:
+    (folder / "test_waiting.py").write_text(WAITING)
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with start(folder, "-o", f"timeout={LIMIT}") as running:
+            wait_until(lambda: is_waiting(running.pid), 15, "the test to wait for the lock")
+            longer = time.monotonic() + 1.5 * LIMIT
+            wait_until(lambda: time.monotonic() > longer)
+            fcntl.flock(lock, fcntl.LOCK_UN)
+            said = running.communicate()[0]
+    finally:
+        os.close(lock)
+
+    assert "1 passed" in said
+
+
+def is_waiting(process: int) -> bool:
+    """Whether it waits for a lock of another (proc_locks(5): the lines with an arrow)."""
+    waiting = (line.split() for line in Path("/proc/locks").read_text().splitlines() if "->" in line)
+    return str(process) in {words[5] for words in waiting}
