@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import uuid
 from dataclasses import dataclass, fields
 from datetime import datetime, timezone
 
@@ -73,7 +72,12 @@ def now() -> datetime:
 
 
 def new_id() -> str:
-    return str(uuid.uuid4())
+    """A random UUID (RFC 9562, 5.4), without the import of uuid: up to Python 3.12 that costs the caller."""
+    number = int.from_bytes(os.urandom(16), "big")
+    number = number & ~(0xF << 76) | 4 << 76  # the version
+    number = number & ~(0b11 << 62) | 0b10 << 62  # the variant
+    digits = f"{number:032x}"
+    return "-".join([digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]])
 
 
 def file_path(directory: str, uniqueid: str, leg_id: str, file_format: str, started_at: datetime) -> str:

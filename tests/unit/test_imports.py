@@ -46,7 +46,10 @@ FOREIGN = {
     "psycopg2": "noojee_agi.database",
     "click": "noojee_agi.cli",
 }
-SLOW = ("sqlalchemy", "alembic", "click", "psycopg2", "typing", "logging", "subprocess", "pathlib")
+SLOW = (
+    *("sqlalchemy", "alembic", "click", "psycopg2", "typing", "logging", "subprocess", "pathlib"),
+    *("platform", "uuid"),
+)
 
 
 def _name(path: Path) -> str:

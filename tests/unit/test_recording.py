@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import uuid
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -16,6 +17,15 @@ from unit.fakes import leg
 
 LEG_ID = "0e5f6b1c-6a57-4a6e-8f5e-0123456789ab"
 AT = datetime(2025, 3, 9, 23, 59, 58, 123456, tzinfo=timezone.utc)
+
+
+def test_a_new_id_is_a_random_uuid_as_others_write_it() -> None:
+    ids = [recording.new_id() for _ in range(1000)]
+
+    assert len(set(ids)) == 1000
+    for each in ids:
+        parsed = uuid.UUID(each)
+        assert (str(parsed), parsed.version, parsed.variant) == (each, 4, uuid.RFC_4122)
 
 
 @pytest.mark.parametrize(
