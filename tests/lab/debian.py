@@ -41,7 +41,7 @@ def unpack(package: str, suite: str) -> Path:
     The first call downloads; later ones, also of other processes, find it in the cache, until somebody
     deletes it there. Raises LabUnavailable.
     """
-    store = _cache() / "debian" / suite
+    store = cache() / "debian" / suite
     root = store / package
     if root.is_dir():
         return root
@@ -78,7 +78,8 @@ def own_suite() -> str:
     return release["VERSION_CODENAME"]
 
 
-def _cache() -> Path:
+def cache() -> Path:
+    """Where all lies that may be deleted at any time."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "noojee-agi"
 
 

@@ -1,0 +1,34 @@
+"""The unit tests on the oldest and the newest Python that can be had: both, and all between, are promised."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from lab import pythons
+
+SECONDS = 240  # a first run installs what they need, too
+
+
+@pytest.mark.timeout(SECONDS + pythons.INSTALL_SECONDS)
+@pytest.mark.parametrize("version", [pythons.OLDEST, pythons.NEWEST])
+def test_the_unit_tests_pass(version: str, tmp_path: Path, tell: Callable[[str], None]) -> None:
+    python = pythons.with_product(version, tmp_path / "venv")
+    options = ["--quiet", "-p", "no:cacheprovider", f"--basetemp={tmp_path}/temporary"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+
+    done = subprocess.run(
+        [python, "-m", "pytest", *options, "tests/unit"],
+        cwd=pythons.TOP,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=SECONDS,
+    )
+
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-1000:]
+    tell(f"unit tests on Python {version}: {done.stdout.splitlines()[-1]}")
