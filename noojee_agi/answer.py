@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from noojee_agi import variables
+from noojee_agi import arguments, text, variables
 
 _MESSAGE_LIMIT = 400  # characters, so that the line stays below Asterisk's limit in any language
 
@@ -25,7 +25,7 @@ class Answer:
         """The same as channel variables."""
         values = {
             variables.STATUS: str(self.status),
-            variables.MESSAGE: self.message[:_MESSAGE_LIMIT],
+            variables.MESSAGE: text.printable(arguments.without_controls(self.message[:_MESSAGE_LIMIT])),
             variables.LEG_ID: self.leg_id,
             variables.FILE: self.file,
         }

@@ -3,12 +3,29 @@
 import contextlib
 import logging
 import os
+from typing import Any
 
-from noojee_agi import arguments
+from noojee_agi import arguments, text
 from noojee_agi.config import Config
 from noojee_agi.session import Report
 
 logger = logging.getLogger("noojee_agi")
+
+
+class _Formatter(logging.Formatter):
+    """One line a message, and nothing that acts on the terminal of whoever reads it."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return text.printable(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:
+        return text.printable_lines(super().formatException(ei))
+
+
+def to_standard_error() -> None:
+    """Send warnings and errors there, as long as there is no log file."""
+    if logging.lastResort:
+        logging.lastResort.setFormatter(_Formatter())
 
 
 def to_file(config: Config) -> None:
@@ -23,7 +40,7 @@ def to_file(config: Config) -> None:
     # What our lines do not show need not be found out for each (Python's logging HOWTO, "Optimization").
     logging.logThreads = logging.logMultiprocessing = False
     logging._srcfile = None
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(process)d %(message)s"))
+    handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(process)d %(message)s"))
     logging.basicConfig(level=config.log_level.upper(), handlers=[handler], force=True)
 
 

@@ -7,7 +7,7 @@ import uuid
 from datetime import datetime
 from typing import Any
 
-from noojee_agi import spool
+from noojee_agi import spool, text
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ def write(leg: dict[str, Any]) -> bool:
     """
     path = path_for(leg["file"])
     try:
-        spool.write(path, json.dumps(leg, indent=1, ensure_ascii=False, default=_text) + "\n")
+        spool.write(path, text.escaped(json.dumps(leg, indent=1, ensure_ascii=False, default=_text)) + "\n")
     except (FileNotFoundError, NotADirectoryError):
         logger.warning("no side-car %s: its folder is gone", path)
     except OSError as exc:

@@ -3,12 +3,14 @@
 import os
 import pwd
 import sys
+import traceback
+from types import TracebackType
 from typing import Any
 
 import click
 
-from noojee_agi import check, config, install, places
-from noojee_agi.cli import record, recordings, settings
+from noojee_agi import check, config, install, log, places, text
+from noojee_agi.cli import output, record, recordings, settings
 from noojee_agi.config import Config
 from noojee_agi.errors import ConfigurationError, NoojeeError
 from noojee_agi.server import Server
@@ -20,10 +22,14 @@ class _Commands(click.Group):
     def invoke(self, context: click.Context) -> Any:
         try:
             return super().invoke(context)
+        except click.UsageError:
+            raise  # it holds nothing but what was typed here
+        except click.ClickException as exc:
+            raise click.ClickException(text.printable(exc.message)) from exc
         except (NoojeeError, OSError) as exc:
             if context.params["debug"]:
                 raise
-            raise click.ClickException(str(exc)) from exc
+            raise click.ClickException(text.printable(str(exc))) from exc
         except ImportError as exc:  # as another user than root
             if context.params["debug"]:
                 raise
@@ -85,7 +91,7 @@ def check_command(known: Config) -> None:
     """Check every stage, from the configuration to the database."""
     failed = 0
     for stage in check.stages(known, install.programs_folder()):
-        click.echo(f"{'ok  ' if stage.is_ok else 'FAIL'}  {stage.name:<14} {stage.text}")
+        output.say(f"{'ok  ' if stage.is_ok else 'FAIL'}  {stage.name:<14} {stage.text}")
         failed += not stage.is_ok
     if failed:
         sys.exit(1)
@@ -98,7 +104,7 @@ def serve() -> None:
     def load() -> Config:
         return config.load(places.configuration(os.environ))  # it may be there since today only
 
-    Server(load, install.programs_folder()).run(click.echo)
+    Server(load, install.programs_folder()).run(output.say)
 
 
 @cli.command("install-agi")
@@ -106,7 +112,7 @@ def serve() -> None:
 def install_agi(folder: str | None) -> None:
     """Put links to the AGI programs where Asterisk looks: FOLDER, or its astagidir."""
     for link in install.link_programs(folder or install.agi_folder(os.environ)):
-        click.echo(link)
+        output.say(link)
 
 
 for command in (
@@ -116,5 +122,11 @@ for command in (
     cli.add_command(command)
 
 
+def _show(kind: type[BaseException], exc: BaseException, trace: TracebackType | None) -> None:
+    sys.stderr.write(text.printable_lines("".join(traceback.format_exception(kind, exc, trace))))
+
+
 def main() -> None:
+    sys.excepthook = _show
+    log.to_standard_error()
     cli(prog_name="noojee-agi")

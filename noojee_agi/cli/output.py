@@ -1,12 +1,15 @@
-"""How commands speak to people: tables, and progress of long work."""
+"""How commands speak: to people in lines and tables, to programs in JSON, and the progress of long work."""
 
 import contextlib
+import json
 import sys
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any
 
 import click
+
+from noojee_agi import text
 
 _LONG_WORK = 1000
 
@@ -18,10 +21,25 @@ def cell(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list):
-        return ", ".join(value)
+        return text.printable(", ".join(value))
     if value in (None, ""):
         return "-"
-    return "".join(character if character.isprintable() else "?" for character in str(value))
+    return text.printable(str(value))
+
+
+def say(line: str, err: bool = False) -> None:
+    """One line for a person, to standard output or error, whatever callers have written into it."""
+    click.echo(text.printable(line), err=err)
+
+
+def say_json(value: object) -> None:
+    """For programs; at a terminal no character of it acts."""
+    click.echo(as_json(value))
+
+
+def as_json(value: object) -> str:
+    """A value, or one of a list that is printed piece by piece."""
+    return text.escaped(json.dumps(value, indent=1, ensure_ascii=False, default=datetime.isoformat))
 
 
 def table(head: Any, rows: list[Any]) -> None:
@@ -29,7 +47,7 @@ def table(head: Any, rows: list[Any]) -> None:
     lines = [[str(cell) for cell in line] for line in (head, *rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+        say("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
 @contextlib.contextmanager
@@ -45,6 +63,6 @@ def progress(label: str, length: int) -> Iterator[Callable[[int], None]]:
         nonlocal done
         before, done = done, done + count
         if length >= _LONG_WORK and done * 10 // length > before * 10 // length:
-            click.echo(f"{label}: {done} of {length}", err=True)
+            say(f"{label}: {done} of {length}", err=True)
 
     yield update

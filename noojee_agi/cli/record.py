@@ -1,7 +1,6 @@
 """Any live call, from the command line: record it, stop that, list them."""
 
 import contextlib
-import json
 import os
 from datetime import datetime, timedelta
 
@@ -59,7 +58,9 @@ def _run(known: Config, program: str, **arguments: str) -> None:
     answer = report.answer
     if answer.status != 200:
         raise click.ClickException(f"{answer.status} {answer.message}")
-    click.echo(f"{answer.status} {answer.message}\nleg   {answer.leg_id or '-'}\nfile  {answer.file}")
+    output.say(f"{answer.status} {answer.message}")
+    output.say(f"leg   {answer.leg_id or '-'}")
+    output.say(f"file  {answer.file}")
 
 
 @record.command("list")
@@ -76,7 +77,7 @@ def record_list(known: Config, as_json: bool) -> None:
         rows = [_row(asked, channel, board) for channel in board.telephones()]
     if as_json:
         objects = [{name: row[name] for name in _FIELDS} for row in rows]
-        click.echo(json.dumps(objects, indent=1, ensure_ascii=False, default=lambda value: value.isoformat()))
+        output.say_json(objects)
         return
     output.table(_COLUMNS, [[output.cell(row[name]) for name in _COLUMNS] for row in rows])
 

@@ -1,6 +1,5 @@
 """What was recorded: list it, and bring it into the database."""
 
-import json
 import sys
 from datetime import datetime, timezone
 
@@ -52,11 +51,11 @@ def recordings(
     )
     with drain.open_database(known).reading() as connection:
         if wanted_legs.heard_by and not settings.has_account(connection, wanted_legs.heard_by):
-            click.echo(f"there is no account {wanted_legs.heard_by}", err=True)
+            output.say(f"there is no account {wanted_legs.heard_by}", err=True)
         rows = list(queries.legs(connection, wanted_legs))
     if as_json:
         legs = [{name: row[name] for name in JSON_FIELDS} for row in rows]
-        click.echo(json.dumps(legs, indent=1, ensure_ascii=False, default=lambda value: value.isoformat()))
+        output.say_json(legs)
         return
     output.table(_COLUMNS, [[output.cell(row[name]) for name in _COLUMNS] for row in rows])
 
@@ -83,16 +82,16 @@ def sync(known: Config, retry_rejected: bool, is_rebuild: bool) -> None:
     _drain(store, known)
     closed = drain.close_silent_legs(store, known.server_name, known.spool_directory)
     if closed:
-        click.echo(f"{closed} legs closed that had ended without a word")
+        output.say(f"{closed} legs closed that had ended without a word")
     drain.renew_snapshot(store, known.snapshot_file)
     is_copied = save_settings(store, known)
     if is_rebuild:
         for path in rebuild.files_without_side_car(store, known.recordings_directory):
-            click.echo(f"nothing is known of {output.cell(path)}: it has no side-car, and is left alone")
+            output.say(f"nothing is known of {output.cell(path)}: it has no side-car, and is left alone")
         drain.run(store, known.spool_directory)  # its own drain found the spool locked by us
     aside = spool.rejected(known.spool_directory)
     for path in aside:
-        click.echo(f"refused by the database: {path}; the reason is in {path}.reason", err=True)
+        output.say(f"refused by the database: {path}; the reason is in {path}.reason", err=True)
     if aside:
         raise click.ClickException("mend the cause, then run noojee-agi sync --retry-rejected")
     if failed:
@@ -104,9 +103,9 @@ def sync(known: Config, retry_rejected: bool, is_rebuild: bool) -> None:
 def _drain(store: Store, known: Config) -> None:
     with output.progress("storing", len(spool.waiting(known.spool_directory))) as update:
         result = drain.run(store, known.spool_directory, update)
-    click.echo(f"{result.stored} events stored, {result.rejected} set aside, {len(result.left)} for later")
+    output.say(f"{result.stored} events stored, {result.rejected} set aside, {len(result.left)} for later")
     if result.busy:
-        click.echo("another drain is at work and takes the rest")
+        output.say("another drain is at work and takes the rest")
 
 
 def _rebuild(store: Store, known: Config) -> int:
@@ -114,9 +113,9 @@ def _rebuild(store: Store, known: Config) -> int:
     with output.progress("rebuilding", rebuild.count_side_cars(known.recordings_directory)) as update:
         result = rebuild.run(store, known.recordings_directory, update)
     drain.restore_key(store, known.snapshot_file)
-    click.echo(
+    output.say(
         f"{result.side_cars} side-cars read, {result.legs} legs and {result.settings} settings made again"
     )
     for path, reason in result.refused.items():
-        click.echo(f"{output.cell(path)} cannot be used: {output.cell(reason)}", err=True)
+        output.say(f"{output.cell(path)} cannot be used: {output.cell(reason)}", err=True)
     return len(result.refused)

@@ -1,7 +1,6 @@
 """What a sysadmin sets: the database, the apiKey, accounts, and who sits where."""
 
 import contextlib
-import json
 import secrets
 import sys
 from collections.abc import Iterator
@@ -34,7 +33,7 @@ def db_upgrade(known: Config) -> None:
     if is_new:
         drain.restore_settings(store, known)
     drain.renew_snapshot(store, known.snapshot_file)
-    click.echo(f"{store.name} has schema {store.revision()}")
+    output.say(f"{store.name} has schema {store.revision()}")
 
 
 @click.group()
@@ -48,7 +47,7 @@ def apikey_new(known: Config) -> None:
     """Make a new key and print it, this once. The old key ends at once."""
     key = secrets.token_hex(20)
     _set_key(known, key)
-    click.echo(key)
+    output.say(key)
 
 
 @apikey.command("set")
@@ -59,7 +58,7 @@ def apikey_set(known: Config) -> None:
     if not key or key != key.strip() or not key.isprintable() or "\ufffd" in key:
         raise click.ClickException("an apiKey is one line of printable characters, no blanks at its ends")
     if len(key) < _SHORT_KEY:
-        click.echo(f"warning: under {_SHORT_KEY} characters, it can be guessed from its digest", err=True)
+        output.say(f"warning: under {_SHORT_KEY} characters, it can be guessed from its digest", err=True)
     _set_key(known, key)
 
 
@@ -135,7 +134,7 @@ def account_list(known: Config, as_json: bool) -> None:
     with drain.open_database(known).reading() as connection:
         rows = settings.accounts(connection)
     if as_json:
-        click.echo(json.dumps(rows, indent=1, ensure_ascii=False))
+        output.say_json(rows)
         return
     head = ("login", "name", "enabled", "groups", "extensions")
     output.table(head, [[output.cell(row[name]) for name in head] for row in rows])
@@ -151,7 +150,7 @@ def attach(known: Config, login: str, extension: str) -> None:
     _require_name(extension, "EXTENSION", 149)
     with _changing(known) as connection:
         settings.attach(connection, login, extension)
-    click.echo(f"recordings of {extension} belong to {login} from now on")
+    output.say(f"recordings of {extension} belong to {login} from now on")
 
 
 @click.command()
@@ -179,5 +178,5 @@ def save_settings(store: Store, known: Config) -> bool:
         problem = "knows settings that the database has lost: noojee-agi sync --rebuild brings them back"
     except (OSError, NoojeeError) as exc:
         problem = f"cannot be renewed: {exc}"
-    click.echo(f"warning: {path}, the copy of the settings, {problem}", err=True)
+    output.say(f"warning: {path}, the copy of the settings, {problem}", err=True)
     return False

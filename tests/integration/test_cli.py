@@ -331,10 +331,15 @@ def test_no_recordings_are_an_empty_list(site: Site) -> None:
 
 
 def test_what_a_call_brought_cannot_act_on_the_terminal(site: Site, recorder: Recorder) -> None:
-    """A dialled extension may hold an escape sequence."""
-    recorder.store_all(recorder.leg(extensions=("4\x1b]0;owned\x07\x9b2J10",)))
+    """A dialled extension may hold an escape sequence, a name may turn the text after it."""
+    hostile = "4\x1b]0;owned\x07\x9b2J10\u202e\u2066\u2028"
+    recorder.store_all(recorder.leg(extensions=(hostile,), source=hostile))
+    add_account(site, hostile, hostile)
 
-    assert not set(run_here(site, "recordings").stdout) & {"\x1b", "\x07", "\x9b"}
+    for words in (("recordings",), ("account", "list")):
+        table, as_json = (run_here(site, *words, *option).stdout for option in ((), ("--json",)))
+        assert not set(table + as_json) & set(hostile) - set("4]0;owned2J10")
+        assert hostile in json.loads(as_json)[0].values()
 
 
 @pytest.mark.parametrize("words", [("--from", "0001-01-01"), ("--to", "9999-12-31T23:59:59")])

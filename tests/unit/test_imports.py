@@ -32,6 +32,7 @@ CORE = {
             "sidecar",
             "snapshot",
             "spool",
+            "text",
             "config",
             "places",
             "wav",

@@ -1,0 +1,35 @@
+"""Text from outside on its way to a terminal or a log: no character of it may act there."""
+
+import re
+
+# Of these only the line's end may stand between the tokens of JSON; within them json escapes it.
+_LAYOUT = "\n"
+
+
+def printable(text: str) -> str:
+    """The same with a `?` for each character that is not shown as itself.
+
+    Those of the categories Cc (C0, DEL, C1), Cf (U+202E, U+2066 and whatever else turns or hides text), Zl,
+    Zp, Cs, Co, Cn, and every blank but U+0020 (str.isprintable).
+    """
+    if text.isprintable():
+        return text
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def printable_lines(text: str) -> str:
+    """The same for text of several lines, such as a traceback."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
+def escaped(json_text: str) -> str:
+    """JSON that says the same with such characters as \\uXXXX, a pair of these beyond U+FFFF (RFC 8259)."""
+    return re.sub(r"[^ -~]", _escape, json_text)
+
+
+def _escape(found: re.Match[str]) -> str:
+    character = found[0]
+    if character.isprintable() or character == _LAYOUT:
+        return character
+    units = character.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))
