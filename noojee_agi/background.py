@@ -10,6 +10,7 @@ from noojee_agi import snapshot
 from noojee_agi.config import Config
 
 READ_WITHIN_SECONDS = 1.0
+UMASK = 0o027  # whatever Asterisk's is: for files, folders and the database that we make
 _NICENESS = 10  # audio has the processor first
 
 

@@ -11,6 +11,7 @@ from noojee_agi import wav
 STARTED, FINISHED = "started", "finished"  # the kinds of event, also in the names of their files
 EMPTY_FILE_BYTES = 44  # a bare WAV header's length; what else is as short has no audio either
 _OUR_FILE = re.compile(r"/\d{4}/\d\d/\d\d/[A-Za-z0-9._-]+-[0-9a-f]{8}\.\w+$")
+_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _STORED_AS = {"wav49": "WAV"}  # app_mixmonitor.c mixmonitor_save_prep
 
 
@@ -80,6 +81,11 @@ def new_id() -> str:
     return "-".join([digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]])
 
 
+def is_id(value: str) -> bool:
+    """Whether it is a leg's id, a UUID as new_id() writes it: it enters the names of files."""
+    return _ID.fullmatch(value) is not None
+
+
 def file_path(directory: str, uniqueid: str, leg_id: str, file_format: str, started_at: datetime) -> str:
     """Where the leg's audio lies: only what we made and a filtered uniqueid enter the name."""
     safe_uniqueid = re.sub(r"[^A-Za-z0-9._-]", "_", uniqueid)[:64].lstrip(".") or "call"
@@ -147,7 +153,7 @@ def from_json(text: str) -> Event:
 
 
 def _checked(event: Event) -> Event:
-    """The event, whose file somebody may have touched. Raises TypeError."""
+    """The event, whose file somebody may have touched. Raises TypeError and ValueError."""
     for each in fields(event):
         value = getattr(event, each.name)
         if each.name == "extensions":
@@ -158,4 +164,6 @@ def _checked(event: Event) -> Event:
             raise TypeError(f"{each.name} = {value!r}")
         if isinstance(value, str) and "\0" in value:
             raise TypeError(f"{each.name} holds a NUL")
+    if not is_id(leg_id(event)):
+        raise ValueError(f"{leg_id(event)!r} is no leg's id")
     return event

@@ -6,6 +6,7 @@ import sys
 from noojee_agi import background, config, places, session, spool
 from noojee_agi.actions.finish_record import finish_record
 from noojee_agi.config import Config
+from noojee_agi.errors import BadArgument
 from noojee_agi.stream import Stream
 
 
@@ -14,6 +15,7 @@ def run_agi(program: str, environment: bytes = b"", is_continued: bool = False) 
 
     environment: what was already read of it. is_continued: a server had taken the session, and died.
     """
+    os.umask(background.UMASK)
     stream = Stream(0, 1, environment)
     call = session.Call(program, [os.fsencode(word).decode("utf-8", "replace") for word in sys.argv[1:]])
     surroundings = session.Surroundings(
@@ -39,11 +41,12 @@ def finish_in_background(report: session.Report, known: Config) -> None:
 
 def run_finish() -> None:
     """MixMonitor's end command: finish_record.py <configuration or -> <leg id> <file>."""
+    os.umask(background.UMASK)
     path, leg_id, file = sys.argv[1:]
-    failure = None
+    failure: Exception | None = None
     try:
         finish_record(leg_id, file)
-    except OSError as exc:
+    except (OSError, BadArgument) as exc:
         failure = exc  # such as a full disk: a later drain closes the leg
     known = config.load("" if path == "-" else path)
     if failure:

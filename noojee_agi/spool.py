@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 
-from noojee_agi import recording
+from noojee_agi import recording, text
 
 REJECTED = "rejected"
 _DIRECTORY = ".spool"
@@ -33,12 +33,12 @@ def put(directory: str, event: recording.Event) -> str:
     Raises OSError.
     """
     name = f"{time.time_ns():020d}-{recording.kind(event)}-{recording.leg_id(event)}{_SUFFIX}"
-    path, text = os.path.join(directory, name), recording.to_json(event)
+    path, content = os.path.join(directory, name), recording.to_json(event)
     try:
-        write(path, text, os.path.join(directory, _SPARE))
+        write(path, content, os.path.join(directory, _SPARE))
     except OSError:  # there is no spool yet, or the spare file was made by another user
         make_folder(directory)
-        write(path, text)
+        write(path, content)
     return path
 
 
@@ -62,18 +62,19 @@ def forget(paths: Sequence[str]) -> None:
             os.unlink(path)
 
 
-def write(path: str, text: str, spare: str = "") -> None:
-    """Put text at path in one step, readable by owner and group; a crash leaves the old file or the new.
+def write(path: str, content: str, spare: str = "") -> None:
+    """Put content at path in one step, readable by owner and group; a crash leaves the old file or the new.
 
-    spare: a folder of files of which one may be used. Raises OSError.
+    spare: a folder of files of which one may be used. Nothing that stands at a name of ours is followed, and
+    nobody knows the temporary one beforehand. Raises OSError.
     """
-    temporary = f"{path}.{os.getpid()}{_HALF_WRITTEN}"
-    if spare:
-        _take_spare(spare, temporary)
+    temporary = f"{path}.{os.urandom(8).hex()}{_HALF_WRITTEN}"
+    is_spare = bool(spare) and _take_spare(spare, temporary)
+    how = os.O_TRUNC if is_spare else os.O_CREAT | os.O_EXCL
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC | how, 0o640)
         with open(descriptor, "wb", buffering=0) as file:
-            rest = text.encode("utf-8", "replace")
+            rest = content.encode("utf-8", "replace")
             while rest:
                 rest = rest[file.write(rest) :]
         os.rename(temporary, path)
@@ -83,12 +84,13 @@ def write(path: str, text: str, spare: str = "") -> None:
         raise
 
 
-def _take_spare(folder: str, target: str) -> None:
+def _take_spare(folder: str, target: str) -> bool:
     """Put a spare file there, if one is found soon; others may be looking, too."""
     for limit in _SPARES:
         with contextlib.suppress(OSError):
             os.rename(os.path.join(folder, str(time.time_ns() % limit)), target)
-            return
+            return True
+    return False
 
 
 def make_folder(path: str) -> None:
@@ -164,7 +166,7 @@ def reject(path: str, reason: str) -> None:
     aside = os.path.join(os.path.dirname(path), REJECTED)
     make_folder(aside)
     target = os.path.join(aside, os.path.basename(path))
-    write(f"{target}.reason", reason + "\n")
+    write(f"{target}.reason", text.printable(reason) + "\n")
     os.rename(path, target)
 
 
@@ -185,7 +187,8 @@ def lock(directory: str, wait: bool = False) -> Iterator[bool]:
 def take_lock(directory: str, wait: bool = False) -> int | None:
     """The lock's descriptor, which holds it until it is closed; None when another has it. Raises OSError."""
     make_folder(directory)
-    descriptor = os.open(os.path.join(directory, _LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(os.path.join(directory, _LOCK), flags, 0o640)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except OSError as exc:

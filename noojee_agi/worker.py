@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from queue import SimpleQueue
 
-from noojee_agi import background, fastagi, handoff, log, reloading, session, snapshot, tally
+from noojee_agi import background, fastagi, handoff, log, recording, reloading, session, snapshot, tally
 from noojee_agi.actions.finish_record import finish_record
 from noojee_agi.config import Config
 from noojee_agi.reception import Guest, Reception
@@ -143,7 +143,7 @@ class Worker:
         if program in session.ACTIONS:
             work = partial(self._agi, session.Call(program, words), environment)
             job = partial(self._handed_over, guest, work, _STREAMS)
-        elif program == handoff.FINISH and len(words) == _FINISH_WORDS:
+        elif program == handoff.FINISH and len(words) == _FINISH_WORDS and recording.is_id(words[1]):
             job = partial(self._handed_over, guest, partial(self._finish, *words[1:]), 0)
         else:
             logger.error("what came to the socket is none of ours: it was sent away")

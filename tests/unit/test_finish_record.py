@@ -9,7 +9,10 @@ import pytest
 
 from noojee_agi import recording
 from noojee_agi.actions.finish_record import finish_record
+from noojee_agi.errors import BadArgument
 from unit.fakes import PROGRAMS, WAV_HEADER, FakeAsterisk, Site
+
+LEG_ID = "0e5f6b1c-6a57-4a6e-8f5e-0123456789ab"
 
 
 def day_folder(site: Site) -> Path:
@@ -31,10 +34,10 @@ def test_the_end_of_a_leg_is_spooled_with_what_the_file_says(
         file.write_bytes(WAV_HEADER + audio)
     before = recording.now()
 
-    finish_record("leg-1", str(file))
+    finish_record(LEG_ID, str(file))
 
     [ending] = site.endings()
-    assert (ending.leg_id, ending.status, ending.bytes) == ("leg-1", status, size)
+    assert (ending.leg_id, ending.status, ending.bytes) == (LEG_ID, status, size)
     assert before <= ending.ended_at <= recording.now()
 
 
@@ -55,9 +58,9 @@ def test_an_end_that_comes_twice_is_spooled_twice_and_harms_nothing(tmp_path: Pa
     site = Site(tmp_path)
 
     for _ in range(2):
-        finish_record("leg-1", str(day_folder(site) / "x.wav"))
+        finish_record(LEG_ID, str(day_folder(site) / "x.wav"))
 
-    assert [ending.leg_id for ending in site.endings()] == ["leg-1", "leg-1"]
+    assert [ending.leg_id for ending in site.endings()] == [LEG_ID, LEG_ID]
 
 
 def test_without_the_recordings_folder_the_end_is_an_error_and_nothing_is_made(tmp_path: Path) -> None:
@@ -66,6 +69,18 @@ def test_without_the_recordings_folder_the_end_is_an_error_and_nothing_is_made(t
     shutil.rmtree(site.recordings)
 
     with pytest.raises(FileNotFoundError):
-        finish_record("leg-1", str(file))
+        finish_record(LEG_ID, str(file))
 
     assert not site.recordings.exists()
+
+
+@pytest.mark.parametrize("leg_id", ["", "leg-1", f"../../{LEG_ID}", f"{LEG_ID}\n", LEG_ID.upper()])
+def test_what_is_no_id_of_ours_never_becomes_the_name_of_a_file(tmp_path: Path, leg_id: str) -> None:
+    site = Site(tmp_path)
+    file = day_folder(site) / "x.wav"
+    before = sorted(tmp_path.rglob("*"))
+
+    with pytest.raises(BadArgument, match="no leg's id"):
+        finish_record(leg_id, str(file))
+
+    assert sorted(tmp_path.rglob("*")) == before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import uuid
 from datetime import datetime, timedelta, timezone
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from noojee_agi import recording
-from noojee_agi.recording import Ending, Event
+from noojee_agi.recording import Ending, Event, Leg
 from unit.fakes import leg
 
 LEG_ID = "0e5f6b1c-6a57-4a6e-8f5e-0123456789ab"
@@ -89,7 +90,7 @@ LEGS = st.builds(
 )
 ENDINGS = st.builds(
     Ending,
-    TEXT,
+    st.uuids().map(str),
     st.sampled_from(["completed", "empty", "failed"]),
     TIMES,
     st.none() | st.integers(0, 2**40),
@@ -133,6 +134,20 @@ def test_json_says_which_event_it_is_and_a_person_can_read_it() -> None:
 def test_what_is_no_event_of_ours_is_refused(text: str) -> None:
     with pytest.raises((ValueError, KeyError, TypeError)):
         recording.from_json(text)
+
+
+@pytest.mark.parametrize(
+    "leg_id",
+    ["", "1", f"../{LEG_ID}", f"{LEG_ID}\n", LEG_ID.upper(), f"{{{LEG_ID}}}", LEG_ID.replace("-", "")],
+)
+@pytest.mark.parametrize("event", [leg(), Ending(LEG_ID, "failed", AT)])
+def test_an_event_whose_id_is_no_uuid_of_ours_is_refused(event: Event, leg_id: str) -> None:
+    forged = json.dumps(
+        {**json.loads(recording.to_json(event)), ("id" if isinstance(event, Leg) else "leg_id"): leg_id}
+    )
+
+    with pytest.raises(ValueError, match="is no leg's id"):
+        recording.from_json(forged)
 
 
 def _wav(bytes_per_second: int, audio_bytes: int) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import resource
 import signal
 import stat
@@ -41,6 +42,10 @@ def _files_no_larger_than(limit: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def _id(number: int) -> str:
+    return f"{number:08x}-6a57-4a6e-8f5e-0123456789ab"
 
 
 def _mode(path: str) -> int:
@@ -155,15 +160,15 @@ def _inode(path: str) -> int:
 
 
 def test_a_forgotten_events_file_is_used_for_a_later_one(spool_directory: str) -> None:
-    long = spool.put(spool_directory, leg(id="first", tag="x" * 255))
+    long = spool.put(spool_directory, leg(tag="x" * 255))
     inode = _inode(long)
     spool.forget([long])
     assert spool.waiting(spool_directory) == []
 
-    short = spool.put(spool_directory, Ending("second", "failed", recording.now()))
+    short = spool.put(spool_directory, Ending(_id(2), "failed", recording.now()))
 
     assert _inode(short) == inode
-    assert recording.leg_id(spool.read(short)) == "second"
+    assert recording.leg_id(spool.read(short)) == _id(2)
     assert os.listdir(os.path.join(spool_directory, "spare")) == []
 
 
@@ -201,7 +206,7 @@ def test_a_spare_file_that_cannot_be_opened_is_no_obstacle(
 def test_many_who_look_for_a_spare_file_at_once_lose_no_event(spool_directory: str) -> None:
     def puts(first: int) -> None:
         for number in range(first, first + 100):
-            spool.put(spool_directory, leg(id=str(number)))
+            spool.put(spool_directory, leg(id=_id(number)))
 
     spool.forget([spool.put(spool_directory, leg(id=f"old {number}")) for number in range(200)])
     threads = [threading.Thread(target=puts, args=(100 * number,)) for number in range(8)]
@@ -211,7 +216,68 @@ def test_many_who_look_for_a_spare_file_at_once_lose_no_event(spool_directory: s
         thread.join()
 
     ids = sorted(recording.leg_id(spool.read(path)) for path in spool.waiting(spool_directory))
-    assert ids == sorted(map(str, range(800)))
+    assert ids == sorted(map(_id, range(800)))
+
+
+@pytest.mark.parametrize("place", ["event", "spare"])
+def test_nothing_is_written_through_a_link_that_somebody_has_put_there(
+    spool_directory: str, tmp_path: Path, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever may write in the spool's folder lays links at every name that can be foreseen."""
+    victim = tmp_path / "authorized_keys"
+    victim.write_text("root's")
+    monkeypatch.setattr(time, "time_ns", lambda: 1)
+    monkeypatch.setattr(spool, "_SPARES", (1,))
+    spool.make_folder(spool_directory)
+    path = f"{spool_directory}/{1:020d}-started-{leg().id}.json"
+    laid = {
+        "event": [path, *(f"{path}.{number}.tmp" for number in (os.getpid(), 0, 1))],
+        "spare": [f"{spool_directory}/spare/0"],
+    }[place]
+    for link in laid:
+        spool.make_folder(os.path.dirname(link))
+        os.symlink(victim, link)
+
+    spool.put(spool_directory, leg())
+
+    assert victim.read_text() == "root's"
+    assert not os.path.islink(path)
+    assert spool.waiting(spool_directory) == [path]
+
+
+def test_the_lock_is_no_way_to_make_a_file_elsewhere(spool_directory: str, tmp_path: Path) -> None:
+    spool.make_folder(spool_directory)
+    os.symlink(tmp_path / "elsewhere", f"{spool_directory}/.lock")
+
+    with pytest.raises(OSError, match="symbolic links"), spool.lock(spool_directory):
+        pass
+
+    assert not os.path.exists(tmp_path / "elsewhere")
+
+
+def test_a_temporary_name_cannot_be_foreseen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names: list[str] = []
+    rename = os.rename
+
+    def noting_rename(source: str, target: str) -> None:
+        names.append(os.path.basename(source))
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", noting_rename)
+    for _ in range(20):
+        spool.write(str(tmp_path / "x"), "text")
+
+    assert len(set(names)) == 20
+    assert all(re.fullmatch(r"x\.[0-9a-f]{16}\.tmp", name) for name in names)
+
+
+def test_a_reason_is_one_line_that_acts_on_no_terminal(spool_directory: str) -> None:
+    path = spool.put(spool_directory, leg())
+
+    spool.reject(path, "no leg\nssh-ed25519 AAAA \x1b[2J\u202e")
+
+    [aside] = spool.rejected(spool_directory)
+    assert Path(f"{aside}.reason").read_text() == "no leg?ssh-ed25519 AAAA ?[2J?\n"
 
 
 def test_a_text_that_is_no_utf_8_is_written_all_the_same(tmp_path: Path) -> None:
@@ -234,13 +300,13 @@ def test_nothing_waits_in_a_spool_that_was_never_made(spool_directory: str) -> N
 
 
 def test_a_rejected_event_waits_no_longer_and_lies_beside_its_reason(spool_directory: str) -> None:
-    bad, good = spool.put(spool_directory, leg(id="bad")), spool.put(spool_directory, leg(id="good"))
+    bad, good = spool.put(spool_directory, leg(id=_id(1))), spool.put(spool_directory, leg(id=_id(2)))
 
     spool.reject(bad, "the database said no")
 
     assert spool.waiting(spool_directory) == [good]
     [aside] = spool.rejected(spool_directory)
-    assert spool.read(aside) == leg(id="bad", started_at=spool.read(aside).started_at)  # type: ignore[union-attr]
+    assert spool.read(aside) == leg(id=_id(1), started_at=spool.read(aside).started_at)  # type: ignore[union-attr]
     assert Path(f"{aside}.reason").read_text() == "the database said no\n"
 
 
