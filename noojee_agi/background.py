@@ -11,6 +11,7 @@ from noojee_agi.config import Config
 
 READ_WITHIN_SECONDS = 1.0
 UMASK = 0o027  # whatever Asterisk's is: for files, folders and the database that we make
+_NO_HOME = "/nonexistent"
 _NICENESS = 10  # audio has the processor first
 
 
@@ -36,7 +37,28 @@ def fork(work: Callable[[], None], log_file: str) -> int:
 def become(module: str, config: Config, *words: str) -> None:
     """Replace this process by `python -m noojee_agi.<module>`. Raises OSError."""
     command = [sys.executable, "-I", "-m", f"noojee_agi.{module}", config.path or "-", *words]
-    os.execv(sys.executable, command)
+    os.execve(sys.executable, command, {**os.environ, "HOME": home()})
+
+
+def home() -> str:
+    """Where this process's own user has its certificates for libpq: HOME may be another's, such as root's.
+
+    A folder that it cannot look into, as under systemd's ProtectHome, is none: libpq would fail there
+    (fe-secure-openssl.c), although it needs no certificate.
+    """
+    import pwd  # no caller waits for it, nor for a directory service that is asked
+
+    try:
+        own = pwd.getpwuid(os.geteuid()).pw_dir
+    except KeyError:  # it has no name here
+        own = os.environ.get("HOME", _NO_HOME)
+    try:
+        os.stat(os.path.join(own, ".postgresql"))
+    except PermissionError:
+        return _NO_HOME
+    except OSError:  # there are no certificates
+        pass
+    return own
 
 
 def read_database(config: Config) -> None:

@@ -1,7 +1,6 @@
 """The command line: noojee-agi."""
 
 import os
-import pwd
 import sys
 import traceback
 from types import TracebackType
@@ -9,10 +8,10 @@ from typing import Any
 
 import click
 
-from noojee_agi import check, config, install, log, places, text
-from noojee_agi.cli import output, record, recordings, settings
+from noojee_agi import background, check, install, log, places, text
+from noojee_agi.cli import identity, output, record, recordings, settings
 from noojee_agi.config import Config
-from noojee_agi.errors import ConfigurationError, NoojeeError
+from noojee_agi.errors import NoojeeError
 from noojee_agi.server import Server
 
 
@@ -47,42 +46,10 @@ def cli(context: click.Context, debug: bool) -> None:
     """Records Asterisk calls from the dialplan and loses none of them."""
     if context.invoked_subcommand == "install-agi":
         return
-    os.umask(0o027)
-    context.obj = config.load(places.configuration(os.environ))
-    directory = context.obj.recordings_directory
-    if context.invoked_subcommand == "check" and not os.path.isdir(directory):
-        directory = context.obj.state_directory
-        if not os.path.isdir(directory):
-            return  # check says so, and has no place to leave a file in
-    act_as_owner(directory)
-
-
-def act_as_owner(directory: str) -> None:
-    """As root, become the owner of the recordings: no file may be left that Asterisk's user cannot write.
-
-    Raises ConfigurationError when the directory is not there to tell.
-    """
-    if os.geteuid() != 0:
-        return
-    try:
-        owner = os.stat(directory)
-    except OSError as exc:
-        raise ConfigurationError(
-            f"[recordings] directory = {directory}: {exc.strerror}:"
-            f" install -d -o asterisk -g asterisk -m 0750 {directory}"
-        ) from exc
-    if owner.st_uid == 0:
-        return
-    try:
-        account = pwd.getpwuid(owner.st_uid)
-        os.initgroups(account.pw_name, account.pw_gid)
-        os.setgid(account.pw_gid)
-        os.environ["HOME"] = account.pw_dir  # libpq looks for certificates there, and root's is closed to us
-    except KeyError:  # an owner that has no name here
-        os.setgroups([])
-        os.setgid(owner.st_gid)
-        os.environ["HOME"] = "/nonexistent"
-    os.setuid(owner.st_uid)
+    os.umask(background.UMASK)
+    is_check = context.invoked_subcommand == "check"
+    context.obj = identity.begin(places.configuration(os.environ), is_check)
+    os.environ["HOME"] = background.home()
 
 
 @cli.command("check")
@@ -102,7 +69,7 @@ def serve() -> None:
     """Serve AGI programs and FastAGI until SIGTERM; SIGHUP reads the configuration anew."""
 
     def load() -> Config:
-        return config.load(places.configuration(os.environ))  # it may be there since today only
+        return identity.load(places.configuration(os.environ))  # it may be there since today only
 
     Server(load, install.programs_folder()).run(output.say)
 
@@ -111,7 +78,12 @@ def serve() -> None:
 @click.argument("folder", required=False)
 def install_agi(folder: str | None) -> None:
     """Put links to the AGI programs where Asterisk looks: FOLDER, or its astagidir."""
-    for link in install.link_programs(folder or install.agi_folder(os.environ)):
+    if not folder:
+        folder = install.agi_folder(os.environ)
+        if folder not in install.USUAL_AGI_FOLDERS:
+            identity.require_named_by_its_owner(folder, install.asterisk_conf(os.environ))
+    identity.act_for(folder)
+    for link in install.link_programs(folder):
         output.say(link)
 
 

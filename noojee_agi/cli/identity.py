@@ -1,0 +1,199 @@
+"""Who root is: before a command touches anything, the first other user who could lead it elsewhere.
+
+What root alone can change is safe to follow. The first part of a path that belongs to another user decides:
+all that lies below is in his hands, so a command that acts as him gains him nothing. What is root's, but open
+to a group or to all, is refused: nobody knows in whose hands that is.
+"""
+
+import contextlib
+import errno
+import os
+import pwd
+import stat
+from collections.abc import Iterator
+
+from noojee_agi import config
+from noojee_agi.config import Config
+from noojee_agi.errors import ConfigurationError
+
+_MOST_LINKS = 40  # of one path, as the kernel has it (path_resolution(7))
+# Of a user who has no name here nobody knows the group, and that of his folder may never have been his.
+_NO_GROUP = 65534
+_NOT_THERE = (FileNotFoundError, NotADirectoryError)
+
+
+def begin(configuration: str, is_check: bool = False) -> Config:
+    """Read the configuration; root becomes, for good, who can change its file or else the recordings' folder.
+
+    is_check: do that also where the recordings are not there. Raises ConfigurationError and OSError.
+    """
+    if os.geteuid() != 0:
+        return config.load(configuration)
+    part = _act_for_first([configuration] if configuration else [])
+    known = config.load(configuration)
+    if not part:
+        others = [known.state_directory] if is_check else []
+        part = _act_for_first([known.recordings_directory, *others])
+    if not is_check:
+        _require_usable(known.recordings_directory, part)
+    if not part:
+        _require_roots(known)
+    return known
+
+
+def load(configuration: str) -> Config:
+    """Read the configuration anew, as who we are by now. Raises ConfigurationError and OSError."""
+    if os.geteuid() == 0 and configuration:
+        _require_root(configuration)
+    known = config.load(configuration)
+    if os.geteuid() == 0:
+        _require_roots(known)
+    return known
+
+
+def act_for(path: str) -> None:
+    """Root becomes, for good, who can change where path leads. Raises ConfigurationError and OSError."""
+    part = first_of_another(path) if os.geteuid() == 0 else ""
+    if part:
+        _become(_uid(part))
+
+
+def require_named_by_its_owner(path: str, file: str) -> None:
+    """Whoever can change the file that names path for root may name his own only. Raises as act_for does."""
+    namer = first_of_another(file) if os.geteuid() == 0 else ""
+    if namer and _uid(first_of_another(path)) != _uid(namer):
+        raise ConfigurationError(
+            f"{file} names {path}, and user {_name(_uid(namer))} can change that: name the folder yourself"
+        )
+
+
+def first_of_another(path: str) -> str:
+    """The first part of the way to path that is another user's than root's; empty when there is none.
+
+    While all that was passed is root's alone, nobody else can change what was seen: no look is a race. Raises
+    ConfigurationError for a part of root's that others can change, and OSError.
+    """
+    place, links = "/", 0
+    names = _names(path if os.path.isabs(path) else os.path.join(os.getcwd(), path))
+    if os.lstat(place).st_uid != 0:
+        return place
+    while names:
+        name = names.pop()
+        if name == "..":
+            place = os.path.dirname(place)
+            continue
+        here = os.path.join(place, name)
+        status = os.lstat(here)
+        if status.st_uid != 0:
+            return here
+        if stat.S_ISLNK(status.st_mode):
+            links += 1
+            if links > _MOST_LINKS:
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+            target = os.readlink(here)
+            place = "/" if target.startswith("/") else place
+            names += _names(target)
+        else:
+            _require_closed(here, status.st_mode, is_sticky_enough=True)
+            place = here
+    _require_closed(place, os.lstat(place).st_mode, is_sticky_enough=False)
+    return ""
+
+
+def _names(path: str) -> list[str]:
+    """The last one first."""
+    return [name for name in reversed(path.split("/")) if name not in ("", ".")]
+
+
+def _require_closed(path: str, mode: int, is_sticky_enough: bool) -> None:
+    """In a sticky folder others change nothing that is not theirs, but they may add to it (unlink(2))."""
+    is_open = mode & (stat.S_IWGRP | stat.S_IWOTH)
+    if is_open and not (is_sticky_enough and mode & stat.S_ISVTX and stat.S_ISDIR(mode)):
+        raise ConfigurationError(
+            f"{path} belongs to root, but others can write there, and could lead root elsewhere:"
+            f" chmod g-w,o-w {path}, or give it to Asterisk's user"
+        )
+
+
+def _act_for_first(paths: list[str]) -> str:
+    """Act for the first of them that is there; the part that decided, empty when we stay root."""
+    for path in paths:
+        with contextlib.suppress(*_NOT_THERE):
+            part = first_of_another(path)
+            if part:
+                _become(_uid(part))
+            return part
+    return ""
+
+
+def _become(uid: int) -> None:
+    """Raises ConfigurationError, and OSError, when root's rights cannot be given up."""
+    try:
+        account = pwd.getpwuid(uid)
+        group = account.pw_gid
+        os.initgroups(account.pw_name, group)
+    except KeyError:
+        group = _NO_GROUP
+        os.setgroups([])
+    os.setresgid(group, group, group)
+    os.setresuid(uid, uid, uid)
+    with contextlib.suppress(PermissionError):
+        os.seteuid(0)
+    if {*os.getresuid(), uid} != {uid} or {*os.getresgid(), group} != {group}:
+        raise ConfigurationError(f"root's rights cannot be given up: run this as user {_name(uid)}")
+
+
+def _require_roots(known: Config) -> None:
+    """Root that stays root, since the recordings are its own, works on nothing that another can change."""
+    for path in _worked_on(known):
+        with contextlib.suppress(*_NOT_THERE):
+            _require_root(path)
+
+
+def _require_root(path: str) -> None:
+    part = first_of_another(path)
+    if part:
+        raise ConfigurationError(
+            f"the recordings are root's, but user {_name(_uid(part))} can change {part}, where root does not"
+            f" work: give the recordings to Asterisk's user, or {part} to root if Asterisk runs as root"
+        )
+
+
+def _worked_on(known: Config) -> Iterator[str]:
+    """Every folder in which a command makes files or changes them."""
+    yield known.recordings_directory
+    for folder, folders, _ in os.walk(known.recordings_directory):
+        yield from (os.path.join(folder, name) for name in folders)
+    yield known.state_directory
+    yield os.path.dirname(known.socket_path)
+    kind, _, file = known.database_url.partition(":///")
+    if kind.startswith("sqlite"):
+        yield os.path.dirname(file.partition("?")[0])
+
+
+def _require_usable(directory: str, part: str) -> None:
+    """part: what has decided who we are, if we are root no more."""
+    try:
+        os.stat(directory)
+    except OSError as exc:
+        raise ConfigurationError(
+            f"[recordings] directory = {directory}: {exc.strerror}:"
+            f" install -d -o asterisk -g asterisk -m 0750 {directory}"
+        ) from exc
+    user = _name(os.geteuid())
+    if part and not os.access(directory, os.W_OK | os.X_OK):
+        raise ConfigurationError(
+            f"{part} is user {user}'s, so root acts as that user, who cannot write in {directory}:"
+            f" chown {user}: {directory}, or give {part} to root if Asterisk runs as another user"
+        )
+
+
+def _uid(part: str) -> int:
+    return os.lstat(part).st_uid if part else 0
+
+
+def _name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
