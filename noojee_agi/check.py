@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from noojee_agi import drain, handoff, install, manager, spool
+from noojee_agi import drain, handoff, install, manager, recording, spool
 from noojee_agi.config import SAFE_PATH, Config
 from noojee_agi.database import settings
 from noojee_agi.database.store import Store
@@ -36,7 +36,7 @@ class _Problem(Exception):
 def stages(config: Config, programs: str) -> Iterator[Stage]:
     """Run every stage, also after a failed one. programs: the folder of our own programs."""
     yield _stage("configuration", lambda: _configuration(config))
-    yield _stage("recordings", lambda: _writable(config.recordings_directory, "[recordings] directory"))
+    yield _stage("recordings", lambda: _recordings(config))
     yield _stage("state", lambda: _writable(config.state_directory, "[state] directory"))
     yield _stage("free space", lambda: _free_space(config))
     yield _stage("programs", lambda: _programs(programs))
@@ -64,6 +64,20 @@ def _configuration(config: Config) -> str:
     if holds_secret and os.stat(config.path).st_mode & stat.S_IROTH:
         raise _Problem(f"{config.path} holds a password and everybody can read it: chmod o-r {config.path}")
     return config.path
+
+
+def _recordings(config: Config) -> str:
+    said = _writable(config.recordings_directory, "[recordings] directory")
+    file = recording.file_path(config.recordings_directory, "", "", "wav", recording.now())
+    day = os.path.dirname(file)
+    month = os.path.dirname(day)
+    for folder in (os.path.dirname(month), month, day):
+        if os.path.lexists(folder) and not os.access(folder, os.W_OK | os.X_OK):
+            raise _Problem(
+                f"{folder} cannot be written by user {_user()}, so no call is recorded today:"
+                f" chown asterisk: {folder}; chmod 0750 {folder}"
+            )
+    return said
 
 
 def _writable(directory: str, option: str) -> str:

@@ -194,19 +194,25 @@ def _server(host: str, system_name: str, config: Config) -> str:
 def _write_ahead(leg: Leg, config: Config) -> None:
     """Make the leg's folder and spool its start: from here on it cannot be forgotten."""
     try:
-        folder = os.path.dirname(leg.file)
-        if not os.path.isdir(folder):
-            _make_folders(config.recordings_directory, folder)
+        if not _can_write_in(os.path.dirname(leg.file)):
+            _make_folders(config.recordings_directory, leg.file)
     except OSError as exc:
-        raise _unusable(config.recordings_directory, exc) from exc
+        raise _unusable(os.path.dirname(exc.filename), exc) from exc
     _spool(leg, config)
 
 
-def _make_folders(directory: str, folder: str) -> None:
-    """Make each folder between the two, and the last one."""
+def _make_folders(directory: str, file: str) -> None:
+    """Make each folder between the two. Raises OSError when we, as Asterisk's user, cannot write there."""
+    folder = os.path.dirname(file)
     for name in folder[len(directory) :].strip("/").split("/"):
         directory = os.path.join(directory, name)
         spool.make_folder(directory)
+    if not _can_write_in(folder):  # MixMonitor would say nothing, and its file never come
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), file)
+
+
+def _can_write_in(folder: str) -> bool:
+    return os.access(folder, os.W_OK | os.X_OK)
 
 
 def _spool(event: recording.Event, config: Config) -> None:
@@ -221,7 +227,7 @@ def _unusable(directory: str, exc: OSError) -> NoojeeError:
         return TooLittleSpace(f"the disk of {directory} is full: free some space")
     return NotStarted(
         f"nothing can be written in {directory} ({exc.strerror}):"
-        " it must be there and belong to Asterisk's user; run noojee-agi check"
+        " it must be there, belong to Asterisk's user and have mode 0750; run noojee-agi check"
     )
 
 
