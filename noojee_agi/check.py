@@ -8,9 +8,9 @@ import socket
 import stat
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from noojee_agi import drain, handoff, install, manager, recording, spool
+from noojee_agi import drain, handoff, history, install, manager, recording, spool
 from noojee_agi.config import SAFE_PATH, Config
 from noojee_agi.database import settings
 from noojee_agi.database.store import Store
@@ -44,6 +44,9 @@ def stages(config: Config, programs: str) -> Iterator[Stage]:
     yield _stage("apiKey", lambda: _key(config))
     yield _stage("spool", lambda: _spool(config))
     yield _stage("rejected", lambda: _rejected(config))
+    yield _stage("former spools", lambda: _former_spools(config))
+    yield _stage("open legs", lambda: _open_legs(config))
+    yield _stage("server name", lambda: _server_name(config))
     yield _stage("server", lambda: _server(config))
     yield _stage("manager", lambda: _manager(config))
 
@@ -68,6 +71,9 @@ def _configuration(config: Config) -> str:
 
 def _recordings(config: Config) -> str:
     said = _writable(config.recordings_directory, "[recordings] directory")
+    known = history.load(config.state_directory)
+    if known.is_away(config.recordings_directory):
+        raise _Problem(drain.obstacle(config, known, config.recordings_directory))
     file = recording.file_path(config.recordings_directory, "", "", "wav", recording.now())
     day = os.path.dirname(file)
     month = os.path.dirname(day)
@@ -149,13 +155,47 @@ def _spool(config: Config) -> str:
 
 
 def _rejected(config: Config) -> str:
-    aside = spool.rejected(config.spool_directory)
+    here, known = config.recordings_directory, history.load(config.state_directory)
+    aside = [
+        path
+        for directory in (here, *known.former(here))
+        for path in spool.rejected(spool.directory_in(directory))
+    ]
     if aside:
         raise _Problem(
             f"{len(aside)} events were refused by the database: read {aside[0]}.reason, mend the cause,"
             " and run noojee-agi sync --retry-rejected"
         )
     return "none"
+
+
+def _former_spools(config: Config) -> str:
+    """What waits where recordings were kept before: each drain takes it in."""
+    known, texts = history.load(config.state_directory), []
+    for directory in known.former(config.recordings_directory):
+        if problem := drain.obstacle(config, known, directory):
+            raise _Problem(problem)
+        waiting = spool.waiting(spool.directory_in(directory))
+        texts.append(f"{directory}: {len(waiting)} events wait")
+    return ", ".join(texts) or "none"
+
+
+def _open_legs(config: Config) -> str:
+    known = history.load(config.state_directory)
+    servers = {**known.servers, config.server_name: None}
+    legs = drain.open_legs(drain.open_database(config), replace(known, servers=servers))
+    if problems := drain.left_open(legs):
+        raise _Problem(problems[0])
+    return f"{len(legs)} legs are being recorded"
+
+
+def _server_name(config: Config) -> str:
+    host, known = os.uname().nodename, history.load(config.state_directory)
+    if config.server_name == known.host != host:
+        return (
+            f"{known.host}, as this host was called when it began, not {host}: [server] name can change that"
+        )
+    return config.server_name
 
 
 def _server(config: Config) -> str:

@@ -1,5 +1,9 @@
-"""Finds the legs that ended without a word: Asterisk or our own program died, so nobody told the end."""
+"""Finds the legs that ended without a word: Asterisk or our own program died, so nobody told the end.
 
+A leg has failed only when its folder is there and its file is not: else its disk may not be mounted.
+"""
+
+import contextlib
 import fcntl
 import logging
 import os
@@ -31,11 +35,34 @@ def endings(legs: Iterable[OpenLeg], now: datetime) -> Iterator[Ending]:
             yield ending
 
 
+def without_folder(legs: Iterable[OpenLeg], now: datetime) -> list[OpenLeg]:
+    """Those of which nothing can be said until their folder is there."""
+    settled = [leg for leg in legs if now - leg.started_at >= SETTLED_AFTER]
+    folders = {os.path.dirname(leg.file) for leg in settled}
+    missing = {folder for folder in folders if not os.path.isdir(folder)}
+    return [leg for leg in settled if os.path.dirname(leg.file) in missing]
+
+
+def with_file(legs: Iterable[OpenLeg]) -> list[OpenLeg]:
+    """Those whose file is there. Each folder is read once: all calls of a day may have failed."""
+    found: dict[str, set[str]] = {}
+    there = []
+    for leg in legs:
+        folder, name = os.path.split(leg.file)
+        if folder not in found:
+            found[folder] = set()
+            with contextlib.suppress(OSError):
+                found[folder] = set(os.listdir(folder))
+        if name in found[folder]:
+            there.append(leg)
+    return there
+
+
 def _ending(leg: OpenLeg, now: datetime) -> Ending | None:
     try:
         changed_at = datetime.fromtimestamp(os.stat(leg.file).st_mtime, timezone.utc)
-    except FileNotFoundError:
-        return Ending(leg.id, "failed", now)
+    except (FileNotFoundError, NotADirectoryError):
+        return Ending(leg.id, "failed", now) if os.path.isdir(os.path.dirname(leg.file)) else None
     if now - changed_at < SETTLED_AFTER or _is_being_written(leg.file, now - changed_at):
         return None
     header = wav.read(leg.file)

@@ -4,9 +4,9 @@ import configparser
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 
-from noojee_agi import places, spool
+from noojee_agi import history, places, spool
 from noojee_agi.errors import ConfigurationError
 
 # Asterisk parses these twice and hands one of them to a shell: nothing in them may need quoting.
@@ -59,12 +59,17 @@ class Config:
 
 
 def load(path: str) -> Config:
-    """Read the file at path; empty means the defaults.
+    """Read the file at path; empty means the defaults. history knows the server's name where none is given.
 
     Raises ConfigurationError, naming file, section and option.
     """
-    if not path:
-        return Config()
+    config, given = _read(path) if path else (Config(), {})
+    if "server_name" in given:
+        return config
+    return replace(config, server_name=history.server_name(config.state_directory))
+
+
+def _read(path: str) -> tuple[Config, Mapping[str, tuple[str, str]]]:
     if not SAFE_PATH.fullmatch(path):
         raise ConfigurationError(f"{path}: the configuration file's path {_ABSOLUTE}")
     parser = configparser.ConfigParser(interpolation=None, default_section="\n")
@@ -85,7 +90,7 @@ def load(path: str) -> Config:
         for section in parser.sections()
         for option, text in parser.items(section)
     }
-    return _checked(path, set(parser.sections()), given)
+    return _checked(path, set(parser.sections()), given), given
 
 
 def _checked(path: str, sections: set[str], given: Mapping[str, tuple[str, str]]) -> Config:

@@ -25,6 +25,7 @@ _GATHER_SECONDS = 0.1
 _GATHER_AT_MOST_SECONDS = 1.0
 _LOOK_SECONDS = 5.0  # for events that nobody told of: of a call that went the plain way
 _SILENT_LEGS_SECONDS = 60.0
+_FAILED_LEGS_SECONDS = 3600.0
 _SNAPSHOT_SECONDS = 10.0
 _PIPE_BYTES = 65536  # all that a pipe holds
 _NICENESS = 19  # audio and the sessions have the processor first
@@ -51,6 +52,8 @@ class Keeper:
         self._store = Store(config.database_url)
         self._opened_with: Config | None = None
         self._silent_legs_at = 0.0
+        self._failed_legs_at = 0.0
+        self._problems: list[str] = []
         self._settled: set[str] = set()
 
     def run(self, lifeline: int) -> None:
@@ -79,10 +82,9 @@ class Keeper:
         try:
             if self._opened_with is not config:
                 self._store, self._opened_with = drain.open_database(config), config
-            drain.run(self._store, config.spool_directory, is_patient=is_last)
+            drain.run_own(self._store, config, is_patient=is_last)
             if time.monotonic() > self._silent_legs_at:
-                drain.close_silent_legs(self._store, config.server_name, config.spool_directory, is_last)
-                self._silent_legs_at = time.monotonic() + _SILENT_LEGS_SECONDS
+                self._tend(config, is_last)
         except (NoojeeError, OSError) as exc:
             self._opened_with = None
             self._settle(config)
@@ -91,6 +93,19 @@ class Keeper:
         else:
             self._tally.drained()
             self._settled.clear()
+
+    def _tend(self, config: Config, is_last: bool) -> None:
+        """A problem that stays is told once."""
+        is_due = time.monotonic() > self._failed_legs_at
+        since = drain.LATELY if is_due else drain.NONE
+        problems = drain.tend(self._store, config, is_last, since).problems
+        for problem in problems:
+            if problem not in self._problems:
+                logger.error(problem)
+        self._problems = problems
+        self._silent_legs_at = time.monotonic() + _SILENT_LEGS_SECONDS
+        if is_due:
+            self._failed_legs_at = time.monotonic() + _FAILED_LEGS_SECONDS
 
     def _settle(self, config: Config) -> None:
         """What must wait shall outlive a power cut."""

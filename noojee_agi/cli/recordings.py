@@ -5,7 +5,7 @@ from datetime import datetime, timezone
 
 import click
 
-from noojee_agi import drain, rebuild, spool
+from noojee_agi import drain, history, rebuild, spool
 from noojee_agi.cli import output
 from noojee_agi.cli.settings import save_settings
 from noojee_agi.config import Config
@@ -75,41 +75,63 @@ def _local(moment: datetime | None) -> datetime | None:
 def sync(known: Config, retry_rejected: bool, is_rebuild: bool) -> None:
     """Bring what waits in the spool into the database. Safe to repeat, and beside live calls."""
     # What the spool holds comes after that: an ending may wait there, or have been set aside, for its leg.
-    store = drain.open_database(known)
+    store, spools = drain.open_database(known), _spools(known)
     failed = _rebuild(store, known) if is_rebuild else 0
-    if retry_rejected or is_rebuild:
-        spool.retry_rejected(known.spool_directory)
+    for directory in spools if retry_rejected or is_rebuild else []:
+        spool.retry_rejected(directory)
     _drain(store, known)
-    closed = drain.close_silent_legs(store, known.server_name, known.spool_directory)
-    if closed:
-        output.say(f"{closed} legs closed that had ended without a word")
+    tended = _tend(store, known, is_rebuild)
     drain.renew_snapshot(store, known.snapshot_file)
     is_copied = save_settings(store, known)
     if is_rebuild:
         for path in rebuild.files_without_side_car(store, known.recordings_directory):
             output.say(f"nothing is known of {output.cell(path)}: it has no side-car, and is left alone")
         drain.run(store, known.spool_directory)  # its own drain found the spool locked by us
-    aside = spool.rejected(known.spool_directory)
-    for path in aside:
-        output.say(f"refused by the database: {path}; the reason is in {path}.reason", err=True)
-    if aside:
-        raise click.ClickException("mend the cause, then run noojee-agi sync --retry-rejected")
+    for problem in tended.problems:
+        output.say(problem, err=True)
+    _require_none_refused(spools)
     if failed:
         raise click.ClickException(f"{failed} files could not be used: see above")
-    if not is_copied:
+    if tended.problems or not is_copied:
         sys.exit(1)
+
+
+def _spools(known: Config) -> list[str]:
+    """Where events may lie: here, and where recordings were kept before."""
+    here, remembered = known.recordings_directory, history.load(known.state_directory)
+    return [spool.directory_in(directory) for directory in (here, *remembered.former(here))]
 
 
 def _drain(store: Store, known: Config) -> None:
     with output.progress("storing", len(spool.waiting(known.spool_directory))) as update:
-        result = drain.run(store, known.spool_directory, update)
+        result = drain.run_own(store, known, update)
     output.say(f"{result.stored} events stored, {result.rejected} set aside, {len(result.left)} for later")
     if result.busy:
         output.say("another drain is at work and takes the rest")
 
 
+def _tend(store: Store, known: Config, is_rebuild: bool) -> drain.Tended:
+    tended = drain.tend(store, known, failed_since=drain.ALL if is_rebuild else drain.LATELY)
+    if tended.stored:
+        output.say(f"{tended.stored} events stored that waited where recordings were kept before")
+    if tended.closed:
+        output.say(f"{tended.closed} legs closed that had ended without a word")
+    return tended
+
+
+def _require_none_refused(spools: list[str]) -> None:
+    aside = [path for directory in spools for path in spool.rejected(directory)]
+    for path in aside:
+        output.say(f"refused by the database: {path}; the reason is in {path}.reason", err=True)
+    if aside:
+        raise click.ClickException("mend the cause, then run noojee-agi sync --retry-rejected")
+
+
 def _rebuild(store: Store, known: Config) -> int:
     """Make every row again that the recordings tell of; returns how many files could not be used."""
+    remembered = history.load(known.state_directory)
+    if remembered.is_away(known.recordings_directory):
+        raise click.ClickException(drain.obstacle(known, remembered, known.recordings_directory))
     with output.progress("rebuilding", rebuild.count_side_cars(known.recordings_directory)) as update:
         result = rebuild.run(store, known.recordings_directory, update)
     drain.restore_key(store, known.snapshot_file)

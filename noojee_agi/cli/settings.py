@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from noojee_agi import access, drain, extensions, rebuild, snapshot
+from noojee_agi import access, drain, extensions, history, rebuild, snapshot
 from noojee_agi.cli import output
 from noojee_agi.config import Config
 from noojee_agi.database import schema, settings
@@ -173,9 +173,12 @@ def save_settings(store: Store, known: Config) -> bool:
     """A copy with the recordings, for --rebuild; a failure is no reason to undo what was done."""
     path = rebuild.copy_path(known.recordings_directory)
     try:
-        if rebuild.save_settings(store, known.recordings_directory):
+        if history.load(known.state_directory).is_away(known.recordings_directory):
+            problem = "is not renewed, since the disk of the recordings is not there: see noojee-agi check"
+        elif rebuild.save_settings(store, known.recordings_directory):
             return True
-        problem = "knows settings that the database has lost: noojee-agi sync --rebuild brings them back"
+        else:
+            problem = "knows settings that the database has lost: noojee-agi sync --rebuild brings them back"
     except (OSError, NoojeeError) as exc:
         problem = f"cannot be renewed: {exc}"
     output.say(f"warning: {path}, the copy of the settings, {problem}", err=True)

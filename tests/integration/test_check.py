@@ -19,7 +19,8 @@ from noojee_agi.install import AGI_PROGRAMS
 
 STAGES = (
     *("configuration", "recordings", "state", "free space", "programs"),
-    *("database", "apiKey", "spool", "rejected", "server", "manager"),
+    *("database", "apiKey", "spool", "rejected", "former spools", "open legs", "server name"),
+    *("server", "manager"),
 )
 Change = Callable[[Config], Config]
 
@@ -132,8 +133,8 @@ def _manager_away(config: Config) -> Config:
         (_open_state, {"state"}, "chmod 0750"),
         (_little_space, {"free space"}, "free"),
         (_no_program, {"programs"}, "install into a folder"),
-        (_database_away, {"database", "apiKey"}, "cannot be used"),
-        (_newer_schema, {"database", "apiKey"}, "install the newer noojee-agi"),
+        (_database_away, {"database", "apiKey", "open legs"}, "cannot be used"),
+        (_newer_schema, {"database", "apiKey", "open legs"}, "install the newer noojee-agi"),
         (_no_key, {"apiKey"}, "noojee-agi apikey new"),
         (_rejected, {"rejected"}, ".reason"),
         (_manager_away, {"manager"}, "see [manager]"),

@@ -34,6 +34,7 @@ CORE = {
             "spool",
             "text",
             "config",
+            "history",
             "places",
             "wav",
         )
