@@ -191,10 +191,13 @@ def _open_legs(config: Config) -> str:
 
 def _server_name(config: Config) -> str:
     host, known = os.uname().nodename, history.load(config.state_directory)
-    if config.server_name == known.host != host:
-        return (
-            f"{known.host}, as this host was called when it began, not {host}: [server] name can change that"
+    if known.is_foreign():
+        raise _Problem(
+            f"{config.state_directory} is another machine's too ({', '.join(known.servers)}): give each its"
+            " own, with its own [server] name; if this is a copy of that machine, run noojee-agi sync"
         )
+    if config.server_name == known.host != host:
+        return f"{known.host}, which was this host's name at first, not {host}: [server] name can change that"
     return config.server_name
 
 

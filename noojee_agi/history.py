@@ -36,6 +36,10 @@ class History:
     servers: dict[str, datetime | None] = field(default_factory=dict)
     directories: dict[str, str] = field(default_factory=dict)
 
+    def is_foreign(self) -> bool:
+        """Whether another machine has written this: it was copied, or two use one state directory."""
+        return self != History() and self.machine != _machine()
+
     def is_ours(self, server: str, started_at: datetime) -> bool:
         """Whether a leg of that server is this machine's. A name that was given up may be another's since."""
         if server not in self.servers:
@@ -115,8 +119,9 @@ def forget(state_directory: str, servers: list[str], directories: list[str]) -> 
 
 def _of_this_machine(known: History) -> History:
     """Names are those of one machine: a copy of it is another server. Its folders may have come along."""
-    machine = _machine()
-    return known if known.machine == machine else History(machine, directories=known.directories)
+    if known.machine == _machine():
+        return known
+    return History(_machine(), directories=known.directories)
 
 
 def _with_server(servers: dict[str, datetime | None], server: str) -> dict[str, datetime | None]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from noojee_agi import access, check, spool
+from noojee_agi import access, check, history, spool
 from noojee_agi.config import Config
 from noojee_agi.database import settings
 from noojee_agi.database.store import Store
@@ -119,6 +119,11 @@ def _rejected(config: Config) -> Config:
     return config
 
 
+def _copied_machine(config: Config) -> Config:
+    Path(history.path_in(config.state_directory)).write_text("machine another\nhost pbx1\nserver - pbx1\n")
+    return config
+
+
 def _manager_away(config: Config) -> Config:
     return replace(config, manager_port=1, manager_username="noojee", manager_secret="hunter2")
 
@@ -137,6 +142,7 @@ def _manager_away(config: Config) -> Config:
         (_newer_schema, {"database", "apiKey", "open legs"}, "install the newer noojee-agi"),
         (_no_key, {"apiKey"}, "noojee-agi apikey new"),
         (_rejected, {"rejected"}, ".reason"),
+        (_copied_machine, {"server name"}, "another machine's too (pbx1)"),
         (_manager_away, {"manager"}, "see [manager]"),
     ],
 )
