@@ -7,7 +7,6 @@ Lines of text, of which a sysadmin may take one out: `recordings` with what the 
 import contextlib
 import fcntl
 import os
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -148,7 +147,7 @@ def _identify(spool_directory: str) -> str:
     spool.make_folder(spool_directory)
     known = _identity(spool_directory)
     if not known:
-        known = str(uuid.uuid4())
+        known = recording.new_id()
         path = os.path.join(spool_directory, _IDENTITY)
         spool.write(path, f"{known}\n")
         spool.settle(path)
