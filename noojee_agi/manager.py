@@ -94,7 +94,8 @@ class Manager:
         events = [message for message in messages if message.get("Event") == "Status"]
         doubtful = [self._ask_singly(event.get("Channel"), parked) for event in events if event.is_doubtful]
         told = [_live_channel(event, parked) for event in events if not event.is_doubtful]
-        return [*told, *(channel for channel in doubtful if channel)]
+        bridges = {channel.name: channel.bridge for channel in told}
+        return [*told, *(_with_bridge(channel, bridges) for channel in doubtful if channel)]
 
     def _ask_singly(self, name: str, parked: set[str]) -> LiveChannel | None:
         """A channel whose event cannot be believed beyond its name; None once it is gone."""
@@ -363,6 +364,15 @@ def _live_channel(event: Message, parked: set[str]) -> LiveChannel:
         event.get("Channel") in parked,
         {name: event.variables.get(name, "") for name in calls.READ},
     )
+
+
+def _with_bridge(channel: LiveChannel, bridges: Mapping[str, str]) -> LiveChannel:
+    """A channel that was asked singly, with the bridge of the one that it is bridged with: no variable says
+    which. Else a caller could make his conversation look as if it were none.
+    """
+    peer = channel.values[variables.BRIDGEPEER].partition(",")[0]
+    pair = " and ".join(sorted([channel.name, peer])) if peer else ""
+    return replace(channel, bridge=bridges.get(peer) or pair)
 
 
 def _parse(text: bytes) -> Message:

@@ -40,6 +40,9 @@ exten => twice,1,Answer()
  same => n,Dial(PJSIP/410,20,g)
  same => n,AGI(start_record.py,,twice-2)
  same => n,Dial(PJSIP/412,20)
+exten => hostile,1,Set(CALLERID(num)=${URIDECODE(4%0d%0aBridgeID%3a evil)})
+ same => n,AGI(start_record.py,,hostile)
+ same => n,Dial(PJSIP/410,20)
 exten => parked,1,Answer()
  same => n,Set(CALLERID(num)=${URIDECODE(4%0d%0aParkeeUniqueid%3a )}${VICTIM})
  same => n,Park()
@@ -178,6 +181,19 @@ def test_a_caller_who_is_parked_makes_nobody_else_look_parked(exchange: Exchange
     exchange.asterisk.rx(f"dialplan set global VICTIM {victim}")
     exchange.asterisk.originate("parked@telephones", "s@waiting")
     wait_until(lambda: "Park" in exchange.asterisk.rx("core show channels"), 10, "the call to be parked")
+
+    second = exchange.ask("AGI(start_record.py,at/410,second)")
+
+    assert (second.status, exchange.leg(second)["channel"]) == ("200", exchange.channel("411"))
+    assert len(running(exchange)) == 1
+
+
+def test_a_caller_who_writes_into_his_event_does_not_look_as_if_he_talked_with_nobody(
+    exchange: Exchange[SipPhone],
+) -> None:
+    exchange.phones["411"].dial("hostile")
+    exchange.running("hostile")
+    exchange.phones["410"].wait_up()
 
     second = exchange.ask("AGI(start_record.py,at/410,second)")
 

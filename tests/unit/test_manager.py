@@ -83,6 +83,23 @@ def test_a_parked_caller_makes_nobody_else_look_parked(
     assert [each.is_waiting for each in client.channels()] == [False, True]
 
 
+@pytest.mark.parametrize("doubtful", [(1,), (0, 1)])
+def test_who_writes_into_his_own_event_is_still_in_his_conversation(
+    asterisk: FakeManager, client: Manager, doubtful: tuple[int, ...]
+) -> None:
+    """Asked singly, Asterisk does not say in which bridge he is."""
+    for number, channel in enumerate(asterisk.channels):
+        channel.fields = {**channel.fields, "ChannelState": "6", "BridgeID": "b1", "Linkedid": "1.1"}
+        channel.variables[variables.BRIDGEPEER] = BOTH[1 - number]
+        if number in doubtful:
+            channel.fields = {**channel.fields, "CallerIDNum": "4\r\nBridgeID: evil"}
+
+    one, other = sorted(client.channels(), key=lambda channel: channel.name)
+
+    assert one.bridge == other.bridge != "evil"
+    assert [each.name for each in live.Switchboard([one, other]).conversation(one)] == list(BOTH)
+
+
 def test_an_asterisk_without_parking_has_nobody_parked(asterisk: FakeManager, client: Manager) -> None:
     asterisk.has_parking = False
     assert [each.is_waiting for each in client.channels()] == [False, False]
