@@ -171,7 +171,7 @@ def _other(asked: str, channel: Channel, values: Mapping[str, str]) -> str:
 
 def _own(asked: str, channel: Channel, values: Mapping[str, str], means: Means) -> Target:
     """The asking channel: whatever extension is named, it is only for whoever sits there."""
-    others = peers.find(channel, values)
+    others = peers.find(channel, values, looks_for_caller=bool(means.config.manager_username))
     on_call = _extensions_on_call(channel, values, others)
     named = "" if _is_own_name(asked, channel, values) else extensions.of_argument(asked)
     extension = extensions.find(named, on_call) or named

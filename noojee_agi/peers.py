@@ -65,9 +65,10 @@ class _Seen:
     dialled: str
 
 
-def find(channel: Channel, values: Mapping[str, str]) -> Peers:
+def find(channel: Channel, values: Mapping[str, str], looks_for_caller: bool = False) -> Peers:
     """values: of calls.READ. DIALEDPEERNAME and MEMBERINTERFACE outlive a call: they count only while a
-    channel of theirs is there, in the same call. Costs nothing when nobody is there. Raises CallGone.
+    channel of theirs is there, in the same call. Costs nothing when nobody is there. looks_for_caller: also
+    for one who is just dialling this channel, which costs each call that was dialled. Raises CallGone.
     """
     agent = extensions.of_interface(values[variables.MEMBERINTERFACE])
     bridged = [name for name in values[variables.BRIDGEPEER].split(",") if name]
@@ -81,7 +82,9 @@ def find(channel: Channel, values: Mapping[str, str]) -> Peers:
         if ends:
             return Peers(ends, "", (extensions.of_channel(values[variables.DIALEDPEERNAME]),))
     ends = tuple(_of_agent(channel, values)) if agent else ()
-    return Peers(ends or tuple(_who_dials(channel, linkedid)), agent if ends else "")
+    if not ends and looks_for_caller:
+        return Peers(tuple(_who_dials(channel, linkedid)))
+    return Peers(ends, agent if ends else "")
 
 
 def _behind(channel: Channel, name: str, linkedid: str = "") -> Iterator[Peer]:

@@ -659,7 +659,7 @@ def test_a_start_that_dies_between_the_old_leg_and_the_new_one_leaves_what_the_n
 ) -> None:
     asterisk = FakeAsterisk()
     site.run(asterisk)
-    asterisk.hang_up_at, asterisk.hang_up_style = 4, END_OF_FILE  # three GETs, StopMixMonitor
+    asterisk.hang_up_at, asterisk.hang_up_style = 3, END_OF_FILE  # two GETs, StopMixMonitor
     site.run(asterisk)
     asterisk.hang_up_at = 0
     assert asterisk.running() == []
