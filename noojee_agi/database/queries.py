@@ -11,7 +11,6 @@ from sqlalchemy import ColumnElement, Connection, Select, and_, exists, literal_
 
 from noojee_agi.database.store import Store
 from noojee_agi.database.tables import (
-    HAS_PEER,
     RECORDING,
     account,
     account_group,
@@ -160,7 +159,9 @@ def _has_uniqueid(asked: str) -> ColumnElement[bool]:
     leg, call = recording_leg.c, call_record.c
     its_server = select(call.server).where(call.id == leg.call_record_id).scalar_subquery()
     own = select(leg.id).where(_is_uniqueid("recording_leg.uniqueid", its_server, asked))
-    peer = select(leg.id).where(HAS_PEER, _is_uniqueid("recording_leg.peer_uniqueid", its_server, asked))
+    peer = select(leg.id).where(
+        leg.peer_uniqueid != "", _is_uniqueid("recording_leg.peer_uniqueid", its_server, asked)
+    )
     of_call = _is_uniqueid("call_record.uniqueid", call.server, asked)
     calls = select(leg.id).join(call_record, call.id == leg.call_record_id).where(of_call)
     return leg.id.in_(union(own, peer, calls))

@@ -53,7 +53,6 @@ Id = Uuid(as_uuid=False).with_variant(String(36), "sqlite")
 
 # SQLite uses a partial index only where the statement says the same in plain text, not as a parameter.
 RECORDING = text("status = 'recording'")
-HAS_PEER = text("peer_uniqueid <> ''")
 
 
 def without_system(uniqueid: str) -> TextClause:
@@ -172,12 +171,7 @@ recording_leg = Table(
     UniqueConstraint("call_record_id", "leg"),
     CheckConstraint("status IN ('recording', 'completed', 'empty', 'failed', 'interrupted')", name="status"),
     Index("ix_recording_leg_uniqueid", without_system("uniqueid")),
-    Index(
-        "ix_recording_leg_peer_uniqueid",
-        without_system("peer_uniqueid"),
-        sqlite_where=HAS_PEER,
-        postgresql_where=HAS_PEER,
-    ),
+    Index("ix_recording_leg_peer_uniqueid", without_system("peer_uniqueid")),
     Index("ix_recording_leg_tag", "tag"),
     Index("ix_recording_leg_owner_id", "owner_id", "started_at"),
     Index("ix_recording_leg_started_at", "started_at"),

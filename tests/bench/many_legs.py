@@ -54,7 +54,7 @@ numbered AS MATERIALIZED (
 )
 INSERT INTO recording_leg (
     id, call_record_id, leg, uniqueid, channel, extension, owner_id, agent_login_name, tag, file, status,
-    started_at, ended_at, duration_seconds, bytes
+    started_at, ended_at, duration_seconds, bytes, peer_channel, peer_uniqueid
 )
 SELECT numbered.id, call_record.id, CASE n % 5 WHEN 1 THEN 2 ELSE 1 END, uniqueid,
     printf('PJSIP/%s-%08x', destination, n), destination,
@@ -63,7 +63,9 @@ SELECT numbered.id, call_record.id, CASE n % 5 WHEN 1 THEN 2 ELSE 1 END, uniquei
     '/var/spool/asterisk/noojee/' || replace(substr(started_at, 1, 10), '-', '/') || '/' || uniqueid || '-'
         || substr(numbered.id, 1, 8) || '.wav',
     status, started_at, CASE status WHEN 'recording' THEN NULL ELSE ended_at END,
-    CASE status WHEN 'completed' THEN 30.0 + call % 300 END, CASE status WHEN 'completed' THEN 480044 END
+    CASE status WHEN 'completed' THEN 30.0 + call % 300 END, CASE status WHEN 'completed' THEN 480044 END,
+    printf('PJSIP/trunk-%08x', n),
+    CASE WHEN n % 4 THEN printf('%d.%d', CAST(uniqueid AS INTEGER), 2 * call + 1) ELSE '' END
 FROM numbered JOIN call_record ON call_record.rowid = call
 """
 

@@ -181,10 +181,12 @@ class LosableSite:
             self.completed(tag="☎ 'INV' \"22\" " + "x" * 200, started_at=after(70), extensions=("410",)),
             self.ending_as("empty", self.leg(started_at=after(140), extensions=("777",))),
             self.ending_as("failed", self.leg(server="pbx2", started_at=after(5), extensions=("411",))),
-            self.completed(server="pbx2", started_at=after(4000), extensions=("411",)),
+            self.completed(
+                server="pbx2", started_at=after(4000), extensions=("411",), peer_channel="SIP/9-1"
+            ),
             self.interrupted(call_uniqueid="1700000001.1", tag="INV-3", started_at=after(90_000)),
             self.gsm(call_uniqueid="1700000002.1", agent_login_name="ghost", agent_known=False),
-            self.running(call_uniqueid="1700000003.1", tag="INV-5"),
+            self.running(call_uniqueid="1700000003.1", tag="INV-5", peer_uniqueid="pbx-1700000003.2"),
             self.completed(call_uniqueid="1700000003.1", started_at=after(1), source="", did=""),
             self.completed(call_uniqueid="1700000004.1", extension="411", extensions=("411", "410")),
         ]

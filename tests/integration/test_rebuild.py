@@ -190,6 +190,67 @@ def test_an_account_that_came_back_not_enabled_can_be_used_again(site: LosableSi
     assert [row["extensions"] for row in rows if row["enabled"]] == [["410"]]
 
 
+def test_side_cars_of_version_0_1_0_come_back_without_a_partner(site: LosableSite) -> None:
+    leg = site.completed()
+    before = site.dump()
+    content = json.loads(site.side_car(leg).read_text())
+    del content["peer_channel"], content["peer_uniqueid"]
+    site.side_car(leg).write_text(json.dumps(content))
+    site.lose()
+
+    site.rebuild()
+
+    assert site.dump() == before
+
+
+def test_the_order_in_which_side_cars_are_read_does_not_count(
+    site: LosableSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One at a time, sorted by the legs' random ids; the numbers are those of before."""
+    monkeypatch.setattr(rebuild, "_BATCH", 1)
+    for number in range(6):
+        site.completed(
+            0.01, started_at=after(number), tag=f"INV-{number}" if number % 2 else "", did=f"{number}"
+        )
+    before = site.dump()
+    site.lose()
+
+    site.rebuild()
+
+    assert site.dump() == before
+    site.recorder.assert_side_cars_tell_the_same()
+
+
+def test_a_call_whose_first_leg_is_lost_for_good_keeps_what_the_others_know_of_it(site: LosableSite) -> None:
+    """Somebody has removed old files with their side-cars."""
+    first = site.completed(tag="INV-1")
+    second = site.completed(started_at=after(70), source="other", destination="700")
+    [before] = site.recorder.calls()
+    site.side_car(first).unlink()
+    os.unlink(first.file)
+    site.lose()
+
+    site.rebuild()
+
+    assert site.recorder.calls() == [before]
+    assert [row["id"] for row in site.recorder.legs()] == [second.id]
+
+
+def test_a_leg_whose_file_was_missing_before_an_older_backup_is_as_its_side_car_says(
+    site: LosableSite,
+) -> None:
+    leg = site.leg()
+    site.recorder.store_all(leg, ended(leg, status="failed", bytes=None, duration_seconds=None))
+    backup = site.dump()
+    site.recorder.store_all(ended(leg))
+    before = site.dump()
+    put_back(site, backup)
+
+    site.rebuild()
+
+    assert site.dump() == before
+
+
 # --- some of it is lost ---
 
 

@@ -400,5 +400,7 @@ def leg(**fields: object) -> Leg:
         did="4930800",
         file="/var/spool/asterisk/noojee/2025/11/06/1762420501.77-0e5f6b1c.wav",
         started_at=recording.now(),
+        peer_channel="PJSIP/410-00000020",
+        peer_uniqueid="1762420501.78",
     )
     return replace(ordinary, **fields)  # type: ignore[arg-type]

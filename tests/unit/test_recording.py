@@ -103,6 +103,16 @@ def test_an_event_is_the_same_after_json(event: Event) -> None:
     assert recording.from_json(recording.to_json(event)) == event
 
 
+def test_a_start_that_version_0_1_0_has_left_in_the_spool_has_no_partner() -> None:
+    content = json.loads(recording.to_json(leg()))
+    del content["peer_channel"], content["peer_uniqueid"]
+
+    event = recording.from_json(json.dumps(content))
+
+    assert isinstance(event, Leg)
+    assert (event.peer_channel, event.peer_uniqueid) == ("", "")
+
+
 def test_json_says_which_event_it_is_and_a_person_can_read_it() -> None:
     started = recording.to_json(leg(tag="M\u00fcller"))
     finished = recording.to_json(Ending(LEG_ID, "empty", AT, 44, 0.0))

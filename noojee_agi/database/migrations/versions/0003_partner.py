@@ -17,14 +17,12 @@ def upgrade() -> None:
         op.add_column("recording_leg", sa.Column(name, sa.String(255), nullable=False, server_default=empty))
     for table in ("call_record", "recording_leg"):
         op.drop_index(f"ix_{table}_uniqueid", table)
-        op.create_index(f"ix_{table}_uniqueid", table, [sa.text(_WITHOUT_SYSTEM.format("uniqueid"))])
-    op.create_index(
-        "ix_recording_leg_peer_uniqueid",
-        "recording_leg",
-        [sa.text(_WITHOUT_SYSTEM.format("peer_uniqueid"))],
-        sqlite_where=sa.text("peer_uniqueid <> ''"),
-        postgresql_where=sa.text("peer_uniqueid <> ''"),
-    )
+        _create_index(table, "uniqueid")
+    _create_index("recording_leg", "peer_uniqueid")
     if op.get_context().dialect.name == "postgresql":
         # Else it knows nothing of what the indexes hold, and might read all legs, until it looks by itself.
         op.execute("ANALYZE call_record, recording_leg")
+
+
+def _create_index(table: str, column: str) -> None:
+    op.create_index(f"ix_{table}_{column}", table, [sa.text(_WITHOUT_SYSTEM.format(column))])
