@@ -9,11 +9,16 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import NoReturn
 
+import hypothesis
 import pytest
 from lab.unavailable import LabUnavailable
 
 UNIT_SECONDS = 20.0  # for one test; the longest takes one
 LONG_FACTOR = 20.0
+
+# On a busy machine any example may take longer than hypothesis's 200 ms.
+hypothesis.settings.register_profile("without deadline", deadline=None)
+hypothesis.settings.load_profile("without deadline")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

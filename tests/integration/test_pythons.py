@@ -17,12 +17,21 @@ SECONDS = 240  # a first run installs what they need, too
 @pytest.mark.parametrize("version", [pythons.OLDEST, pythons.NEWEST])
 def test_the_unit_tests_pass(version: str, tmp_path: Path, tell: Callable[[str], None]) -> None:
     python = pythons.with_product(version, tmp_path / "venv")
-    options = ["--quiet", "-p", "no:cacheprovider", f"--basetemp={tmp_path}/temporary"]
+    options = [
+        "--quiet",
+        "-c",
+        str(pythons.TOP / "setup.cfg"),
+        "--rootdir",
+        str(pythons.TOP),
+        "-p",
+        "no:cacheprovider",
+        f"--basetemp={tmp_path}/temporary",
+    ]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
 
     done = subprocess.run(
-        [python, "-m", "pytest", *options, "tests/unit"],
-        cwd=pythons.TOP,
+        [python, "-m", "pytest", *options, str(pythons.TOP / "tests/unit")],
+        cwd=tmp_path,  # where no package of ours lies: -m puts it before the installed one
         env=environment,
         capture_output=True,
         text=True,
