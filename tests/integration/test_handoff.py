@@ -10,7 +10,6 @@ import shlex
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lab import processes
+from lab import installation, processes
 from lab.served import Served
 from lab.site import Site
 from lab.waiting import wait_until
@@ -423,15 +422,23 @@ def test_the_socket_is_open_to_its_user_alone(served: Served) -> None:
     assert served.socket.stat().st_mode & 0o7777 == 0o600
 
 
-@pytest.fixture
-def served_by_nobody() -> Iterator[Served]:
-    """A server of another user than root, as Asterisk's is, whose files everybody can get at."""
+@pytest.fixture(scope="module")
+def programs_for_all() -> Iterator[Path]:
+    """Where our commands are installed so that every user can run them."""
     if os.geteuid() != 0:
         pytest.skip("only root can start programs as other users: run this test as root")
+    with tempfile.TemporaryDirectory(prefix="noojee-agi-", dir="/tmp") as folder:
+        Path(folder).chmod(0o755)
+        yield installation.copy_to(Path(folder) / "venv")
+
+
+@pytest.fixture
+def served_by_nobody(programs_for_all: Path) -> Iterator[Served]:
+    """A server of another user than root, as Asterisk's is, whose files everybody can get at."""
     folder = Path(tempfile.mkdtemp(prefix="noojee-agi-", dir="/tmp"))
     try:
         folder.chmod(0o755)
-        site = Site(folder / "site")
+        site = Site(folder / "site", programs=programs_for_all)
         site.agi_directory.chmod(0o755)
         nobody = pwd.getpwnam("nobody")
         for root in (site.conf, site.recordings_directory, site.state_directory):
@@ -513,7 +520,8 @@ def test_the_server_answers_its_own_user_and_root_alone(
     account = pwd.getpwnam(user)
 
     done = subprocess.run(
-        [sys.executable, "-c", ASK, str(served_by_nobody.socket)],
+        [served_by_nobody.site.programs / "python", "-c", ASK, str(served_by_nobody.socket)],
+        cwd="/",
         user=account.pw_uid,
         group=account.pw_gid,
         extra_groups=[],

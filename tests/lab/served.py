@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 
 from lab import processes
-from lab.site import PROGRAMS, Site
+from lab.site import Site
 from lab.waiting import wait_until
 from noojee_agi import handoff
 
@@ -97,7 +97,7 @@ class Served:
         self._said_before = len(_SERVES.findall(self.stdout))
         with self._output("stdout").open("ab") as stdout, self._output("stderr").open("ab") as stderr:
             self._process = subprocess.Popen(
-                [*processes.dies_with_us(), *self._enter, str(PROGRAMS / "noojee-agi"), "serve"],
+                [*processes.dies_with_us(), *self._enter, str(self.site.programs / "noojee-agi"), "serve"],
                 env=self.site.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,

@@ -24,10 +24,14 @@ FILTERS = {"--as": "heard_by", "--id": "leg_id"}
 
 
 class Site:
-    """Lives in `folder`; `database_url` is SQLite in the state folder unless given."""
+    """Lives in `folder`; `database_url` is SQLite in the state folder unless given.
 
-    def __init__(self, folder: Path, database_url: str = "") -> None:
+    `programs`: where our commands are installed.
+    """
+
+    def __init__(self, folder: Path, database_url: str = "", programs: Path = PROGRAMS) -> None:
         self.folder = folder
+        self.programs = programs
         self.recordings_directory = folder / "recordings"
         self.state_directory = folder / "state"
         self.agi_directory = folder / "agi-bin"
@@ -93,7 +97,7 @@ class Site:
         self, *words: str, text: str = "", environment: Mapping[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [PROGRAMS / "noojee-agi", *words],
+            [self.programs / "noojee-agi", *words],
             input=text,
             capture_output=True,
             text=True,
