@@ -2,6 +2,7 @@
 
 import contextlib
 import random
+import re
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -28,6 +29,8 @@ _CONNECT_SECONDS = 5
 _LOCK_SECONDS = 5
 _STATEMENT_SECONDS = 60
 _SILENT_SECONDS = 70  # a server that works has given the statement up by then
+# What goes on with the line before it, and the statement, which holds what a call has brought.
+_MERE_HINT = re.compile(r"\s|LINE \d+:|$")
 # What a retry cannot mend: the value itself is wrong.
 _CONFLICTS = ("40001", "40P01")  # serialization_failure, deadlock_detected (PostgreSQL manual, appendix A)
 _REJECTED = (exc.IntegrityError, exc.DataError, ValueError, TypeError, OverflowError)
@@ -93,18 +96,21 @@ class Store:
                 return ""
             return str(connection.scalar(text("SELECT version_num FROM alembic_version")) or "")
 
+    def _said(self, error: Exception) -> str:
+        return _first_line(error, self.url.password)
+
     @contextlib.contextmanager
     def _own_errors(self) -> Iterator[None]:
         try:
             yield
         except _REJECTED as error:
             refusal = StoreDuplicate if _sqlstate(error) == "23505" else StoreRejected
-            raise refusal(f"{self.name} refuses this: {_first_line(error)}") from error
+            raise refusal(f"{self.name} refuses this: {self._said(error)}") from error
         except exc.SQLAlchemyError as error:
             if isinstance(error, exc.StatementError) and not isinstance(error, exc.DBAPIError):
-                raise StoreRejected(f"{self.name} refuses this: {_first_line(error)}") from error
+                raise StoreRejected(f"{self.name} refuses this: {self._said(error)}") from error
             kind = StoreConflict if _sqlstate(error) in _CONFLICTS else StoreUnavailable
-            raise kind(f"{self.name} cannot be used: {_first_line(error)}") from error
+            raise kind(f"{self.name} cannot be used: {self._said(error)}") from error
 
 
 def _sqlstate(error: Exception) -> str:
@@ -112,9 +118,14 @@ def _sqlstate(error: Exception) -> str:
     return getattr(getattr(error, "orig", None), "pgcode", None) or ""
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: Exception, password: str | None) -> str:
+    """The driver's first line, and its last one that tells more: of several hosts each has its own."""
     cause = getattr(error, "orig", None) or error
-    return (str(cause).strip() or type(cause).__name__).splitlines()[0]
+    said = str(cause).strip() or type(cause).__name__
+    if password:
+        said = said.replace(password, "***")
+    first, *others = said.splitlines()
+    return "; ".join([first, *[line for line in others if not _MERE_HINT.match(line)][-1:]])
 
 
 def _engine(url: URL) -> Engine:

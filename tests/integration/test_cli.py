@@ -25,7 +25,7 @@ from integration.conftest import BACKENDS
 from integration.recorder import CALL_TIME, Recorder, after, ended
 from noojee_agi import access, cli, snapshot
 from noojee_agi.config import Config
-from noojee_agi.database import settings
+from noojee_agi.database import settings, store
 from noojee_agi.database.store import Store
 from noojee_agi.install import AGI_PROGRAMS
 from noojee_agi.recording import Ending
@@ -460,8 +460,12 @@ def test_the_folder_of_the_programs_is_read_from_asterisk_conf(site: Site, tmp_p
         ("mysql://root:hunter2-and-more@127.0.0.1/noojee", ["[database] url"]),
         ("sqlite:////nonexistent/folder/noojee.db", ["/nonexistent/folder/noojee.db", "unable to open"]),
         ("postgresql+psycopg2://postgres:hunter2-and-more@127.0.0.1:1/noojee", ["127.0.0.1", "refused"]),
+        (
+            "postgresql+psycopg2://postgres:hunter2-and-more@/noojee?host=127.0.0.1:1&host=nowhere.invalid:2",
+            ['"127.0.0.1", port 1 failed', 'could not translate host name "nowhere.invalid"'],
+        ),
     ],
-    ids=["nonsense", "mysql", "missing folder", "nobody listens"],
+    ids=["nonsense", "mysql", "missing folder", "nobody listens", "two hosts"],
 )
 def test_a_wrong_database_is_an_error_in_one_line_without_the_password(
     site: Site, url: str, words: list[str]
@@ -491,6 +495,27 @@ def test_debug_shows_where_an_error_comes_from_but_not_the_password(site: Site, 
     assert done.returncode == 1
     assert "Traceback (most recent call last)" in done.stderr
     assert SECRET not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("one", "one"),
+        ("", "Exception"),
+        ("one\n\tIs the server running?\n", "one"),
+        ("one\n\thint\ntwo\n\thint\nthree: no\n\thint", "one; three: no"),
+        ("wrong value\nLINE 1: INSERT … 'a caller'\n             ^\n", "wrong value"),
+        (
+            "not unique\nDETAIL:  Key (id)=(7) already exists.\n",
+            "not unique; DETAIL:  Key (id)=(7) already exists.",
+        ),
+        (f"one: {SECRET}\ntwo: {SECRET}", "one: ***; two: ***"),
+    ],
+)
+def test_of_a_drivers_error_the_first_line_and_the_last_that_tells_more_are_shown(
+    said: str, shown: str
+) -> None:
+    assert store._first_line(Exception(said), SECRET) == shown
 
 
 @pytest.fixture
