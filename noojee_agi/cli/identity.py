@@ -51,11 +51,12 @@ def load(configuration: str) -> Config:
     return known
 
 
-def act_for(path: str) -> None:
-    """Root becomes, for good, who can change where path leads. Raises ConfigurationError and OSError."""
-    part = first_of_another(path) if os.geteuid() == 0 else ""
+def act_for(folder: str) -> None:
+    """Root becomes, for good, who can change where the folder is. Raises ConfigurationError and OSError."""
+    part = first_of_another(folder) if os.geteuid() == 0 else ""
     if part:
         _become(_uid(part))
+        _require_writable(folder, part)
 
 
 def require_named_by_its_owner(path: str, file: str) -> None:
@@ -180,8 +181,13 @@ def _require_usable(directory: str, part: str) -> None:
             f"[recordings] directory = {directory}: {exc.strerror}:"
             f" install -d -o asterisk -g asterisk -m 0750 {directory}"
         ) from exc
+    if part:
+        _require_writable(directory, part)
+
+
+def _require_writable(directory: str, part: str) -> None:
     user = _name(os.geteuid())
-    if part and not os.access(directory, os.W_OK | os.X_OK):
+    if not os.access(directory, os.W_OK | os.X_OK):
         raise ConfigurationError(
             f"{part} is user {user}'s, so root acts as that user, who cannot write in {directory}:"
             f" chown {user}: {directory}, or give {part} to root if Asterisk runs as another user"

@@ -204,6 +204,24 @@ def test_a_server_with_another_configuration_does_nothing_for_this_one(served: S
     wait_until(lambda: not calls.site.processes(), 20, "the drain to end")
 
 
+@pytest.mark.parametrize("leg_id", ["x", "../../../../x", "0e5f6b1c-6a57-4a6e-8f5e-0123456789AB"])
+def test_the_end_of_what_is_no_leg_of_ours_makes_no_file(served: Served, calls: Calls, leg_id: str) -> None:
+    """Neither the server's nor the program's own: the id would be part of its name."""
+    site = calls.site
+    before = sorted(site.folder.rglob("*"))
+    log = len(site.log())
+    file = site.recordings_directory / "2026/11/27/x.wav"
+    program = Path(sys.executable).parent / "finish_record.py"
+
+    subprocess.run([str(program), str(site.conf), leg_id, str(file)], check=True, env={}, timeout=20)
+
+    wait_until(lambda: not site.processes(), 20, "the drain to end")
+    said = site.log()[log:]
+    assert "what came to the socket is none of ours: it was sent away" in said
+    assert "is no leg's id: start_record.py writes this command" in said
+    assert sorted(site.folder.rglob("*")) == before
+
+
 @pytest.mark.parametrize("words", [(b"", b"caf\xe9 \xff"), (b"", "Grüße, ☎".encode())])
 @pytest.mark.parametrize("language", ["C", "POSIX", "C.UTF-8"])
 def test_arguments_of_any_bytes_arrive_in_any_locale(

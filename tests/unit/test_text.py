@@ -14,7 +14,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from noojee_agi import answer, cli, config, install, log, text, variables
+from noojee_agi import answer, arguments, cli, config, install, log, text, variables
 
 PACKAGE = Path(cli.__file__).parent
 ALL = "".join(chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code <= 0xDFFF)
@@ -44,6 +44,7 @@ def test_no_character_of_unicode_that_acts_is_printed() -> None:
 
     assert (acting(shown), len(shown)) == (set(), len(ALL))
     assert text.printable("Müller 東京 🎧") == "Müller 東京 🎧"
+    assert acting("".join(map(arguments.plain, acting(ALL)))) == set()
 
 
 def test_json_says_the_same_without_them() -> None:
