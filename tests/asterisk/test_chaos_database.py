@@ -151,6 +151,7 @@ def small_disk_if_possible() -> Iterator[Path | None]:
         disk = None
         with contextlib.suppress(LabUnavailable):  # then only the test that fills it cannot run
             disk = until_end.enter_context(small_disk(DISK_BYTES))
+            disk.chmod(0o1777)  # PostgreSQL is another user
         yield disk
 
 

@@ -15,7 +15,7 @@ from lab.unavailable import LabUnavailable
 
 @contextmanager
 def small_disk(size: int) -> Iterator[Path]:
-    """Give a folder, open to every user, that holds about `size` bytes (in memory, whole pages).
+    """Give a folder of root's, which all can enter, that holds about `size` bytes (in memory, whole pages).
 
     Raises LabUnavailable for everybody but root: only root may mount.
     """
@@ -44,7 +44,7 @@ def fill(ballast: Path, but: int = 0) -> None:
 
 
 def _mount(folder: Path, size: int) -> None:
-    options = f"size={max(size, 1)},mode=0777"  # size=0 would be no limit
+    options = f"size={max(size, 1)},mode=0755"  # size=0 would be no limit
     command = ["mount", "-t", "tmpfs", "-o", options, "lab-disk", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
