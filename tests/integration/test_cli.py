@@ -23,7 +23,7 @@ from sqlalchemy import text
 
 from integration.conftest import BACKENDS
 from integration.recorder import CALL_TIME, Recorder, after, ended
-from noojee_agi import access, cli, snapshot
+from noojee_agi import access, cli, snapshot, spool
 from noojee_agi.config import Config
 from noojee_agi.database import settings, store
 from noojee_agi.database.store import Store
@@ -341,6 +341,22 @@ def test_what_a_call_brought_cannot_act_on_the_terminal(site: Site, recorder: Re
         table, as_json = (run_here(site, *words, *option).stdout for option in ((), ("--json",)))
         assert not set(table + as_json) & set(hostile) - set("4]0;owned2J10")
         assert hostile in json.loads(as_json)[0].values()
+
+
+@pytest.mark.parametrize("shared", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("words", [("sync",), ("--debug", "sync"), ("check",)], ids=" ".join)
+def test_a_files_name_cannot_act_on_the_terminal_either(
+    site: Site, recorder: Recorder, words: tuple[str, ...]
+) -> None:
+    """Neither in a warning of ours, nor in the list of what was refused."""
+    hostile = "\x1b]0;owned\x07\x9b2J10\u202e\u2066\u2028"
+    recorder.put_text(f"1-started-{hostile}.json", "hello")
+    spool.reject(recorder.put_text(f"0-started-{hostile}.json", "hello"), hostile)
+
+    done = site.run_cli(*words)
+
+    assert "]0;owned" in done.stdout + done.stderr
+    assert not set(done.stdout + done.stderr) & set(hostile) - set("]0;owned2J10")
 
 
 @pytest.mark.parametrize("words", [("--from", "0001-01-01"), ("--to", "9999-12-31T23:59:59")])
