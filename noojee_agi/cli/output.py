@@ -1,7 +1,9 @@
 """How commands speak: to people in lines and tables, to programs in JSON, and the progress of long work."""
 
 import contextlib
+import errno
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -10,6 +12,7 @@ from typing import Any
 import click
 
 from noojee_agi import text
+from noojee_agi.errors import NoojeeError
 
 _LONG_WORK = 1000
 
@@ -44,10 +47,45 @@ def as_json(value: object) -> str:
 
 def table(head: Any, rows: list[Any]) -> None:
     """Print it, columns side by side."""
-    lines = [[str(cell) for cell in line] for line in (head, *rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
+    lines([head, *rows], [0] * len(head))
+
+
+def lines(rows: list[Any], widths: list[int]) -> list[int]:
+    """Print these rows of a table whose columns have been so wide until now; returns how wide they are."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    widths = [max([width, *map(len, column)]) for width, *column in zip(widths, *cells, strict=True)]
+    for line in cells:
         say("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    return widths
+
+
+def show(line: str) -> None:
+    """Print it, and be sure of that. Raises NoojeeError."""
+    try:
+        if sys.stdout is None:  # as Python says that it is closed
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        say(line)
+        _force_to_disk()
+    except OSError as exc:
+        discard()
+        raise NoojeeError(f"standard output cannot be written ({exc.strerror})") from exc
+
+
+def discard() -> None:
+    """What Python still holds for standard output goes nowhere; it would complain of that at its end."""
+    with contextlib.suppress(OSError, AttributeError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
+
+
+def _force_to_disk() -> None:
+    """Some file systems say only now that they are full; a pipe or a terminal has nothing to force."""
+    try:
+        os.fsync(sys.stdout.fileno())
+    except OSError as exc:
+        if exc.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            raise
 
 
 @contextlib.contextmanager

@@ -1,7 +1,9 @@
 """What was recorded: list it, and bring it into the database."""
 
 import sys
+from collections.abc import Iterator
 from datetime import datetime, timezone
+from typing import Any
 
 import click
 
@@ -18,6 +20,7 @@ JSON_FIELDS = (
     *("file", "status", "started_at", "ended_at", "duration_seconds", "bytes"),
     *("peer_channel", "peer_uniqueid"),
 )
+_PAGE = 1000
 _COLUMNS = (
     *("started_at", "call_uniqueid", "leg", "extension", "owner", "tag"),
     *("status", "duration_seconds", "id", "file"),
@@ -49,15 +52,45 @@ def recordings(
         started_to=_local(started_to),
         **wanted,
     )
-    with drain.open_database(known).reading() as connection:
-        if wanted_legs.heard_by and not settings.has_account(connection, wanted_legs.heard_by):
-            output.say(f"there is no account {wanted_legs.heard_by}", err=True)
-        rows = list(queries.legs(connection, wanted_legs))
-    if as_json:
-        legs = [{name: row[name] for name in JSON_FIELDS} for row in rows]
-        output.say_json(legs)
-        return
-    output.table(_COLUMNS, [[output.cell(row[name]) for name in _COLUMNS] for row in rows])
+    pages = _pages(drain.open_database(known), wanted_legs)
+    try:
+        _print_json(pages) if as_json else _print_table(pages)
+    except BrokenPipeError:  # such as `| head`
+        output.discard()
+        sys.exit(1)
+
+
+def _pages(store: Store, wanted: queries.Filter) -> Iterator[list[dict[str, Any]]]:
+    """All legs, some at a time: there may be millions. The first page may be empty."""
+    last = None
+    while True:
+        with store.reading() as connection:
+            if last is None and wanted.heard_by and not settings.has_account(connection, wanted.heard_by):
+                output.say(f"there is no account {wanted.heard_by}", err=True)
+            page = queries.next_legs(connection, wanted, last, _PAGE)
+        yield page
+        if len(page) < _PAGE:
+            return
+        last = page[-1]
+
+
+def _print_json(pages: Iterator[list[dict[str, Any]]]) -> None:
+    """One list, in the pieces that come."""
+    before = "[\n"
+    for page in pages:
+        legs = [{name: row[name] for name in JSON_FIELDS} for row in page]
+        if legs:
+            click.echo(f"{before}{output.as_json(legs)[2:-2]}", nl=False)
+            before = ",\n"
+    click.echo("[]" if before == "[\n" else "\n]")
+
+
+def _print_table(pages: Iterator[list[dict[str, Any]]]) -> None:
+    """The columns become wider with a page that needs it."""
+    rows, widths = [list(_COLUMNS)], [0] * len(_COLUMNS)
+    for page in pages:
+        rows += [[output.cell(row[name]) for name in _COLUMNS] for row in page]
+        widths, rows = output.lines(rows, widths), []
 
 
 def _local(moment: datetime | None) -> datetime | None:
@@ -79,10 +112,12 @@ def sync(known: Config, retry_rejected: bool, is_rebuild: bool) -> None:
     failed = _rebuild(store, known) if is_rebuild else 0
     for directory in spools if retry_rejected or is_rebuild else []:
         spool.retry_rejected(directory)
-    _drain(store, known)
-    tended = _tend(store, known, is_rebuild)
+    said = _drain(store, known)
+    tended = drain.tend(store, known, failed_since=drain.ALL if is_rebuild else drain.LATELY)
     drain.renew_snapshot(store, known.snapshot_file)
     is_copied = save_settings(store, known)
+    for line in [*said, *_tended(tended)]:  # a full disk of the log that this goes to keeps no work back
+        output.say(line)
     if is_rebuild:
         for path in rebuild.files_without_side_car(store, known.recordings_directory):
             output.say(f"nothing is known of {output.cell(path)}: it has no side-car, and is left alone")
@@ -102,21 +137,18 @@ def _spools(known: Config) -> list[str]:
     return [spool.directory_in(directory) for directory in (here, *remembered.former(here))]
 
 
-def _drain(store: Store, known: Config) -> None:
+def _drain(store: Store, known: Config) -> list[str]:
     with output.progress("storing", len(spool.waiting(known.spool_directory))) as update:
         result = drain.run_own(store, known, update)
-    output.say(f"{result.stored} events stored, {result.rejected} set aside, {len(result.left)} for later")
-    if result.busy:
-        output.say("another drain is at work and takes the rest")
+    said = [f"{result.stored} events stored, {result.rejected} set aside, {len(result.left)} for later"]
+    return [*said, "another drain is at work and takes the rest"] if result.busy else said
 
 
-def _tend(store: Store, known: Config, is_rebuild: bool) -> drain.Tended:
-    tended = drain.tend(store, known, failed_since=drain.ALL if is_rebuild else drain.LATELY)
+def _tended(tended: drain.Tended) -> Iterator[str]:
     if tended.stored:
-        output.say(f"{tended.stored} events stored that waited where recordings were kept before")
+        yield f"{tended.stored} events stored that waited where recordings were kept before"
     if tended.closed:
-        output.say(f"{tended.closed} legs closed that had ended without a word")
-    return tended
+        yield f"{tended.closed} legs closed that had ended without a word"
 
 
 def _require_none_refused(spools: list[str]) -> None:

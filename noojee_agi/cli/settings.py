@@ -1,6 +1,7 @@
 """What a sysadmin sets: the database, the apiKey, accounts, and who sits where."""
 
 import contextlib
+import os
 import secrets
 import sys
 from collections.abc import Iterator
@@ -46,8 +47,7 @@ def apikey() -> None:
 def apikey_new(known: Config) -> None:
     """Make a new key and print it, this once. The old key ends at once."""
     key = secrets.token_hex(20)
-    _set_key(known, key)
-    output.say(key)
+    _set_key(known, key, shown=key)
 
 
 @apikey.command("set")
@@ -69,23 +69,64 @@ def ask_key() -> str:
     return sys.stdin.buffer.readline().decode("utf-8", "replace").rstrip("\r\n")
 
 
-def _set_key(known: Config, key: str) -> None:
-    with _changing(known) as connection:
-        settings.set_key_digest(connection, access.digest(key))
+def _set_key(known: Config, key: str, shown: str = "") -> None:
+    digest = access.digest(key)
+    try:
+        with _changing(known, shown) as connection:
+            settings.set_key_digest(connection, digest)
+    except (NoojeeError, OSError) as exc:
+        raise click.ClickException(f"{exc}: {_which_key_counts(known, digest)}") from exc
+
+
+def _which_key_counts(known: Config, digest: str) -> str:
+    """After a failure: a commit that was not answered may be done."""
+    try:
+        with drain.open_database(known).reading() as connection:
+            is_new = settings.key_digest(connection) == digest
+    except (NoojeeError, OSError):
+        return "if a new key was given or printed, it may be valid or not: run this again later"
+    return "all the same the new key is valid" if is_new else "the apiKey is the old one, a new one is void"
 
 
 @contextlib.contextmanager
-def _changing(known: Config) -> Iterator[Any]:
+def _changing(known: Config, shown: str = "") -> Iterator[Any]:
     """A transaction, with the snapshot in it: when that cannot be written, nothing has changed.
 
-    It is written again after the commit: a drain may just have read what was there before.
+    shown: what is printed before the commit: what cannot be shown shall not be. The snapshot is written again
+    after the commit, since a drain may just have read what was there before; that, and the settings' copy,
+    is no reason to say that nothing was done.
     """
     store = drain.open_database(known)
-    with store.transaction() as connection:
+    with _put_back_unless_done(known.snapshot_file), store.transaction() as connection:
         yield connection
         snapshot.save(known.snapshot_file, settings.snapshot(connection))
-    drain.renew_snapshot(store, known.snapshot_file)
+        if shown:
+            output.show(shown)
+    try:
+        drain.renew_snapshot(store, known.snapshot_file)
+    except (NoojeeError, OSError) as exc:
+        output.say(f"warning: done, but {known.snapshot_file} cannot be renewed now: {exc}", err=True)
     save_settings(store, known)
+
+
+@contextlib.contextmanager
+def _put_back_unless_done(file: str) -> Iterator[None]:
+    """The file as it was, by a link to it: a full disk has room for that."""
+    before, was_there, is_done = f"{file}.before", os.path.exists(file), False
+    with contextlib.suppress(OSError):
+        os.unlink(before)
+    with contextlib.suppress(OSError):
+        os.link(file, before)
+    try:
+        yield
+        is_done = True
+    finally:
+        with contextlib.suppress(OSError):
+            if was_there and not is_done:
+                os.rename(before, file)
+            os.unlink(
+                before if was_there or is_done else file
+            )  # rename(2) leaves two names of one file alone
 
 
 @click.group()
@@ -148,9 +189,8 @@ def attach(known: Config, login: str, extension: str) -> None:
     """Let recordings of EXTENSION belong to LOGIN from now on; who had it until now is detached."""
     extension = extensions.of_interface(extension)
     _require_name(extension, "EXTENSION", 149)
-    with _changing(known) as connection:
+    with _changing(known, f"recordings of {extension} belong to {login} from now on") as connection:
         settings.attach(connection, login, extension)
-    output.say(f"recordings of {extension} belong to {login} from now on")
 
 
 @click.command()

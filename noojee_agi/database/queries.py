@@ -54,6 +54,23 @@ def legs_statement(wanted: Filter) -> Select[Any]:
     return statement.order_by(recording_leg.c.started_at, recording_leg.c.id)
 
 
+def next_legs(
+    connection: Connection, wanted: Filter, behind: dict[str, Any] | None, count: int
+) -> list[dict[str, Any]]:
+    """The next so many legs behind that one, oldest first; None: from the beginning.
+
+    So each read can be a short transaction: whoever reads slowly holds nothing back, neither a vacuum nor an
+    upgrade nor SQLite's checkpoint. A leg's place never changes, so each comes once.
+    """
+    statement, leg = legs_statement(wanted), recording_leg.c
+    if behind:
+        moment, leg_id = behind["started_at"], behind["id"]
+        statement = statement.where(
+            leg.started_at >= moment, or_(leg.started_at > moment, leg.id > leg_id)
+        )  # the first of the two is for the index
+    return [dict(row._mapping) for row in connection.execute(statement.limit(count))]
+
+
 def legs_by_id(connection: Connection, leg_ids: Iterable[str]) -> list[dict[str, Any]]:
     """These few legs."""
     statement = _legs().where(recording_leg.c.id.in_(list(leg_ids)))

@@ -1,0 +1,198 @@
+"""No key has changed without having been shown, whatever is full, closed or away."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from lab.postgresql import PrivatePostgreSQL
+from lab.site import PROGRAMS, Site
+from lab.small_disk import fill, small_disk
+from sqlalchemy import text
+
+from integration.conftest import BACKENDS
+from noojee_agi import access, snapshot
+from noojee_agi.database import settings
+from noojee_agi.database.store import Store
+
+OWN_KEY = "a key of some length"
+FULL = "/dev/full"
+
+
+@contextmanager
+def full() -> Iterator[int]:
+    descriptor = os.open(FULL, os.O_WRONLY)
+    yield descriptor
+    os.close(descriptor)
+
+
+@contextmanager
+def without_reader() -> Iterator[int]:
+    reader, writer = os.pipe()
+    os.close(reader)
+    yield writer
+    os.close(writer)
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Site:
+    return Site(tmp_path_factory.mktemp("unsaid") / "site", url_of(request))
+
+
+def url_of(request: pytest.FixtureRequest) -> str:
+    if request.param == "sqlite":
+        return ""
+    server: PrivatePostgreSQL = request.getfixturevalue("postgresql")
+    return server.url(server.create_database())
+
+
+def digests(site: Site) -> tuple[str, str]:
+    """The database's, and that of the calls."""
+    known = snapshot.load(str(site.snapshot))
+    assert known is not None
+    with Store(site.database_url).reading() as connection:
+        return settings.key_digest(connection), known.key_digest
+
+
+def assert_key_is(site: Site, key: str) -> None:
+    assert [access.matches(key, digest) for digest in digests(site)] == [True, True]
+    assert not list(site.state_directory.glob("*.before"))
+
+
+def command(site: Site, *words: str) -> str:
+    return " ".join(["exec", str(PROGRAMS / "noojee-agi"), *words])
+
+
+@pytest.mark.parametrize(
+    "output", ["> /dev/full", ">&-", "1>&7 7>&-"], ids=["full", "closed", "nobody reads"]
+)
+def test_a_key_that_cannot_be_shown_changes_nothing(site: Site, output: str) -> None:
+    site.cli("apikey", "set", text=OWN_KEY)
+
+    with without_reader() as writer:
+        done = subprocess.run(
+            ["bash", "-c", f"exec 7>&{writer}; {command(site, 'apikey', 'new')} {output}"],
+            env={**os.environ, **site.environment},
+            pass_fds=[writer],
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+
+    assert done.returncode == 1
+    assert re.fullmatch(
+        r"Error: standard output cannot be written \([^\n]+the apiKey is the old one[^\n]+\n", done.stderr
+    )
+    assert_key_is(site, OWN_KEY)
+
+
+def test_what_cannot_be_said_of_an_attachment_was_not_done(site: Site) -> None:
+    if "ann" not in site.cli("account", "list"):
+        site.cli("account", "add", "ann")
+
+    with full() as output:
+        done = subprocess.run(
+            [PROGRAMS / "noojee-agi", "attach", "ann", "499"],
+            env={**os.environ, **site.environment},
+            stdout=output,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "499" not in site.cli("account", "list")
+
+
+@pytest.fixture
+def refusing(site: Site) -> Iterator[Site]:
+    """Its database says no only when it is asked to commit."""
+    store = Store(site.database_url)
+    with store.transaction() as connection:
+        connection.execute(
+            text(
+                "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
+                " $$ BEGIN RAISE EXCEPTION 'the disk is full' USING ERRCODE = '53100'; END $$;"
+                " CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON system_variable"
+                " DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION refuse()"
+            )
+        )
+    yield site
+    with store.transaction() as connection:
+        connection.execute(text("DROP FUNCTION refuse CASCADE"))
+
+
+@pytest.mark.parametrize("site", [pytest.param("postgresql", marks=pytest.mark.postgresql)], indirect=True)
+@pytest.mark.parametrize("words", [("apikey", "new"), ("apikey", "set")])
+def test_a_key_that_was_shown_and_not_stored_is_said_to_be_void(
+    refusing: Site, words: tuple[str, str]
+) -> None:
+    known, _ = digests(refusing)
+
+    done = refusing.run_cli(*words, text="another key of some length")
+
+    assert done.returncode == 1
+    assert "the disk is full" in done.stderr
+    assert "the apiKey is the old one, a new one is void" in done.stderr
+    assert digests(refusing) == (known, known)
+    assert bool(done.stdout) is (words[1] == "new")
+
+
+# --- full disks ---
+
+
+@pytest.fixture
+def disk() -> Iterator[Path]:
+    with small_disk(2_000_000) as disk:
+        yield disk
+
+
+def test_on_a_full_state_disk_a_key_is_shown_and_valid_or_the_old_one_is(disk: Path) -> None:
+    """With SQLite on it. The room that is left is too little for one step or another."""
+    site, codes = Site(disk / "site"), set()
+    key = site.key
+
+    for but in (0, 4096, 8192, 16384, 32768, 65536):
+        fill(disk / "ballast", but)
+        done = site.run_cli("apikey", "new")
+        (disk / "ballast").unlink()
+        if done.returncode:
+            assert "the apiKey is the old one" in done.stderr or "may be valid or not" in done.stderr
+        else:
+            key = done.stdout.strip()
+        assert_key_is(site, key)
+        codes.add(done.returncode)
+
+    assert codes == {0, 1}
+
+
+def test_a_full_disk_of_the_recordings_keeps_no_key_back(disk: Path, tmp_path: Path) -> None:
+    site = Site(tmp_path / "site")
+    site.configure({"recordings.directory": str(disk)})
+    fill(disk / "ballast")
+
+    done = site.run_cli("apikey", "new")
+
+    assert done.returncode == 0
+    assert "warning" in done.stderr
+    assert_key_is(site, done.stdout.strip())
+
+
+def test_sync_does_all_its_work_although_its_log_is_full(site: Site) -> None:
+    (site.recordings_directory / ".settings.json").unlink(missing_ok=True)
+    with full() as output:
+        done = subprocess.run(
+            [PROGRAMS / "noojee-agi", "sync"],
+            env={**os.environ, **site.environment},
+            stdout=output,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+
+    assert done.returncode != 0
+    assert (site.recordings_directory / ".settings.json").exists()
