@@ -1,12 +1,13 @@
 """Work that no caller waits for: a forked child in a session of its own, and the drain that it becomes."""
 
 import contextlib
+import fcntl
 import os
 import sys
 import time
 from collections.abc import Callable
 
-from noojee_agi import snapshot
+from noojee_agi import recording, snapshot
 from noojee_agi.config import Config
 
 READ_WITHIN_SECONDS = 1.0
@@ -62,17 +63,40 @@ def home() -> str:
 
 
 def read_database(config: Config) -> None:
-    """Have the snapshot renewed, and wait for it for one second at most; the reader goes on beyond that."""
-    before = snapshot.load(config.snapshot_file)
-    try:
-        child = fork(lambda: become("renew_snapshot", config), config.log_file)
-    except OSError:
-        return  # no process to be had: what is known must do
-    deadline = time.monotonic() + READ_WITHIN_SECONDS
+    """Have the snapshot renewed, and wait for it for one second at most; the reader goes on beyond that.
+
+    There is one reader at a time: beside a database that does not answer, each wrong key would leave one.
+    """
+    begun, deadline = recording.now(), time.monotonic() + READ_WITHIN_SECONDS
+    reader = 0
     while time.monotonic() < deadline:
-        if snapshot.load(config.snapshot_file) != before or os.waitpid(child, os.WNOHANG)[0]:
+        try:
+            reader = reader or _start_reader(config)
+        except OSError:
+            return  # no process to be had: what is known must do
+        known = snapshot.load(config.snapshot_file)
+        if (known and known.read_at >= begun) or (reader and os.waitpid(reader, os.WNOHANG)[0]):
             return
         time.sleep(0.01)
+
+
+def _start_reader(config: Config) -> int:
+    """Its process id; 0 while there is another. It holds a lock, the folder's own, which needs no file."""
+    folder = os.open(config.state_directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with contextlib.suppress(OSError):  # a file system without such locks
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return 0
+        return fork(lambda: _read(config, folder), config.log_file)
+    finally:
+        os.close(folder)
+
+
+def _read(config: Config, lock: int) -> None:
+    os.set_inheritable(lock, True)  # it is held until the reader ends
+    become("renew_snapshot", config)
 
 
 def _detach(log_file: str) -> None:
