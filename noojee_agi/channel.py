@@ -24,6 +24,7 @@ _MAX_COMMAND_BYTES = 2046  # res_agi.c AGI_BUF_LEN before 20.16 and 22.6: the re
 _DEAD_CHANNEL = 511
 _NO_SUCH_APPLICATION = "-2"
 _LONGEST_EXPRESSION = 4095  # res_agi.c handle_getvariablefull: the rest is cut off
+_NOT_TO_BE_LOGGED = re.compile(r'["\\$]')
 _PLAIN_VALUE = re.compile(r"[A-Za-z0-9 ._/:@+=~-]*")  # nothing that app.c __ast_app_separate_args acts on
 
 
@@ -85,6 +86,15 @@ class Channel:
     def verbose(self, message: str) -> None:
         """A line for Asterisk's console and log, at verbose level 1."""
         self._agi.command("VERBOSE", message, "1")
+
+    def warn(self, message: str) -> None:
+        """A WARNING in Asterisk's log, whose files have no verbose lines by default (logger.conf).
+
+        What an argument parser, or AGIEXECFULL=yes, acts on becomes '?' (app_verbose.c log_exec).
+        """
+        result, _ = self._agi.command("EXEC", "Log", f"WARNING,{_NOT_TO_BE_LOGGED.sub('?', message)}")
+        if result == _NO_SUCH_APPLICATION:
+            self.verbose(message)
 
     def mixmonitor(self, file: str, options: str, end_command: str) -> None:
         """Start MixMonitor; Asterisk answers the same whether it records or not (app_mixmonitor.c:1503).

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from noojee_agi import arguments, snapshot, variables
-from noojee_agi.actions.start_record import start_record
+from noojee_agi.actions.start_record import OK, start_record
 from noojee_agi.actions.stop_record import stop_record
 from noojee_agi.answer import Answer
 from noojee_agi.calls import CommandLine, Target
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from noojee_agi.manager import Manager
 
     Action = Callable[[arguments.Request, Channel | CommandLine, Means], Answer]
+
+_LOOK = "see noojee-agi.log in the state directory"
+_CHECK = "the configuration could not be read; run noojee-agi check"
 
 # By the name that the dialplan knows, with the names of its arguments in positional order.
 ACTIONS: dict[str, tuple[Action, tuple[str, ...]]] = {
@@ -116,7 +119,7 @@ def _report(
         answer = Answer(exc.status, str(exc))
     except Exception as exc:  # noqa: BLE001 - the only one: a call is never disturbed
         failure = exc
-        answer = Answer(500, "unexpected failure: see noojee-agi.log in the state directory")
+        answer = Answer(500, f"unexpected failure: {_LOOK if known.config else _CHECK}")
     uniqueid = known.channel.uniqueid if known.channel else ""
     return Report(known.program, uniqueid, answer, (time.monotonic() - begun) * 1000, known.config, failure)
 
@@ -154,7 +157,10 @@ class _OtherCalls:
 def _tell(channel: Channel, answer: Answer) -> None:
     try:
         channel.set_all(answer.variables)
-        if answer.message != "OK":
-            channel.verbose(f"noojee-agi: {answer.status} {answer.variables[variables.MESSAGE]}")
+        told = f"noojee-agi: {answer.status} {answer.variables[variables.MESSAGE]}"
+        if answer.status != OK:
+            channel.warn(told)
+        elif answer.message != "OK":
+            channel.verbose(told)  # each call may have the same remark, which must not fill the log
     except CallGone:
         pass  # nobody is left to be told; our log has it

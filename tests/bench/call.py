@@ -114,7 +114,7 @@ class Call:
                 for pair in arguments.split(b",") if application == b"MSet" else [arguments]:
                     name, _, value = pair.partition(b"=")
                     self._variables[name] = value
-            case b"StopMixMonitor":
+            case b"StopMixMonitor" | b"Log":
                 pass
             case _:
                 return NO_SUCH_APPLICATION

@@ -47,6 +47,7 @@ LOGGER_CONF = """\
 dateformat = %F %T.%3q
 [logfiles]
 full => notice,warning,error,verbose(3)
+messages => notice,warning,error
 console => warning,error
 """
 
@@ -238,6 +239,10 @@ class PrivateAsterisk:
     def log(self) -> str:
         """Return the full log so far; it has the lines `Executing [...]` of the dialplan."""
         return _read(self.folder / "log/full")
+
+    def messages(self) -> str:
+        """Return the log that Debian's logger.conf makes, and no more than that."""
+        return _read(self.folder / "log/messages")
 
     def console(self) -> str:
         """Return what Asterisk and its scripts wrote to stdout and stderr so far."""

@@ -65,6 +65,8 @@ class FakeAsterisk:
         self.others: dict[str, dict[str, str]] = {}  # other channels of this Asterisk: name -> what they have
         self.lines: list[str] = []  # every line of every session
         self.console: list[str] = []
+        self.log: list[str] = []  # lines of Log()
+        self.has_log = True
         self.mixmonitors: list[MixMonitor] = []
         self.complaints: list[str] = []
         self.creates_files = True
@@ -160,6 +162,8 @@ class FakeAsterisk:
         if words[:1] == ["VERBOSE"] and len(words) == 3:
             self.console.append(words[1])
             return "200 result=1\n"
+        if words[:2] == ["EXEC", "Log"] and len(words) == 3:
+            return self._log(words[2])
         if words[:2] == ["EXEC", "MixMonitor"] and len(words) == 3:
             return self._start(words[2])
         if words[:2] == ["EXEC", "StopMixMonitor"] and len(words) == 3:
@@ -210,6 +214,18 @@ class FakeAsterisk:
             if not equals or re.search(r"[^\w]", name):
                 self.complaints.append(f"MSet of {pair}")
             self.variables[name] = value
+        return "200 result=0\n"
+
+    def _log(self, arguments: str) -> str:
+        """app_verbose.c log_exec(), of which AGIEXECFULL=yes would expand the arguments first."""
+        if not self.has_log:
+            return "200 result=-2\n"
+        level, message = (*application_arguments(arguments, 2), "")[:2]
+        if level not in ("ERROR", "WARNING", "NOTICE", "DEBUG", "VERBOSE", "DTMF"):
+            self.complaints.append(f"Log of the unknown level {level}")
+        if re.search(r'[$"\\]', arguments):
+            self.complaints.append(f"Log would act on a part of {arguments}")
+        self.log.append(f"{level} {message}")
         return "200 result=0\n"
 
     def _start(self, arguments: str) -> str:

@@ -45,7 +45,7 @@ def test_a_recorded_call_says_nothing_on_the_console(tmp_path: Path) -> None:
 
     Site(tmp_path).run(asterisk)
 
-    assert asterisk.console == []
+    assert (asterisk.console, asterisk.log) == ([], [])
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_a_recorded_call_says_nothing_on_the_console(tmp_path: Path) -> None:
         (NoojeeError("something"), 500),
     ],
 )
-def test_an_error_of_ours_is_told_in_all_four_variables_and_on_the_console(
+def test_an_error_of_ours_is_told_in_all_four_variables_and_in_asterisks_log(
     tmp_path: Path, error: NoojeeError, status: int
 ) -> None:
     stale = {name: "of the call before" for name in ("RECORDING_ID", "RECORDING_FILE")}
@@ -72,7 +72,7 @@ def test_an_error_of_ours_is_told_in_all_four_variables_and_on_the_console(
         "RECORDING_ID": "",
         "RECORDING_FILE": "",
     }
-    assert asterisk.console == [f"noojee-agi: {status} {error}"]
+    assert asterisk.log == [f"WARNING noojee-agi: {status} {error}"]
     assert (report.answer.status, report.failure) == (status, None)
 
 
@@ -83,7 +83,7 @@ def test_what_nobody_foresaw_is_status_500_without_its_text(tmp_path: Path, erro
     report = _run(Site(tmp_path), asterisk, _raiser(error))
 
     assert asterisk.answers()["RECORDING_STATUS"] == "500"
-    assert "see noojee-agi.log" in asterisk.answers()["RECORDING_MESSAGE"]
+    assert "noojee-agi check" in asterisk.answers()["RECORDING_MESSAGE"], "there is no log without a config"
     assert all(KEY not in line for line in asterisk.lines)
     assert report.failure is error
 
@@ -115,13 +115,39 @@ def test_no_message_keeps_the_answer_from_the_dialplan(tmp_path: Path, text: str
     }
 
 
-def test_a_message_is_one_line_for_the_dialplan_and_the_console(tmp_path: Path) -> None:
+def test_a_message_is_one_line_for_the_dialplan_and_asterisks_log(tmp_path: Path) -> None:
     asterisk = FakeAsterisk()
 
     _run(Site(tmp_path), asterisk, _raiser(ConfigurationError("a\nb\x00c")))
 
     assert asterisk.answers()["RECORDING_MESSAGE"] == "a b c"
-    assert asterisk.console == ["noojee-agi: 500 a b c"]
+    assert asterisk.log == ["WARNING noojee-agi: 500 a b c"]
+
+
+@pytest.mark.parametrize(
+    ("text", "logged"),
+    [
+        ("a,b,c (d [e", "a,b,c (d [e"),
+        ('say "no"\\', "say ?no??"),
+        ("${SHELL(id)}", "?{SHELL(id)}"),
+        ("WARNING,x", "WARNING,x"),
+    ],
+)
+def test_asterisks_log_acts_on_no_message(tmp_path: Path, text: str, logged: str) -> None:
+    asterisk = FakeAsterisk()
+
+    _run(Site(tmp_path), asterisk, _raiser(ConfigurationError(text)))
+
+    assert asterisk.log == [f"WARNING noojee-agi: 500 {logged}"]
+
+
+def test_an_asterisk_without_log_is_told_on_its_console(tmp_path: Path) -> None:
+    asterisk = FakeAsterisk()
+    asterisk.has_log = False
+
+    _run(Site(tmp_path), asterisk, _raiser(KeyRefused("no key")))
+
+    assert asterisk.console == ["noojee-agi: 401 no key"]
 
 
 @pytest.mark.parametrize("style", HANG_UPS)
