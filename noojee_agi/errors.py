@@ -9,7 +9,8 @@ NoojeeError                 500
 │   └── CallGone            404  the caller hung up or Asterisk closed the AGI: only the log is told
 ├── NotRecording            409  there is nothing to stop
 ├── NotStarted              503  Asterisk did not start the recording
-│   └── ManagerUnavailable  503  the manager interface does not answer, or refuses
+│   ├── ManagerUnavailable  503  the manager interface does not answer, or refuses
+│   └── DiskSilent          503  the recordings' disk does not answer
 ├── TooLittleSpace          507  the recordings' disk
 ├── StoreUnavailable             the database cannot take it now: try again later
 │   └── StoreConflict            another transaction came first: try again at once
@@ -57,6 +58,10 @@ class NotStarted(NoojeeError):
 
 
 class ManagerUnavailable(NotStarted):
+    pass
+
+
+class DiskSilent(NotStarted):
     pass
 
 

@@ -3,7 +3,7 @@
 import os
 import sys
 
-from noojee_agi import background, config, places, session, spool
+from noojee_agi import background, config, disk, places, session, spool
 from noojee_agi.actions.finish_record import finish_record
 from noojee_agi.config import Config
 from noojee_agi.errors import BadArgument
@@ -60,7 +60,8 @@ def run_finish() -> None:
 def _afterwards(report: session.Report, known: Config) -> None:
     """What the caller does not wait for."""
     _log(report, known)
-    _drain(known, report.answer.leg_id)
+    if not disk.does_not_answer():  # each call would leave a process that waits for it
+        _drain(known, report.answer.leg_id)
 
 
 def _log(report: session.Report, known: Config) -> None:

@@ -6,9 +6,10 @@ import contextlib
 import errno
 import os
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
-from noojee_agi import arguments, calls, recording, spool, variables
+from noojee_agi import arguments, calls, disk, recording, spool, variables
 from noojee_agi.answer import Answer
 from noojee_agi.arguments import Request
 from noojee_agi.calls import Running, Target
@@ -16,6 +17,7 @@ from noojee_agi.config import SAFE_PATH, Config
 from noojee_agi.errors import (
     BadArgument,
     CallGone,
+    DiskSilent,
     ManagerUnavailable,
     NoojeeError,
     NoSuchCall,
@@ -113,6 +115,8 @@ def _start(leg: Leg, channel: Recorded, means: Means) -> tuple[Answer, list[str]
         _see(leg.file, channel)
     except CallGone:
         return _hung_up(leg, channel, config)
+    except DiskSilent as exc:  # StopMixMonitor would make Asterisk, and so the call, wait for the disk
+        return Answer(exc.status, f"{exc}; then this recording may begin", leg.id), []
     except NoojeeError as exc:
         if isinstance(exc, ManagerUnavailable) and _is_there(leg.file, channel):
             return answer, [str(exc)]
@@ -136,6 +140,7 @@ def _check_agent(login: str, config: Config, knowledge: Knowledge) -> bool | Non
     raise BadArgument(f"no enabled account {arguments.plain(login)}: run noojee-agi account add, or list")
 
 
+@disk.bounded()
 def _check_free_space(config: Config) -> None:
     directory = config.recordings_directory
     try:
@@ -191,6 +196,11 @@ def _server(host: str, system_name: str, config: Config) -> str:
     return (system_name or host)[:255] if host else config.server_name
 
 
+def _is_not_begun(leg: Leg, config: Config) -> None:
+    _spool(Ending(leg.id, "failed", recording.now()), config)
+
+
+@disk.bounded(if_late=_is_not_begun)
 def _write_ahead(leg: Leg, config: Config) -> None:
     """Make the leg's folder and spool its start: from here on it cannot be forgotten."""
     try:
@@ -215,6 +225,7 @@ def _can_write_in(folder: str) -> bool:
     return os.access(folder, os.W_OK | os.X_OK)
 
 
+@disk.bounded()
 def _spool(event: recording.Event, config: Config) -> None:
     try:
         spool.put(config.spool_directory, event)
@@ -255,9 +266,18 @@ def _see(file: str, channel: Recorded) -> None:
 
 
 def _appears(file: str, channel: Recorded) -> bool:
+    return _is_seen(lambda: channel.sees_file(file)) if channel.host else _appears_here(file)
+
+
+@disk.bounded(FILE_SEEN_WITHIN_SECONDS + disk.LIMIT_SECONDS)
+def _appears_here(file: str) -> bool:
+    return _is_seen(lambda: os.path.exists(file))
+
+
+def _is_seen(looks: Callable[[], bool]) -> bool:
     deadline = time.monotonic() + FILE_SEEN_WITHIN_SECONDS
     pause = 0.0001
-    while not _is_there(file, channel):
+    while not looks():
         if time.monotonic() > deadline:
             return False
         time.sleep(pause)
@@ -266,7 +286,12 @@ def _appears(file: str, channel: Recorded) -> bool:
 
 
 def _is_there(file: str, channel: Recorded) -> bool:
-    return channel.sees_file(file) if channel.host else os.path.exists(file)
+    return channel.sees_file(file) if channel.host else _exists(file)
+
+
+@disk.bounded()
+def _exists(file: str) -> bool:
+    return os.path.exists(file)
 
 
 def _undo(leg: Leg, channel: Recorded, config: Config) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 
-from noojee_agi import arguments, calls, recording
+from noojee_agi import arguments, calls, disk, recording
 from noojee_agi.answer import Answer
 from noojee_agi.arguments import Request
 from noojee_agi.calls import Running, Target
@@ -74,6 +74,7 @@ def _known(running: Running, file: str, login: str) -> tuple[str, str | None]:
     return (str(leg["id"]), str(leg["owner"] or "")) if leg else (leg_id, None)
 
 
+@disk.bounded()
 def _side_car(file: str) -> Mapping[str, object]:
     from noojee_agi import sidecar  # 6 ms that no start has to wait for
 

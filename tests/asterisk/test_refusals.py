@@ -4,6 +4,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from lab.hung_disk import hung_disk
 from lab.pbx import Pbx
 from lab.small_disk import small_disk
 
@@ -144,3 +145,47 @@ def test_a_folder_that_cannot_be_written_is_503(pbx: Pbx) -> None:
 
     assert (view.status, view.agi_status) == ("503", "SUCCESS")
     assert str(disk) in view.message
+
+
+def test_a_failure_is_one_warning_in_the_log_that_debian_keeps(pbx: Pbx) -> None:
+    """Verbose lines are in no file there."""
+    steps = {
+        "401": "Set(apiKey=no-key)\nAGI(start_record.py)",
+        "400": "AGI(start_record.py,one=two,,,four)",
+        "409": "AGI(stop_record.py)",
+        "507": "AGI(start_record.py,,no-space)",
+        "503": "AGI(start_record.py,,no-folder)",
+        "500": "AGI(start_record.py,,typo)",
+    }
+    options = {
+        "507": {"recordings.min_free_percent": "100"},
+        "503": {"recordings.directory": str(pbx.site.folder / "missing")},
+        "500": {"recordings.fromat": "wav"},
+    }
+    for status, dialplan in steps.items():
+        pbx.site.configure(options.get(status))
+        before = len(pbx.asterisk.messages().splitlines())
+
+        view = pbx.dial(dialplan, seconds=1)
+
+        assert view.status == status
+        said = pbx.asterisk.messages().splitlines()[before:]
+        told = [line for line in said if "noojee-agi: " in line]
+        assert [line for line in told if "WARNING" in line] == told
+        assert len(told) == 1
+        assert f"noojee-agi: {status} {view.message}".replace('"', "?") in told[0]
+        assert pbx.site.key not in "".join(said)
+    pbx.wait_until_idle()
+
+
+def test_a_disk_that_hangs_is_503_and_the_call_goes_on(pbx: Pbx) -> None:
+    with hung_disk() as disk:
+        pbx.site.configure({"recordings.directory": str(disk.path)})
+        disk.hang()
+
+        view = pbx.dial("AGI(start_record.py,,hung)", seconds=5)
+
+        assert (view.status, view.agi_status) == ("503", "SUCCESS")
+        assert "does not answer" in pbx.asterisk.messages()
+        disk.answer()
+        pbx.wait_until_idle()

@@ -35,6 +35,7 @@ CORE = {
             "text",
             "config",
             "history",
+            "disk",
             "places",
             "wav",
         )

@@ -1,0 +1,165 @@
+"""The recordings' disk may hang (NFS, FUSE): no caller waits for it without a limit.
+
+Each thread has a second one for the disk, which can be left behind in a system call. While one hangs, the
+next callers are refused at once; it tells by its return that the disk answers again. The process's end ends
+it too, where the kernel lets it: NFS and FUSE do (TASK_KILLABLE), a frozen or dying local disk does not.
+"""
+
+from __future__ import annotations
+
+import _thread
+import sys
+import time
+from collections.abc import Callable
+from functools import wraps
+
+from noojee_agi.errors import DiskSilent, NoojeeError
+
+TYPE_CHECKING = False  # importing typing for it would cost the caller 5 ms
+if TYPE_CHECKING:
+    from typing import ParamSpec, TypeVar
+
+    P = ParamSpec("P")
+    T = TypeVar("T")
+
+LIMIT_SECONDS = 2.0
+_TRY_AGAIN_SECONDS = 5.0  # the first time: then twice as long each time, up to
+_TRY_AGAIN_AT_MOST_SECONDS = 300.0
+_MESSAGE = (
+    "the recordings' disk does not answer: nothing is recorded until it does; look at the mount of"
+    " [recordings] directory"
+)
+
+_own = _thread._local()
+
+
+class _Hangs:
+    """What this process knows of the disk: threads that are left behind there."""
+
+    def __init__(self) -> None:
+        self._left: set[object] = set()
+        self._try_at = 0.0
+        self._pause = _TRY_AGAIN_SECONDS
+
+    def may_begin(self) -> bool:
+        """Once in a while one tries, since a new mount does not free those who hang in the old one."""
+        now = time.monotonic()
+        if self._left and now < self._try_at:
+            return False
+        self._try_at = now + self._pause
+        return True
+
+    def add(self, thread: object) -> None:
+        if self._left:
+            self._pause = min(2 * self._pause, _TRY_AGAIN_AT_MOST_SECONDS)
+        self._left.add(thread)
+        self._try_at = time.monotonic() + self._pause
+
+    def answers(self) -> None:
+        if self._left:
+            self._left.clear()
+            self._pause = _TRY_AGAIN_SECONDS
+
+    def is_known(self) -> bool:
+        return bool(self._left)
+
+
+_hangs = _Hangs()
+
+
+class _Second:
+    """The second thread of a thread: does one piece of work after the other."""
+
+    def __init__(self) -> None:
+        self.is_ready = True
+        self._work: Callable[[], object] = bool
+        self._if_late: Callable[[], object] = bool
+        self._begin, self._end = _thread.allocate_lock(), _thread.allocate_lock()
+        for lock in (self._begin, self._end):
+            lock.acquire()
+        self._claim: list[None] = []  # whoever takes it first: the caller gives up, or the work ends in time
+        self._result: object = None
+        self._failure: BaseException | None = None
+        _thread.start_new_thread(self._run, ())
+
+    def do(self, work: Callable[[], object], if_late: Callable[[], object], seconds: float) -> object:
+        """Raises DiskSilent, and then this one is lost; or what work raises."""
+        self._work, self._if_late = work, if_late
+        self._claim.append(None)
+        self._begin.release()
+        if not self._end.acquire(timeout=seconds):
+            if self._takes_claim():
+                self.is_ready = False
+                _hangs.add(self)
+                raise DiskSilent(_MESSAGE)
+            self._end.acquire()
+        _hangs.answers()
+        if self._failure:
+            raise self._failure
+        return self._result
+
+    def _run(self) -> None:
+        _own.is_second = True
+        while self._does_in_time():
+            pass
+        _hangs.answers()
+        self._if_late()
+
+    def _does_in_time(self) -> bool:
+        self._begin.acquire()
+        foreseen = None
+        try:
+            self._result = self._work()
+        except (NoojeeError, OSError) as exc:
+            foreseen = exc
+        finally:
+            unforeseen = sys.exc_info()[1]  # goes on to end this thread, and is raised by do(), too
+            self._failure = unforeseen or foreseen
+            if unforeseen:
+                self.is_ready = False
+            is_in_time = self._takes_claim()
+            self._end.release()
+        return is_in_time
+
+    def _takes_claim(self) -> bool:
+        try:
+            self._claim.pop()
+        except IndexError:
+            return False
+        return True
+
+
+def prepare() -> None:
+    """Start this thread's second one, for which else its first call waits."""
+    _own.second = _Second()
+
+
+def does_not_answer() -> bool:
+    """Whether work has been left behind, and nobody has been answered since."""
+    return _hangs.is_known()
+
+
+def bounded(
+    seconds: float = LIMIT_SECONDS, if_late: Callable[..., object] | None = None
+) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """For a function that works on the recordings' disk: then it raises DiskSilent when it takes longer.
+
+    if_late: called with the same arguments when it has come to its end after that.
+    """
+
+    def decorate(function: Callable[P, T]) -> Callable[P, T]:
+        @wraps(function)
+        def within_limit(*args: P.args, **kwargs: P.kwargs) -> T:
+            if getattr(_own, "is_second", False):
+                return function(*args, **kwargs)
+            if not _hangs.may_begin():
+                raise DiskSilent(_MESSAGE)
+            second = getattr(_own, "second", None)
+            if not second or not second.is_ready:
+                _own.second = second = _Second()
+            late = (lambda: if_late(*args, **kwargs)) if if_late else bool
+            return second.do(lambda: function(*args, **kwargs), late, seconds)  # type: ignore[return-value]
+
+        return within_limit
+
+    return decorate

@@ -1,0 +1,108 @@
+"""A disk that hangs: whoever waits for it does so for a limited time, and the next ones not at all."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+from lab.waiting import wait_until
+
+from noojee_agi import disk
+from noojee_agi.errors import DiskSilent, NotStarted
+
+LIMIT = 0.2
+
+
+class SlowDisk:
+    """Work on it hangs while it is not `answering`."""
+
+    def __init__(self) -> None:
+        self.answering = threading.Event()
+        self.late: list[str] = []
+        self.begun = 0
+        self.look = disk.bounded(LIMIT, self.late.append)(self._look)
+
+    def _look(self, path: str) -> str:
+        self.begun += 1
+        self.answering.wait()
+        return f"seen {path}"
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> Iterator[SlowDisk]:
+    monkeypatch.setattr(disk, "_hangs", disk._Hangs())
+    monkeypatch.setattr(disk, "_own", threading.local())
+    found = SlowDisk()
+    yield found
+    found.answering.set()
+
+
+def test_what_the_work_returns_is_returned(slow: SlowDisk) -> None:
+    slow.answering.set()
+
+    assert [slow.look("a"), slow.look("b")] == ["seen a", "seen b"]
+    assert (slow.late, disk.does_not_answer()) == ([], False)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # the thread ends with it
+@pytest.mark.parametrize("error", [OSError(28, "full"), NotStarted("no file"), RuntimeError("boom")])
+def test_what_the_work_raises_is_raised_and_the_next_work_is_done(slow: SlowDisk, error: Exception) -> None:
+    slow.answering.set()
+
+    @disk.bounded(LIMIT)
+    def fail() -> None:
+        raise error
+
+    with pytest.raises(type(error)) as raised:
+        fail()
+    assert raised.value is error
+    assert slow.look("a") == "seen a"
+
+
+def test_work_within_work_is_one_piece_of_work(slow: SlowDisk) -> None:
+    inner = disk.bounded(LIMIT)(threading.get_ident)
+
+    idents = disk.bounded(LIMIT)(lambda: (threading.get_ident(), inner()))()
+
+    assert idents[0] == idents[1] != threading.get_ident()
+
+
+def test_a_caller_waits_for_its_limit_and_the_next_ones_not_at_all(slow: SlowDisk) -> None:
+    begun = time.monotonic()
+    with pytest.raises(DiskSilent, match="does not answer"):
+        slow.look("a")
+    assert time.monotonic() - begun >= LIMIT
+    for _ in range(100):
+        with pytest.raises(DiskSilent):
+            slow.look("b")
+
+    assert slow.begun == 1, "no more than one hangs"
+    assert disk.does_not_answer()
+
+
+def test_once_it_answers_again_work_is_done_again(slow: SlowDisk) -> None:
+    with pytest.raises(DiskSilent):
+        slow.look("a")
+    slow.answering.set()
+
+    wait_until(lambda: not disk.does_not_answer(), 10, "an answer")
+
+    assert slow.look("b") == "seen b"
+    wait_until(lambda: slow.late == ["a"], 10, "what is to be done about the work that came too late")
+
+
+def test_once_in_a_while_one_tries_although_the_former_ones_hang(
+    slow: SlowDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after umount --lazy and a new mount: who hangs in the old one never comes back."""
+    with pytest.raises(DiskSilent):
+        slow.look("a")
+    other = disk.bounded(LIMIT)(lambda: "seen")
+    with pytest.raises(DiskSilent):
+        other()
+    monkeypatch.setattr(disk._hangs, "_try_at", 0.0)
+
+    assert other() == "seen"
+    assert other() == "seen"
