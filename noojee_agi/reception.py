@@ -1,4 +1,8 @@
-"""Takes the server's connections and reads how they begin, so that a silent one keeps no session waiting."""
+"""Takes the server's connections and reads how they begin: who shows no key, or is silent, holds no thread.
+
+A FastAGI peer is asked for the apiKey here. It has KEY_SECONDS for all of that, however it spreads its bytes;
+when there are too many, the oldest of the address that has most are sent away, and a right call is young.
+"""
 
 from __future__ import annotations
 
@@ -8,29 +12,49 @@ import os
 import selectors
 import socket
 import struct
+import sys
 import time
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 
-from noojee_agi.handoff import LENGTH_BYTES
+from noojee_agi import fastagi
+from noojee_agi.handoff import LENGTH_BYTES, TAKEN
 
 logger = logging.getLogger(__name__)
 
-BEGIN_SECONDS = 5.0  # Asterisk says all of it at once
+KEY_SECONDS = 2.0  # Asterisk says its environment at once, and answers at once
+_HANDSHAKE_SECONDS = 0.25  # of a program, which answers at once; frozen, it does the work when it wakes up
+_QUEUE_SECONDS = 10.0  # in the kernel's queue: whoever has waited longer is not kept any longer
 _MAX_BEGIN = 65536
-_MAX_GUESTS = 2000  # the others wait in the kernel's queue
+_MAX_GUESTS = 2000
+_AT_A_TIME = 16  # connections that are taken before those that are here are heard again
 _PAUSE_SECONDS = 0.2
+_LOOK_SECONDS = 0.05
+_COMPLAIN_SECONDS = 60.0
+_STREAMS = 2
 _CREDENTIALS = struct.Struct("3i")  # unix(7), SO_PEERCRED: process, user, group
+_TCP_INFO_BYTES, _LAST_DATA_RECEIVED = 64, 52  # linux/tcp.h, struct tcp_info, in milliseconds
+
+Begin = Callable[[bytes, list[int]], None]
 
 
 @dataclass(eq=False)
 class Guest:
-    """A connection that has begun; whoever takes it closes it."""
+    """A connection that has begun; whoever takes it closes it.
+
+    received: what a FastAGI session reads. key: what it has shown. begin: of a program, told what follows.
+    """
 
     socket: socket.socket
+    address: str
+    read: Callable[[Guest], bool]
     deadline: float
     received: bytearray = field(default_factory=bytearray)
+    environment_end: int = 0
+    mark: str = ""
+    key: str = ""
+    begin: Begin | None = None
 
     def close(self) -> None:
         self.socket.close()
@@ -39,7 +63,9 @@ class Guest:
 class Reception:
     """One process's. Those who take a guest, whose beginning is whole, must not wait for anything.
 
-    has_room: whether another guest may be asked in.
+    take_network: a FastAGI session whose key is known. take_local: a program's message; what is to be called
+    once it says GO, or None when the guest is gone. free_threads: how many there are now. is_full: whether no
+    process has one.
     """
 
     def __init__(
@@ -47,92 +73,206 @@ class Reception:
         network: socket.socket | None,
         local: socket.socket,
         take_network: Callable[[Guest], None],
-        take_local: Callable[[Guest, bytes], None],
-        has_room: Callable[[], bool],
+        take_local: Callable[[Guest, bytes], Begin | None],
+        free_threads: Callable[[], int],
+        is_full: Callable[[], bool],
     ) -> None:
-        self._readers = {local: self._read_message}
-        if network:
-            self._readers[network] = self._read_environment
+        self._network = network
+        self._local = local
         self._take_network = take_network
         self._take_local = take_local
-        self._has_room = has_room
+        self._free_threads = free_threads
+        self._is_full = is_full
         self._selector = selectors.DefaultSelector()
-        self._guests: set[Guest] = set()
-        self._is_listening = False
+        self._guests: dict[Guest, None] = {}  # the oldest first
+        self._of_address: Counter[str] = Counter()
+        self._ready: deque[Guest] = deque()  # programs that wait for a thread
+        self._invited = 0
+        self._listened_to: set[socket.socket] = set()
+        self._look_at = 0.0
+        self._silent_until: dict[str, float] = {}  # by complaint, time.monotonic()
+        self._wakes = os.pipe()
+        for end in self._wakes:
+            os.set_blocking(end, False)
 
     def run(self, lifeline: int) -> None:
         """Until the other end of lifeline is closed, and everybody who came before that was taken."""
         self._selector.register(lifeline, selectors.EVENT_READ)
+        self._selector.register(self._wakes[0], selectors.EVENT_READ, self._woken)
         is_open = True
         while is_open or self._guests:
-            self._listen(is_open and len(self._guests) < _MAX_GUESTS and self._has_room())
-            for key, _ in self._selector.select(_PAUSE_SECONDS if self._must_look_again() else None):
+            self._invite()
+            if is_open:
+                self._listen()
+            for key, _ in self._selector.select(self._patience()):
                 if key.fd == lifeline:
                     is_open = False
                     self._close(lifeline)
-                elif is_open or key.fileobj not in self._readers:
+                elif is_open or key.fileobj not in (self._network, self._local):
                     key.data()
             self._send_away_the_slow()
 
-    def _listen(self, wanted: bool) -> None:
-        if wanted and not self._is_listening:
-            for listener in self._readers:
-                self._selector.register(listener, selectors.EVENT_READ, partial(self._accept, listener))
-        elif not wanted and self._is_listening:
-            for listener in self._readers:
-                self._selector.unregister(listener)
-        self._is_listening = wanted
+    def wake(self) -> None:
+        """A thread is free: from any thread."""
+        if len(self._listened_to) < len(self._listeners) or self._ready:
+            with contextlib.suppress(BlockingIOError):  # it has been told often enough
+                os.write(self._wakes[1], b"w")
+
+    def _woken(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._wakes[0], _MAX_BEGIN)
+
+    @property
+    def _listeners(self) -> list[socket.socket]:
+        return [self._local, self._network] if self._network else [self._local]
+
+    def _listen(self) -> None:
+        """While all threads here are busy, the next calls are another process's.
+
+        When all are, programs are taken nevertheless: they wait here as long as they like, and one may ask
+        how the server is.
+        """
+        is_free = self._free_threads() > 0
+        wanted = set(self._listeners) if is_free else {self._local} if self._is_full() else set()
+        for listener in wanted - self._listened_to:
+            self._selector.register(listener, selectors.EVENT_READ, lambda each=listener: self._accept(each))
+        for listener in self._listened_to - wanted:
+            self._selector.unregister(listener)
+        self._listened_to = wanted
+        if not is_free and self._free_threads() > 0:  # just now, and wake() may have seen the former set
+            self._listen()
 
     def _close(self, lifeline: int) -> None:
         """Take in those who wait there, and nobody else; another process may listen on."""
         self._selector.unregister(lifeline)
-        for listener in self._readers:
-            self._accept(listener)
-        self._listen(False)
-        for listener in self._readers:
+        for listener in self._listeners:
+            while self._accept(listener):
+                pass
+            if listener in self._listened_to:
+                self._selector.unregister(listener)
             listener.close()
+        self._listened_to = set(self._listeners)
 
-    def _must_look_again(self) -> bool:
-        return bool(self._guests) or not self._is_listening
+    def _patience(self) -> float | None:
+        if self._guests:
+            return _LOOK_SECONDS
+        return None if len(self._listened_to) == len(self._listeners) else _PAUSE_SECONDS
 
-    def _accept(self, listener: socket.socket) -> None:
-        """Everybody who waits there; another process may have been quicker."""
-        with contextlib.suppress(BlockingIOError):
-            while len(self._guests) < _MAX_GUESTS and self._has_room():
-                try:
-                    connection = listener.accept()[0]
-                except ConnectionError:
-                    continue  # gone before we looked
-                except BlockingIOError:
-                    raise
-                except OSError as exc:  # no descriptor left, say: it waits in the kernel's queue
-                    logger.error("a connection cannot be taken now: %s", exc)
+    def _accept(self, listener: socket.socket) -> bool:
+        """Some of those who wait there; another process may have been quicker. Whether there may be more."""
+        for _ in range(_AT_A_TIME):
+            try:
+                connection, address = listener.accept()
+            except BlockingIOError:
+                return False
+            except ConnectionError:
+                continue  # gone before we looked
+            except OSError as exc:  # no descriptor left, say: it waits in the kernel's queue
+                self._complain("a connection cannot be taken now: %s", exc)
+                if not self._send_away_the_oldest(_AT_A_TIME):
                     time.sleep(_PAUSE_SECONDS)
-                    return
-                self._greet(connection, self._readers[listener])
+                return False
+            if listener is self._local:
+                self._greet(Guest(connection, "", self._read_message, time.monotonic() + KEY_SECONDS))
+            elif _waited(connection) > _QUEUE_SECONDS:
+                self._complain(
+                    "%s waited for a thread for %g s and was sent away", address[0], _QUEUE_SECONDS
+                )
+                connection.close()
+            else:
+                read = self._read_environment
+                self._greet(Guest(connection, address[0], read, time.monotonic() + KEY_SECONDS))
+        return True
 
-    def _greet(self, connection: socket.socket, read: Callable[[Guest], bool]) -> None:
-        guest = Guest(connection, time.monotonic() + BEGIN_SECONDS)
-        if read == self._read_message and not _is_ours(connection):
+    def _greet(self, guest: Guest) -> None:
+        if not guest.address and not _is_ours(guest.socket):
             guest.close()
             return
-        if read(guest):
-            return  # most say all of it at once
-        self._guests.add(guest)
-        self._selector.register(connection, selectors.EVENT_READ, partial(self._read_on, guest, read))
+        if guest.read(guest):
+            return  # a probe that is gone again, say
+        if len(self._guests) >= _MAX_GUESTS:
+            self._send_away_the_oldest(1)
+        self._guests[guest] = None
+        self._of_address[guest.address] += 1
+        self._selector.register(guest.socket, selectors.EVENT_READ, lambda: self._read_on(guest))
 
-    def _read_on(self, guest: Guest, read: Callable[[Guest], bool]) -> None:
-        if read(guest):
-            self._guests.discard(guest)
-            self._selector.unregister(guest.socket)
+    def _read_on(self, guest: Guest) -> None:
+        if guest not in self._guests:
+            return  # sent away, just before its turn
+        descriptor = guest.socket.fileno()
+        if guest.read(guest):
+            self._forget(guest, descriptor)
+
+    def _forget(self, guest: Guest, descriptor: int) -> None:
+        """It is somebody else's now, or closed."""
+        with contextlib.suppress(KeyError, OSError):
+            self._selector.unregister(descriptor)
+        del self._guests[guest]
+        self._of_address[guest.address] -= 1
+        if not self._of_address[guest.address]:
+            del self._of_address[guest.address]
+        if guest in self._ready:
+            self._ready.remove(guest)
+        elif guest.begin:
+            self._invited -= 1
+
+    def _send_away(self, guest: Guest) -> None:
+        self._forget(guest, guest.socket.fileno())
+        guest.close()
+
+    def _send_away_the_oldest(self, count: int) -> bool:
+        """So many guests of the address that has most of them. Whether there was one."""
+        if not self._guests:
+            return False
+        address = max(self._of_address, key=self._of_address.__getitem__)
+        oldest = (guest for guest in self._guests if guest.address == address)
+        for guest in [guest for guest, _ in zip(oldest, range(count))]:  # noqa: B905
+            self._send_away(guest)
+        return True
+
+    def _send_away_the_slow(self) -> None:
+        now = time.monotonic()
+        if now < self._look_at:
+            return
+        self._look_at = now + _LOOK_SECONDS
+        for guest in [guest for guest in self._guests if guest.deadline < now]:
+            if guest.mark:
+                self._complain(
+                    "%s showed no apiKey within %g s and was sent away", guest.address, KEY_SECONDS
+                )
+            self._send_away(guest)
 
     def _read_environment(self, guest: Guest) -> bool:
-        """Of a FastAGI session: up to the blank line. Whether there is nothing more to be read."""
+        """Of a FastAGI session: up to the blank line. Then it is asked for the key."""
         is_there = self._receive(guest)
-        if is_there and (b"\n\n" in guest.received or b"\n\r\n" in guest.received):
-            self._take_network(guest)
+        if not is_there:
+            return is_there is None
+        try:
+            guest.environment_end = fastagi.environment_end(guest.received)
+            if guest.environment_end:
+                guest.read = self._read_key
+                guest.mark = os.urandom(8).hex()
+                guest.socket.send(fastagi.question(guest.mark), socket.MSG_DONTWAIT)
+        except (OSError, ValueError):
+            guest.close()
             return True
-        return is_there is None
+        return False
+
+    def _read_key(self, guest: Guest) -> bool:
+        """Whether there is nothing more to be read: the key, or the guest, is gone."""
+        is_there = self._receive(guest)
+        if not is_there:
+            return is_there is None
+        try:
+            answer = fastagi.answered(bytes(guest.received), guest.environment_end, guest.mark)
+        except ValueError:  # this is no Asterisk
+            guest.close()
+            return True
+        if answer is None:
+            return False
+        guest.received, guest.key = bytearray(answer[0]), answer[1]
+        self._take_network(guest)
+        return True
 
     def _read_message(self, guest: Guest) -> bool:
         """Of our own programs: see handoff. Whether there is nothing more to be read."""
@@ -140,9 +280,36 @@ class Reception:
         if is_there and len(guest.received) >= LENGTH_BYTES:
             end = LENGTH_BYTES + int.from_bytes(guest.received[:LENGTH_BYTES], "big")
             if len(guest.received) >= end:
-                self._take_local(guest, bytes(guest.received[LENGTH_BYTES:end]))
-                return True
+                guest.begin = self._take_local(guest, bytes(guest.received[LENGTH_BYTES:end]))
+                guest.read = self._read_go
+                if guest.begin:
+                    self._ready.append(guest)
+                return guest.begin is None
         return is_there is None
+
+    def _invite(self) -> None:
+        """Programs, one for each thread that is free; each then has little time to say GO."""
+        while self._ready and self._free_threads() > self._invited:
+            guest = self._ready.popleft()
+            self._invited += 1
+            guest.deadline = time.monotonic() + _HANDSHAKE_SECONDS
+            try:
+                guest.socket.send(TAKEN, socket.MSG_DONTWAIT)
+            except OSError:  # its patience is over
+                self._send_away(guest)
+
+    def _read_go(self, guest: Guest) -> bool:
+        try:
+            go, streams, _, _ = socket.recv_fds(guest.socket, 1, _STREAMS, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:
+            go, streams = b"", []
+        if guest in self._ready or not guest.begin:
+            go = b""  # it speaks out of turn, or has gone
+        if guest.begin:
+            guest.begin(go, list(streams))
+        return True
 
     def _receive(self, guest: Guest) -> bool | None:
         """Whether there is something new; None when the guest has ended, or said too much: it is gone."""
@@ -158,15 +325,21 @@ class Reception:
             return None
         return True
 
-    def _send_away_the_slow(self) -> None:
+    def _complain(self, text: str, *values: object) -> None:
+        """In our log, once a minute: a guesser must not fill it."""
         now = time.monotonic()
-        for guest in [guest for guest in self._guests if guest.deadline < now]:
-            self._guests.discard(guest)
-            self._selector.unregister(guest.socket)
-            guest.close()
+        if now > self._silent_until.get(text, 0.0):
+            self._silent_until[text] = now + _COMPLAIN_SECONDS
+            logger.error(text, *values)
 
 
 def _is_ours(connection: socket.socket) -> bool:
     """Whether it comes from our own user, or from root."""
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     return _CREDENTIALS.unpack(credentials)[1] in (0, os.geteuid())
+
+
+def _waited(connection: socket.socket) -> float:
+    """How many seconds ago it has said something, or connected (tcp(7), TCP_INFO)."""
+    told = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+    return int.from_bytes(told[_LAST_DATA_RECEIVED : _LAST_DATA_RECEIVED + 4], sys.byteorder) / 1000

@@ -16,17 +16,24 @@ class Stream(io.TextIOBase):
     """Reads lines from one descriptor and writes to another, UTF-8, as long as its time lasts.
 
     Bytes that are no UTF-8 become U+FFFD: a caller's name in another encoding must not stop us. read_already:
-    what somebody else has read before us. After its time every method raises TimeoutError. is_timed: the
-    socket has time limits of its own (socket(7), SO_RCVTIMEO), which costs less than to poll.
+    what somebody else has read before us. After its time, in seconds, every method raises TimeoutError.
+    is_timed: the socket has time limits of its own (socket(7), SO_RCVTIMEO), which costs less than to poll.
     """
 
-    def __init__(self, reading: int, writing: int, read_already: bytes = b"", is_timed: bool = False) -> None:
+    def __init__(
+        self,
+        reading: int,
+        writing: int,
+        read_already: bytes = b"",
+        is_timed: bool = False,
+        seconds: float | None = None,
+    ) -> None:
         self._is_timed = is_timed
         self._reading = reading
         self._writing = writing
         self._lines: deque[str] = deque()
         self._begun = b""  # of the line that is not whole yet
-        self._deadline = time.monotonic() + SESSION_SECONDS
+        self._deadline = time.monotonic() + (SESSION_SECONDS if seconds is None else seconds)
         self._take(read_already)
 
     def readline(self, size: int = -1, /) -> str:  # type: ignore[override]

@@ -29,6 +29,13 @@ class Tally:
     def set(self, worker: int, what: int, number: int) -> None:
         self._cells[_OF_KEEPER + worker * _PER_WORKER + what] = number
 
+    def get(self, worker: int, what: int) -> int:
+        return int(self._cells[_OF_KEEPER + worker * _PER_WORKER + what])
+
+    def running(self) -> int:
+        """Sessions of all workers."""
+        return int(self._sum(RUNNING))
+
     def drained(self) -> None:
         """The keeper has brought in what was there."""
         self._cells[_DRAINED_AT] = time.time()

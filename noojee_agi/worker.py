@@ -9,22 +9,36 @@ import os
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from queue import SimpleQueue
 
-from noojee_agi import background, fastagi, handoff, log, recording, reloading, session, snapshot, tally
+from noojee_agi import (
+    access,
+    background,
+    disk,
+    fastagi,
+    handoff,
+    log,
+    recording,
+    reloading,
+    session,
+    snapshot,
+    tally,
+)
 from noojee_agi.actions.finish_record import finish_record
 from noojee_agi.config import Config
-from noojee_agi.reception import Guest, Reception
+from noojee_agi.errors import DiskSilent, KeyRefused
+from noojee_agi.reception import Begin, Guest, Reception
 from noojee_agi.stream import Stream
 from noojee_agi.tally import Tally
 
 logger = logging.getLogger(__name__)
 
-_MAX_WAITING = 500
-_HANDSHAKE_SECONDS = 1.0
+_MAX_STRANGERS = 200  # who wait to be told 401
+_REFUSAL_SECONDS = 1.0
 _SOON_SECONDS = 0.1
 _POLL_SECONDS = 0.005
 _STREAMS = 2
@@ -72,25 +86,39 @@ class Worker:
         self._load_config = load_config
         self._config = config
         self._links = links
+        self._all_threads = config.server_threads
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._snapshot = snapshot.Cached()
         self._surroundings = session.Surroundings(
-            programs, lambda: self._config, self._read_database, snapshot.Cached()
+            programs, lambda: self._config, self._read_database, self._snapshot
         )
-        self._askers = threading.BoundedSemaphore(max(1, threads // 4))
+        self._refusing = replace(self._surroundings, read_database=lambda config: None)
+        self._strangers: deque[Guest] = deque()
+        self._strangers_lock = threading.Lock()
+        self._strangers_here = 0
+        self._askers = threading.BoundedSemaphore(max(1, threads // 8))
         self._question = _NO_QUESTION
         self._ask_again_at = 0.0
         self._alive: list[threading.Thread] = []
+        self._reception: Reception | None = None
 
     def run(self, lifeline: int) -> None:
         """Until the other end of lifeline is closed, and every session has come to its end."""
         self._links.tally.set(self._number, tally.RUNNING, 0)
         reloading.on_sighup(self._load_config, self.use)
+        self._reception = Reception(
+            self._links.network,
+            self._links.local,
+            self._take_network,
+            self._take_local,
+            self._count_free_threads,
+            self._is_server_full,
+        )
         for _ in range(self._threads):
             self._start_thread()
-        reception = Reception(
-            self._links.network, self._links.local, self._take_network, self._take_local, self._has_room
-        )
-        reception.run(lifeline)
+        self._reception.run(lifeline)
+        while self._strangers or self._strangers_here:
+            time.sleep(_POLL_SECONDS)
         for _ in range(self._threads):
             self._jobs.put(None)
         while self._alive:
@@ -107,6 +135,7 @@ class Worker:
 
     def _work(self) -> None:
         """One session after the other; when one fails as nobody foresaw, a new thread takes over."""
+        disk.prepare()
         job = self._jobs.get()
         while job is not None:
             self._count(tally.RUNNING, 1)
@@ -116,6 +145,8 @@ class Worker:
                 is_done = True
             finally:
                 self._count(tally.RUNNING, -1)
+                if self._reception:
+                    self._reception.wake()
                 if not is_done:
                     self._start_thread()
             job = self._jobs.get()
@@ -123,60 +154,109 @@ class Worker:
     def _count(self, what: int, number: int) -> None:
         self._links.tally.add(self._number, what, number)
 
-    def _has_room(self) -> bool:
+    def _count_free_threads(self) -> int:
         waiting = self._jobs.qsize()
         self._links.tally.set(self._number, tally.WAITING, waiting)
-        return waiting < _MAX_WAITING
+        return self._threads - waiting - self._links.tally.get(self._number, tally.RUNNING)
+
+    def _is_server_full(self) -> bool:
+        return self._links.tally.running() >= self._all_threads
 
     def _take_network(self, guest: Guest) -> None:
-        self._jobs.put(partial(self._fastagi, guest))
+        """Who shows the right key has its turn; the others share a few threads, which they cannot hold."""
+        known = self._snapshot(self._config.snapshot_file)
+        if known and access.matches(guest.key, known.key_digest):
+            self._jobs.put(partial(self._fastagi, guest, self._surroundings))
+        elif len(self._strangers) < _MAX_STRANGERS:
+            self._strangers.append(guest)
+            self._admit_strangers()
+        else:
+            guest.close()
 
-    def _take_local(self, guest: Guest, message: bytes) -> None:
+    def _admit_strangers(self, have_left: int = 0) -> None:
+        with self._strangers_lock:
+            self._strangers_here -= have_left
+            while self._strangers and self._strangers_here < max(1, self._threads // 4):
+                self._strangers_here += 1
+                self._jobs.put(partial(self._stranger, self._strangers.popleft()))
+
+    def _stranger(self, guest: Guest) -> None:
+        """The key may have just changed, which the database knows; else it is refused in little time."""
+        try:
+            if time.monotonic() > guest.deadline:
+                guest.close()
+                return
+            database = partial(self._read_database, self._config)
+            try:
+                access.require_key(
+                    guest.key, snapshot.Knowledge(self._config.snapshot_file, database, self._snapshot)
+                )
+            except KeyRefused:
+                self._fastagi(guest, self._refusing, _REFUSAL_SECONDS)
+            else:
+                self._jobs.put(partial(self._fastagi, guest, self._surroundings))
+        finally:
+            self._admit_strangers(have_left=1)
+
+    def _take_local(self, guest: Guest, message: bytes) -> Begin | None:
+        """What begins once the program has said GO; None when it is sent away."""
         if message == handoff.STATUS:
             with contextlib.closing(guest), contextlib.suppress(OSError):
                 guest.socket.send(json.dumps(self._links.tally.report()).encode())
-            return
+            return None
         try:
             program, configuration, words, environment = handoff.unpack(message)
         except ValueError:
             program, configuration, words, environment = "", "", [], b""
         if program in session.ACTIONS:
             work = partial(self._agi, session.Call(program, words), environment)
-            job = partial(self._handed_over, guest, work, _STREAMS)
+            begin = partial(self._begin, guest, work, _STREAMS)
         elif program == handoff.FINISH and len(words) == _FINISH_WORDS and recording.is_id(words[1]):
-            job = partial(self._handed_over, guest, partial(self._finish, *words[1:]), 0)
+            begin = partial(self._begin, guest, partial(self._finish, *words[1:]), 0)
         else:
             logger.error("what came to the socket is none of ours: it was sent away")
             guest.close()
-            return
+            return None
         if configuration == self._config.path:
-            self._jobs.put(job)
-            return
+            return begin
         logger.warning(
             "%s does its work itself: its configuration is %r, and this server's %r: set its NOOJEE_AGI_CONF",
             *(program, configuration, self._config.path),
         )
         guest.close()
+        return None
 
-    def _fastagi(self, guest: Guest) -> None:
+    def _begin(
+        self,
+        guest: Guest,
+        work: Callable[..., session.Report | None],
+        count_of_streams: int,
+        go: bytes,
+        streams: list[int],
+    ) -> None:
+        if go == handoff.GO and len(streams) == count_of_streams:
+            self._jobs.put(partial(self._handed_over, guest, work, streams))
+            return
+        guest.close()  # its patience is over, say, and it does the work itself
+        for descriptor in streams:
+            os.close(descriptor)
+
+    def _fastagi(
+        self, guest: Guest, surroundings: session.Surroundings, seconds: float | None = None
+    ) -> None:
         with contextlib.closing(guest):
             descriptor = guest.socket.fileno()
-            stream = Stream(descriptor, descriptor, bytes(guest.received), is_timed=True)
+            stream = Stream(descriptor, descriptor, bytes(guest.received), seconds is None, seconds)
             host = _other_host(guest.socket)
-            report = session.run((stream, stream), fastagi.call_of, self._surroundings, host=host)
+            report = session.run((stream, stream), fastagi.call_of, surroundings, host=host)
         self._afterwards(report)
 
     def _handed_over(
-        self, guest: Guest, work: Callable[..., session.Report | None], count_of_streams: int
+        self, guest: Guest, work: Callable[..., session.Report | None], streams: list[int]
     ) -> None:
         report = None
         with contextlib.closing(guest), contextlib.suppress(OSError):
-            guest.socket.settimeout(_HANDSHAKE_SECONDS)
-            guest.socket.send(handoff.TAKEN)
-            go, streams, _, _ = socket.recv_fds(guest.socket, 1, _STREAMS)
             try:
-                if go != handoff.GO or len(streams) != count_of_streams:
-                    return  # its patience is over, say, and it does the work itself
                 report = work(*streams)
             finally:
                 for descriptor in streams:  # Asterisk waits for that
@@ -190,7 +270,10 @@ class Worker:
         return session.run((stream, stream), lambda channel: call, self._surroundings)
 
     def _finish(self, leg_id: str, file: str) -> None:
-        finish_record(leg_id, file)
+        try:
+            disk.bounded()(finish_record)(leg_id, file)
+        except DiskSilent as exc:  # the program does it itself, and may wait as long as it likes
+            raise TimeoutError from exc
         self._wake_keeper()
 
     def _afterwards(self, report: session.Report) -> None:

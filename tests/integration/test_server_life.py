@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import select
 import signal
 import socket
 import subprocess
@@ -27,6 +28,7 @@ from noojee_agi.database.store import Store
 
 Tell = Callable[[str], None]
 
+THREADS = 4
 RUNNING = 12  # sessions, more than there are threads
 
 
@@ -44,12 +46,21 @@ def served(site: Site) -> Iterator[Served]:
 
 @contextlib.contextmanager
 def begun_calls(served: Served, count: int) -> Iterator[list[NetworkCall]]:
-    """Calls that have said their environment, some of which have been asked something."""
+    """Calls that have said their environment, some of which have shown the key."""
     with contextlib.ExitStack() as stack:
         calls = [stack.enter_context(NetworkCall(served.port, served.site.key)) for _ in range(count)]
         for call in calls:
             call.begin()
-        wait_until(lambda: served.status()["running"] > 0, 10, "a session")
+        unasked = list(calls)
+
+        def are_running() -> bool:
+            for call in select.select(unasked, [], [], 0)[0]:
+                unasked.remove(call)
+                call.show_key()
+            status = served.status()
+            return status["running"] + status["waiting"] >= min(count, THREADS)
+
+        wait_until(are_running, 10, "sessions")
         yield calls
 
 

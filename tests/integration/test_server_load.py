@@ -256,10 +256,15 @@ def test_an_environment_without_measure_is_cut_short(served: Served, piece: byte
         pytest.param(b"200 result=1 (x)\n" * 4000, id="replies to nothing"),
     ],
 )
-def test_an_answer_without_end_ends_the_session_not_the_server(served: Served, flood: bytes) -> None:
+@pytest.mark.parametrize("knows_key", [False, True], ids=["before the key is known", "in a session"])
+def test_an_answer_without_end_ends_the_session_not_the_server(
+    served: Served, knows_key: bool, flood: bytes
+) -> None:
     before = footprint.of_all(all_of(served))
     with NetworkCall(served.port, served.site.key) as call:
         call.begin()
+        if knows_key:
+            call.show_key()
         assert call.next_command()
         deadline = time.monotonic() + SESSION_LIMIT_SECONDS
         with contextlib.suppress(ConnectionError):
@@ -275,8 +280,9 @@ def test_a_peer_that_says_nothing_more_is_sent_away(served: Served, tell: Tell) 
     before = footprint.countable(all_of(served))
     with contextlib.ExitStack() as stack:
         silent, chatty = (stack.enter_context(NetworkCall(served.port, served.site.key)) for _ in range(2))
-        silent.begin()
-        chatty.begin()
+        for call in (silent, chatty):
+            call.begin()
+            call.show_key()
         seconds: list[float] = []
         begun = time.monotonic()
         while len(seconds) < 2:
@@ -323,21 +329,23 @@ def test_peers_that_hold_every_thread_do_not_hold_a_call_for_long(tmp_path: Path
         peers = 0
 
         def are_held() -> bool:
-            """Two workers share the peers as it comes, so it may take more than four; no more than needed."""
             nonlocal peers
             status = served.status()
             if status["running"] + status["waiting"] == peers and status["running"] < 4:
-                stack.enter_context(NetworkCall(served.port, site.key)).begin()
+                peer = stack.enter_context(NetworkCall(served.port, site.key))
+                peer.begin()
+                peer.show_key()
                 peers += 1
             return status["running"] == 4
 
         wait_until(are_held, 10, "four threads at work")
+        assert peers == 4, "one waits for a busy process, while another is idle"
         begun = time.monotonic()
 
         assert network_call.place(served.port, site.key).status == "200"
 
         seconds = time.monotonic() - begun
-    tell(f"a call behind {peers} peers that answer nothing and hold all threads waits {seconds:.0f} s")
+    tell(f"a call behind {peers} peers that know the key and hold all threads waits {seconds:.0f} s")
     assert seconds < peers * REPLY_LIMIT_SECONDS  # all may be before it, each for its time
 
 

@@ -46,7 +46,10 @@ def polls(process: int) -> bool:
 
 
 def are_complete(workers: Sequence[int], threads: int) -> bool:
-    """Whether a server's workers have all their threads, so many together, and look for connections."""
-    return sum(of(worker).threads for worker in workers) == threads + len(workers) and all(
+    """Whether a server's workers have all their threads, so many together, and look for connections.
+
+    Each has a second one, for the disk.
+    """
+    return sum(of(worker).threads for worker in workers) == 2 * threads + len(workers) and all(
         map(polls, workers)
     )

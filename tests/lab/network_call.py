@@ -39,6 +39,9 @@ class NetworkCall:
     ) -> None:
         self.socket.close()
 
+    def fileno(self) -> int:
+        return self.socket.fileno()
+
     @property
     def status(self) -> str:
         """What the dialplan was told; empty when it was told nothing."""
@@ -51,6 +54,10 @@ class NetworkCall:
     def begin(self) -> None:
         """Say the AGI environment, all at once."""
         self.socket.sendall(self.asterisk.environment)
+
+    def show_key(self) -> None:
+        """Answer the server's first question: before that, no session has begun."""
+        self.answer(self.next_command())
 
     def next_command(self) -> bytes:
         """The server's next line, unanswered; empty when it has closed."""

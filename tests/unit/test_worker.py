@@ -19,7 +19,7 @@ from noojee_agi.config import Config
 from noojee_agi.tally import Tally
 from noojee_agi.worker import Links, Worker
 
-THREADS, ASKERS = 8, 2  # a quarter of them
+THREADS, ASKERS = 16, 2  # an eighth of them
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,140 @@
+"""FastAGI peers without a key, of every kind and many at once: no right call waits for them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import statistics
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from bench.call import Call
+from bench.callers import Callers
+from lab import footprint, network_call
+from lab.bad_company import KINDS, bad_company
+from lab.flood import flood
+from lab.network_call import NetworkCall
+from lab.served import Served
+from lab.site import Site
+from lab.waiting import wait_until
+
+from noojee_agi import handoff, reception
+
+Tell = Callable[[str], None]
+
+THREADS = 32
+OTHER, SAME = "127.0.0.2", "127.0.0.1"
+CALLS = 100
+MOST = 5.0  # times as long, with the peers' own work on the same two processors; it was 1 000 and more
+MANY = [(kind, 320, OTHER) for kind in KINDS[1:]]
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    site = Site(tmp_path_factory.mktemp("strangers") / "site")
+    with Served(site, {"log.level": "info"}) as running:
+        wait_until(lambda: footprint.are_complete(running.workers(), THREADS), 20, "all threads")
+        yield running
+
+
+def median(served: Served) -> float:
+    """Of so many calls, in milliseconds; all of them are recorded."""
+    outcome = Callers(served.port, served.site.key).place(CALLS, 1)
+    assert not outcome.failures
+    return statistics.median(outcome.milliseconds)
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize(
+    ("kind", "count", "address"),
+    [*MANY, ("dripping reply", 20, OTHER), *((kind, 1000, SAME) for kind in KINDS)],
+)
+def test_no_peer_without_a_key_keeps_a_right_call_waiting(
+    served: Served, kind: str, count: int, address: str, tell: Tell
+) -> None:
+    """From another address than the right calls, and from the same one."""
+    median(served)
+    alone = median(served)
+
+    with bad_company(served.port, kind, count, address):
+        beside = median(served)
+
+    tell(f"a call beside {count} {kind} from {address}: {beside / alone:.2f} times as long")
+    assert beside / alone < MOST
+
+
+def test_a_peer_that_spreads_its_bytes_has_no_more_time_than_a_silent_one(served: Served) -> None:
+    with NetworkCall(served.port, "no-key") as slow:
+        slow.begin()
+        begun = time.monotonic()
+        said = b"200 result=1 (" + b"x" * 1000
+        with contextlib.suppress(ConnectionError):
+            for byte in said:
+                slow.socket.sendall(bytes([byte]))
+                time.sleep(0.02)
+                slow.socket.settimeout(0.001)
+                with contextlib.suppress(TimeoutError):
+                    if not slow.socket.recv(4096):
+                        break
+                slow.socket.settimeout(5)
+        assert time.monotonic() - begun < 3 * reception.KEY_SECONDS
+    assert served.status()["running"] == 0
+
+
+def test_who_shows_a_wrong_key_is_told_so_though_many_others_do(served: Served) -> None:
+    """A wrong key in the dialplan must be found by the one who wrote it."""
+    with flood(served.port, "no-key", 8):
+        call = network_call.place(served.port, "another-key")
+
+    assert call.status == "401"
+
+
+def test_a_frozen_program_holds_no_thread(served: Served) -> None:
+    """It has handed over its message, and never says GO: twice as many as there are threads."""
+    message = handoff.pack("start_record", str(served.site.conf), [b"410"], Call(1, 1, b"").environment)
+    with contextlib.ExitStack() as stack:
+        for _ in range(2 * THREADS):
+            program = stack.enter_context(socket.socket(socket.AF_UNIX))
+            program.connect(str(served.socket))
+            program.sendall(message)
+
+        assert served.status()["running"] == 0
+        assert median(served) > 0
+        assert served.status()["running"] == 0
+
+
+def test_at_most_so_many_wait_and_the_oldest_go_first(served: Served) -> None:
+    """More than a server has room for: the newest ones, as a right call is, are heard."""
+    before = footprint.countable(served.workers())
+    room = reception._MAX_GUESTS * len(served.workers())
+    silent: list[socket.socket] = []
+    with contextlib.ExitStack() as stack:
+        for _ in range(room + 50):
+            silent.append(stack.enter_context(socket.create_connection((SAME, served.port))))
+        assert network_call.place(served.port, served.site.key).status == "200"
+    wait_until(lambda: footprint.countable(served.workers()) == before, 20, "the descriptors of before")
+
+
+def test_connections_that_have_waited_too_long_are_refused(served: Served) -> None:
+    """While all processes are stopped, they wait in the kernel's queue."""
+    workers = served.workers()
+    for worker in workers:
+        os.kill(worker, signal.SIGSTOP)
+    try:
+        with NetworkCall(served.port, served.site.key) as late:
+            late.begin()
+            begun = time.monotonic()
+            wait_until(lambda: time.monotonic() > begun + reception._QUEUE_SECONDS + 0.5, 20)
+            for worker in workers:
+                os.kill(worker, signal.SIGCONT)
+            late.socket.settimeout(5)
+            with contextlib.suppress(ConnectionResetError):
+                assert late.socket.recv(1) == b""
+    finally:
+        for worker in workers:
+            os.kill(worker, signal.SIGCONT)
+    assert "waited for a thread for 10 s and was sent away" in served.site.log()
+    assert network_call.place(served.port, served.site.key).status == "200"
