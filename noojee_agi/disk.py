@@ -8,7 +8,6 @@ it too, where the kernel lets it: NFS and FUSE do (TASK_KILLABLE), a frozen or d
 from __future__ import annotations
 
 import _thread
-import sys
 import time
 from collections.abc import Callable
 from functools import wraps
@@ -67,6 +66,19 @@ class _Hangs:
 _hangs = _Hangs()
 
 
+class _Kept:
+    """Keeps what is raised within, for the thread that waits for it to raise."""
+
+    failure: BaseException | None = None
+
+    def __enter__(self) -> _Kept:
+        return self
+
+    def __exit__(self, kind: object, failure: BaseException | None, trace: object) -> bool:
+        self.failure = failure
+        return True
+
+
 class _Second:
     """The second thread of a thread: does one piece of work after the other."""
 
@@ -103,22 +115,17 @@ class _Second:
         while self._does_in_time():
             pass
         _hangs.answers()
+        if self._failure and not isinstance(self._failure, (NoojeeError, OSError)):
+            raise self._failure  # nobody waits for it any more
         self._if_late()
 
     def _does_in_time(self) -> bool:
         self._begin.acquire()
-        foreseen = None
-        try:
+        with _Kept() as kept:
             self._result = self._work()
-        except (NoojeeError, OSError) as exc:
-            foreseen = exc
-        finally:
-            unforeseen = sys.exc_info()[1]  # goes on to end this thread, and is raised by do(), too
-            self._failure = unforeseen or foreseen
-            if unforeseen:
-                self.is_ready = False
-            is_in_time = self._takes_claim()
-            self._end.release()
+        self._failure = kept.failure
+        is_in_time = self._takes_claim()
+        self._end.release()
         return is_in_time
 
     def _takes_claim(self) -> bool:

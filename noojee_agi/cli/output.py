@@ -5,7 +5,7 @@ import errno
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from typing import Any
 
@@ -37,11 +37,20 @@ def say(line: str, err: bool = False) -> None:
 
 def say_json(value: object) -> None:
     """For programs; at a terminal no character of it acts."""
-    click.echo(as_json(value))
+    click.echo(_as_json(value))
 
 
-def as_json(value: object) -> str:
-    """A value, or one of a list that is printed piece by piece."""
+def say_json_list(pieces: Iterable[list[Any]]) -> None:
+    """The same for one list, in the pieces that come."""
+    before = "[\n"
+    for piece in pieces:
+        if piece:
+            click.echo(f"{before}{_as_json(piece)[2:-2]}", nl=False)
+            before = ",\n"
+    click.echo("[]" if before == "[\n" else "\n]")
+
+
+def _as_json(value: object) -> str:
     return text.escaped(json.dumps(value, indent=1, ensure_ascii=False, default=datetime.isoformat))
 
 

@@ -75,14 +75,7 @@ def _pages(store: Store, wanted: queries.Filter) -> Iterator[list[dict[str, Any]
 
 
 def _print_json(pages: Iterator[list[dict[str, Any]]]) -> None:
-    """One list, in the pieces that come."""
-    before = "[\n"
-    for page in pages:
-        legs = [{name: row[name] for name in JSON_FIELDS} for row in page]
-        if legs:
-            click.echo(f"{before}{output.as_json(legs)[2:-2]}", nl=False)
-            before = ",\n"
-    click.echo("[]" if before == "[\n" else "\n]")
+    output.say_json_list([{name: row[name] for name in JSON_FIELDS} for row in page] for page in pages)
 
 
 def _print_table(pages: Iterator[list[dict[str, Any]]]) -> None:
