@@ -113,13 +113,16 @@ def _store_legs(
         _insert_legs(connection, call_record_id(legs[0].server, legs[0].call_uniqueid), legs, 0, settled)
         return set()
     last = connection.execute(_LAST_LEG, {"of_call": call.id}).one_or_none()
-    _insert_legs(connection, call.id, legs, last.leg if last else 0, settled)
+    is_whole = _insert_legs(connection, call.id, legs, last.leg if last else 0, settled)
     moved, tag = set(), _latest_tag(legs)
     if last and _order(legs[0]) < _order(last):
         moved = _number_anew(connection, call.id)
         tag = connection.scalar(_LATEST_TAG, {"of_call": call.id}) or ""
     told["external_reference"] = tag or call.external_reference or told["external_reference"]
-    return _legs_of(connection, {call.id}) if _change_call(connection, call, told) else moved
+    is_changed = _change_call(connection, call, told)
+    if not is_whole:
+        connection.execute(_END_CALL, {"of_call": call.id})
+    return _legs_of(connection, {call.id}) if is_changed else moved
 
 
 def _told(legs: list[Leg], settled: Mapping[str, Settled]) -> dict[str, Any]:
@@ -166,14 +169,16 @@ def _change_call(connection: Connection, call: Any, told: dict[str, Any]) -> boo
 
 def _insert_legs(
     connection: Connection, record_id: str, legs: list[Leg], last: int, settled: Mapping[str, Settled]
-) -> None:
-    """With the numbers behind the last one."""
+) -> bool:
+    """With the numbers behind the last one. False when another host has just stored some of them."""
+    whole = last + len(legs)
     for leg in legs:
         owner_id, extension = _owner(connection, leg, settled)
         values = {name: getattr(leg, name) for name in _OF_LEG}
         values |= {"call_record_id": record_id, "leg": last + 1, "status": "recording"}
         values |= {"owner_id": owner_id, "extension": extension}
         last += connection.execute(_INSERT_LEG[connection.dialect.name], values).rowcount
+    return last == whole
 
 
 def _number_anew(connection: Connection, record_id: str) -> set[str]:

@@ -128,7 +128,7 @@ def check(store: Store, night: Night) -> None:
 
 
 @pytest.mark.parametrize("backend", ["sqlite"])
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(night=nights())
 def test_events_in_any_order_give_the_same_rows(store: Store, night: Night) -> None:
     check(store, night)
@@ -136,7 +136,7 @@ def test_events_in_any_order_give_the_same_rows(store: Store, night: Night) -> N
 
 @pytest.mark.postgresql
 @pytest.mark.parametrize("backend", ["postgresql"])
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(night=nights())
 def test_events_in_any_order_give_the_same_rows_in_postgresql(store: Store, night: Night) -> None:
     check(store, night)

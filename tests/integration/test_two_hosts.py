@@ -131,6 +131,23 @@ def test_a_call_that_goes_on_on_another_host_while_a_leg_ends_has_not_ended(reco
     assert [call["ended_at"] for call in recorder.calls()] == [None]
 
 
+def test_a_leg_that_two_hosts_store_at_the_same_moment_is_there_once_and_has_ended(
+    recorder: Recorder,
+) -> None:
+    """One of them makes it again from a side-car, where its end is known already."""
+    first, second = (recorder.leg(started_at=after(number)) for number in range(2))
+    recorder.store_all(first, ended(first))
+
+    do_both(
+        recorder.store,
+        lambda connection: intake.store(connection, [second, ended(second)]),
+        lambda connection: intake.store(connection, [second]),
+    )
+
+    assert [(row["leg"], row["status"]) for row in recorder.legs()] == [(1, "completed"), (2, "completed")]
+    assert [call["ended_at"] for call in recorder.calls()] == [after(61)]
+
+
 def test_hosts_with_several_calls_in_opposite_order_wait_without_a_deadlock(
     recorder: Recorder, is_long: bool
 ) -> None:
