@@ -31,8 +31,9 @@ _STATEMENT_SECONDS = 60
 _SILENT_SECONDS = 70  # a server that works has given the statement up by then
 # What goes on with the line before it, and the statement, which holds what a call has brought.
 _MERE_HINT = re.compile(r"\s|LINE \d+:|$")
+# PostgreSQL manual, appendix A: serialization_failure, deadlock_detected; unique_violation.
+_CONFLICTS, _DUPLICATE = ("40001", "40P01"), "23505"
 # What a retry cannot mend: the value itself is wrong.
-_CONFLICTS = ("40001", "40P01")  # serialization_failure, deadlock_detected (PostgreSQL manual, appendix A)
 _REJECTED = (exc.IntegrityError, exc.DataError, ValueError, TypeError, OverflowError)
 
 
@@ -104,7 +105,7 @@ class Store:
         try:
             yield
         except _REJECTED as error:
-            refusal = StoreDuplicate if _sqlstate(error) == "23505" else StoreRejected
+            refusal = StoreDuplicate if _sqlstate(error) == _DUPLICATE else StoreRejected
             raise refusal(f"{self.name} refuses this: {self._said(error)}") from error
         except exc.SQLAlchemyError as error:
             if isinstance(error, exc.StatementError) and not isinstance(error, exc.DBAPIError):
