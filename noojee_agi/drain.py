@@ -292,6 +292,7 @@ def _store_together(store: Store, events: list[tuple[str, Event]], result: Resul
         _store_together(store, events[:middle], result)
         _store_together(store, events[middle:], result)
         return
+    others |= _others_of_strangers(store, [event for _, event in events], legs)
     unwritten = _write_side_cars(store, legs, others)
     calls = {leg["id"]: leg["call_record_id"] for leg in legs}
     result.left |= {path for path, event in events if calls.get(leg_id(event)) in unwritten}
@@ -323,14 +324,28 @@ def _commit(store: Store, events: list[Event]) -> tuple[list[dict[str, Any]], se
         return queries.legs_by_id(connection, {leg_id(event) for event in events}), others
 
 
+def _others_of_strangers(store: Store, events: list[Event], legs: list[dict[str, Any]]) -> set[str]:
+    """A leg that ends here and has no side-car was begun on another host, where those of its call are not."""
+    begun = {event.id for event in events if isinstance(event, Leg)}
+    strangers = (leg for leg in legs if leg["id"] not in begun)
+    calls = {leg["call_record_id"] for leg in strangers if not os.path.exists(sidecar.path_for(leg["file"]))}
+    if not calls:
+        return set()
+    with store.reading() as connection:
+        return intake.legs_of(connection, calls) - {leg["id"] for leg in legs}
+
+
 def _write_side_cars(store: Store, legs: list[dict[str, Any]], others: set[str]) -> set[str]:
-    """Mend files, and write; returns the calls of which one must be tried again."""
+    """Mend files, and write, a leg's own last: it shows that the others are done.
+
+    Returns the calls of which one must be tried again.
+    """
     for leg in legs:
         if leg["status"] == "interrupted":
             _repair(leg["file"])
-    unwritten = {leg["call_record_id"] for leg in legs if not sidecar.write(leg)}
     ours = (leg for leg in queries.each_leg(store, others) if sidecar.is_here(leg["file"]))
-    return unwritten | {leg["call_record_id"] for leg in ours if not sidecar.write(leg)}
+    unwritten = {leg["call_record_id"] for leg in ours if not sidecar.write(leg)}
+    return unwritten | {leg["call_record_id"] for leg in legs if not sidecar.write(leg)}
 
 
 def _repair(file: str) -> None:

@@ -58,7 +58,7 @@ def store(
     calls_of = _calls_of(connection, own)
     new = _by_call(leg for leg in starts if leg.id not in calls_of)
     calls = _locked(connection, {*calls_of.values(), *new})
-    others = _legs_of(connection, {calls_of[leg.id] for leg in starts if leg.id in calls_of})
+    others = legs_of(connection, {calls_of[leg.id] for leg in starts if leg.id in calls_of})
     for record_id, legs in new.items():
         others |= _store_legs(connection, calls.get(record_id), legs, settled)
     _store_endings(connection, [event for event in events if isinstance(event, Ending)])
@@ -72,7 +72,8 @@ def _calls_of(connection: Connection, leg_ids: set[str]) -> dict[str, str]:
     return {row.id: row.call_record_id for row in rows}
 
 
-def _legs_of(connection: Connection, record_ids: set[str]) -> set[str]:
+def legs_of(connection: Connection, record_ids: set[str]) -> set[str]:
+    """All legs of these calls."""
     leg = recording_leg.c
     if not record_ids:
         return set()
@@ -122,7 +123,7 @@ def _store_legs(
     is_changed = _change_call(connection, call, told)
     if not is_whole:
         connection.execute(_END_CALL, {"of_call": call.id})
-    return _legs_of(connection, {call.id}) if is_changed else moved
+    return legs_of(connection, {call.id}) if is_changed else moved
 
 
 def _told(legs: list[Leg], settled: Mapping[str, Settled]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import time
 from dataclasses import replace
 from datetime import timedelta, timezone
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from integration.recorder import CALL_TIME, Recorder, after, ended
+from integration.recorder import CALL_TIME, Recorder, after, ended, exit_code, forked
 from noojee_agi import drain, recording, sidecar, spool
 from noojee_agi.recording import Ending, Event
 
@@ -603,6 +604,42 @@ def test_no_side_car_is_made_for_a_leg_whose_recording_lies_on_another_host(reco
     recorder.store_all(ours)
 
     assert not os.path.exists(sidecar.path_for(theirs.file))
+
+
+@pytest.mark.parametrize("kills", [0, 1, 2])
+def test_what_a_start_on_another_host_has_changed_is_in_the_side_cars_when_its_leg_has_ended(
+    recorder: Recorder, tmp_path: Path, kills: int
+) -> None:
+    """The FastAGI server's host stores the start, Asterisk's host, where the recordings are, the end."""
+    server = Recorder(recorder.store, tmp_path / "server")
+    legs = [recorder.leg(tag=f"INV-{number}", started_at=after(-number)) for number in range(3)]
+    for leg in legs:
+        away = recorder.directory.rename(tmp_path / "away")
+        server.store_all(leg)
+        away.rename(recorder.directory)
+        recorder.put(ended(leg))
+        if kills and leg is legs[-1]:
+            code = exit_code(forked(lambda: killed_at_side_car(recorder, kills)))
+            assert code == -signal.SIGKILL
+        recorder.drain()
+
+    assert recorder.waiting() == []
+    assert [row["leg"] for row in recorder.legs()] == [1, 2, 3]
+    recorder.assert_side_cars_tell_the_same()
+
+
+def killed_at_side_car(recorder: Recorder, number: int) -> None:
+    """A drain, in a process that dies just before it writes that many."""
+    write, done = sidecar.write, [0]
+
+    def write_or_die(leg: dict[str, Any]) -> bool:
+        done[0] += 1
+        if done[0] == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return write(leg)
+
+    sidecar.write = write_or_die
+    recorder.drain()
 
 
 def test_a_side_car_is_closed_to_other_users(recorder: Recorder) -> None:
