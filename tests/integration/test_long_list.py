@@ -30,6 +30,7 @@ from noojee_agi.database.tables import call_record, recording_leg
 MEASURED = """
 import re, sys
 from noojee_agi import cli
+cli.recordings._PAGE = 500
 try:
     cli.cli(sys.argv[1:], prog_name="noojee-agi")
 finally:
@@ -158,7 +159,7 @@ def test_filters_count_on_every_page(store: Store, tmp_path: Path, monkeypatch: 
 @pytest.fixture
 def paused(store: Store, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """A list whose reader has looked at its first line, and then left the room (less)."""
-    put_legs(store, 5_000)
+    put_legs(store, 9_000)
     program = subprocess.Popen(
         [PROGRAMS / "noojee-agi", "recordings", "--json"],
         env=environment(store, tmp_path),
@@ -196,7 +197,7 @@ def test_a_slow_reader_holds_no_transaction_and_gets_the_rest(
                 plain.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()[0] == 0
             )  # nobody is in the way
 
-    assert len(json.loads("[" + paused.stdout.read())) == 5_000
+    assert len(json.loads("[" + paused.stdout.read())) == 9_000
     assert paused.wait(20) == 0
 
 
@@ -204,7 +205,7 @@ def test_a_slow_reader_holds_no_transaction_and_gets_the_rest(
 def test_a_reader_that_leaves_ends_the_list_without_a_word(
     store: Store, tmp_path: Path, form: list[str]
 ) -> None:
-    put_legs(store, 5_000)
+    put_legs(store, 9_000)
     command = f"{PROGRAMS}/noojee-agi recordings {' '.join(form)} | head -1 >/dev/null"
 
     done = subprocess.run(
