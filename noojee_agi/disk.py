@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from functools import wraps
 
-from noojee_agi.errors import DiskSilent, NoojeeError
+from noojee_agi.errors import DiskSilent
 
 TYPE_CHECKING = False  # importing typing for it would cost the caller 5 ms
 if TYPE_CHECKING:
@@ -66,13 +66,13 @@ class _Hangs:
 _hangs = _Hangs()
 
 
-class _Kept:
-    """Keeps what is raised within, for the thread that waits for it to raise."""
+class _Outcome:
+    """What the block has raised, whatever it is: the one who waits for the block raises it, in its thread."""
 
     failure: BaseException | None = None
 
-    def __enter__(self) -> _Kept:
-        return self
+    def __enter__(self) -> None:
+        self.failure = None
 
     def __exit__(self, kind: object, failure: BaseException | None, trace: object) -> bool:
         self.failure = failure
@@ -91,7 +91,7 @@ class _Second:
             lock.acquire()
         self._claim: list[None] = []  # whoever takes it first: the caller gives up, or the work ends in time
         self._result: object = None
-        self._failure: BaseException | None = None
+        self._outcome = _Outcome()
         _thread.start_new_thread(self._run, ())
 
     def do(self, work: Callable[[], object], if_late: Callable[[], object], seconds: float) -> object:
@@ -106,8 +106,8 @@ class _Second:
                 raise DiskSilent(_MESSAGE)
             self._end.acquire()
         _hangs.answers()
-        if self._failure:
-            raise self._failure
+        if self._outcome.failure:
+            raise self._outcome.failure
         return self._result
 
     def _run(self) -> None:
@@ -115,15 +115,14 @@ class _Second:
         while self._does_in_time():
             pass
         _hangs.answers()
-        if self._failure and not isinstance(self._failure, (NoojeeError, OSError)):
-            raise self._failure  # nobody waits for it any more
-        self._if_late()
+        if not self._outcome.failure:
+            with self._outcome:
+                self._if_late()
 
     def _does_in_time(self) -> bool:
         self._begin.acquire()
-        with _Kept() as kept:
+        with self._outcome:
             self._result = self._work()
-        self._failure = kept.failure
         is_in_time = self._takes_claim()
         self._end.release()
         return is_in_time

@@ -51,7 +51,6 @@ def start_record(request: Request, channel: Channel | CommandLine, means: Means)
     """
     with calls.admitted(request.exten_or_uniqueid, channel, means) as target:
         agent_known = _check_agent(request.agent_login_name, means.config, means.knowledge)
-        _check_free_space(means.config)
         _check_finish_program(means.programs)
         leg = _new_leg(request, target, means.config, agent_known)
 
@@ -140,7 +139,6 @@ def _check_agent(login: str, config: Config, knowledge: Knowledge) -> bool | Non
     raise BadArgument(f"no enabled account {arguments.plain(login)}: run noojee-agi account add, or list")
 
 
-@disk.bounded()
 def _check_free_space(config: Config) -> None:
     directory = config.recordings_directory
     try:
@@ -202,7 +200,8 @@ def _is_not_begun(leg: Leg, config: Config) -> None:
 
 @disk.bounded(if_late=_is_not_begun)
 def _write_ahead(leg: Leg, config: Config) -> None:
-    """Make the leg's folder and spool its start: from here on it cannot be forgotten."""
+    """If there is space, make the leg's folder and spool its start: from here on it cannot be forgotten."""
+    _check_free_space(config)
     try:
         if not _can_write_in(os.path.dirname(leg.file)):
             _make_folders(config.recordings_directory, leg.file)

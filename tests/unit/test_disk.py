@@ -46,9 +46,10 @@ def test_what_the_work_returns_is_returned(slow: SlowDisk) -> None:
     assert (slow.late, disk.does_not_answer()) == ([], False)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # the thread ends with it
 @pytest.mark.parametrize("error", [OSError(28, "full"), NotStarted("no file"), RuntimeError("boom")])
-def test_what_the_work_raises_is_raised_and_the_next_work_is_done(slow: SlowDisk, error: Exception) -> None:
+def test_what_the_work_raises_is_raised_and_the_next_work_is_done(
+    slow: SlowDisk, error: Exception, capfd: pytest.CaptureFixture[str]
+) -> None:
     slow.answering.set()
 
     @disk.bounded(LIMIT)
@@ -59,6 +60,7 @@ def test_what_the_work_raises_is_raised_and_the_next_work_is_done(slow: SlowDisk
         fail()
     assert raised.value is error
     assert slow.look("a") == "seen a"
+    assert capfd.readouterr() == ("", "")
 
 
 def test_work_within_work_is_one_piece_of_work(slow: SlowDisk) -> None:
