@@ -105,6 +105,7 @@ class Worker:
     def run(self, lifeline: int) -> None:
         """Until the other end of lifeline is closed, and every session has come to its end."""
         self._links.tally.set(self._number, tally.RUNNING, 0)
+        disk.trust_local(self._config.recordings_directory)
         reloading.on_sighup(self._load_config, self.use)
         self._reception = Reception(
             self._links.network,
@@ -127,6 +128,7 @@ class Worker:
     def use(self, config: Config) -> None:
         """From the next session on."""
         self._config = config
+        disk.trust_local(config.recordings_directory)
 
     def _start_thread(self) -> None:
         thread = threading.Thread(target=self._work)

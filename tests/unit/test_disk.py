@@ -108,3 +108,30 @@ def test_once_in_a_while_one_tries_although_the_former_ones_hang(
 
     assert other() == "seen"
     assert other() == "seen"
+
+
+MOUNTS = """\
+22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
+30 22 0:40 / /var/spool/asterisk rw,relatime shared:5 - nfs4 nas:/calls rw,hard
+31 22 0:41 / /srv rw - xfs /dev/sdb rw
+32 31 0:42 / /srv rw - fuse.sshfs elsewhere: rw
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/var/spool", "ext4"),
+        ("/var/spool/asterisk", "nfs4"),
+        ("/var/spool/asterisk/noojee", "nfs4"),
+        ("/var/spool/asterisks", "ext4"),
+        ("/srv/noojee", "fuse.sshfs"),
+        ("/", "ext4"),
+    ],
+)
+def test_the_file_system_of_a_path_is_that_of_the_mount_it_lies_in(path: str, kind: str) -> None:
+    assert disk.type_of(path, MOUNTS.splitlines(keepends=True)) == kind
+
+
+def test_a_disk_that_is_not_known_is_not_trusted() -> None:
+    assert disk.type_of("/x", []) not in disk._LOCAL_TYPES
