@@ -112,7 +112,9 @@ def admitted(
     may_be_reached = bool(means.config.manager_username)
     lock = _Lock(means.config.state_directory if may_be_reached else "")
     with lock.of(channel.uniqueid):
-        values = channel.get_all(variables.API_KEY, *READ)
+        # What was told before counts only where nobody else can have changed it.
+        told = None if may_be_reached else channel.told
+        values = told or channel.get_all(variables.API_KEY, *READ)
         access.require_key(values[variables.API_KEY], means.knowledge)
         other, linkedid = _other(asked, channel, values), values[variables.LINKEDID] or channel.uniqueid
         if not other and (linkedid == channel.uniqueid or not may_be_reached):

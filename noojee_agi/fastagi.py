@@ -6,11 +6,13 @@ import re
 from itertools import count, takewhile
 from urllib.parse import parse_qsl
 
-from noojee_agi import arguments, variables
+from noojee_agi import arguments, calls, variables
 from noojee_agi.channel import Channel
 from noojee_agi.errors import BadArgument
 from noojee_agi.session import ACTIONS, Call
 
+_ASKED = (variables.API_KEY, *calls.READ)
+_END = "!"  # behind the last mark
 _MAX_PAIRS = 20
 _MAX_LINES = 500  # of an environment
 _BLANK_LINE = re.compile(rb"\n\r?\n")
@@ -28,17 +30,20 @@ def environment_end(received: bytes | bytearray) -> int:
 
 
 def question(mark: str) -> bytes:
-    """Asks for the apiKey, before a session begins. mark: ends the value, so the value must not know it."""
-    return f'GET FULL VARIABLE "${{{variables.API_KEY}}}{mark}"\n'.encode()
+    """Asks for the apiKey, before a session begins, and for all that a session asks first, so that it need
+    not ask again. mark: stands between the values, so none of them may know it.
+    """
+    expression = mark.join(f"${{{name}}}" for name in _ASKED)
+    return f'GET FULL VARIABLE "{expression}{mark}{_END}"\n'.encode()
 
 
-def answered(received: bytes, environment_end: int, mark: str) -> tuple[bytes, str] | None:
-    """What is left without the answer, and the apiKey in it; None when that has not come yet.
+def answered(received: bytes, environment_end: int, mark: str) -> tuple[bytes, dict[str, str]] | None:
+    """What is left without the answer, and the values in it; None when that has not come yet.
 
     Lines that are no replies, such as HANGUP, are the session's. Raises ValueError for another reply.
     """
     came = received[environment_end:]
-    before, found, after = came.partition(f"{mark})\n".encode())
+    before, found, after = came.partition(f"{mark}{_END})\n".encode())
     value = _VALUE.search(before)
     if _OTHER_REPLY.search(before[: value.start()] if value else before):
         raise ValueError("a reply that cannot be")
@@ -46,8 +51,9 @@ def answered(received: bytes, environment_end: int, mark: str) -> tuple[bytes, s
         return None
     if not value:
         raise ValueError("a mark without a reply")
-    key = before[value.end() :].decode("utf-8", "replace")
-    return received[:environment_end] + before[: value.start()] + after, key
+    values = before[value.end() :].decode("utf-8", "replace").split(mark)
+    told = dict(zip(_ASKED, values, strict=True))
+    return received[:environment_end] + before[: value.start()] + after, told
 
 
 def call_of(channel: Channel) -> Call:

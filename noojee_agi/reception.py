@@ -43,7 +43,8 @@ Begin = Callable[[bytes, list[int]], None]
 class Guest:
     """A connection that has begun; whoever takes it closes it.
 
-    received: what a FastAGI session reads. key: what it has shown. begin: of a program, told what follows.
+    received: what a FastAGI session reads. told: what its channel has said of itself, the key among it.
+    begin: of a program, told what follows.
     """
 
     socket: socket.socket
@@ -53,7 +54,7 @@ class Guest:
     received: bytearray = field(default_factory=bytearray)
     environment_end: int = 0
     mark: str = ""
-    key: str = ""
+    told: dict[str, str] = field(default_factory=dict)
     begin: Begin | None = None
 
     def close(self) -> None:
@@ -270,7 +271,7 @@ class Reception:
             return True
         if answer is None:
             return False
-        guest.received, guest.key = bytearray(answer[0]), answer[1]
+        guest.received, guest.told = bytearray(answer[0]), answer[1]
         self._take_network(guest)
         return True
 

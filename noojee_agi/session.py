@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from noojee_agi import arguments, snapshot, variables
@@ -72,14 +72,15 @@ def run(
     surroundings: Surroundings,
     is_continued: bool = False,
     host: str = "",
+    told: Mapping[str, str] | None = None,
 ) -> Report:
     """Run one program for one call. Raises nothing: no failure of ours may end or disturb the call.
 
-    is_continued: somebody has begun this session, and died in the middle of it. host: as Channel has it.
+    is_continued: somebody has begun this session, and died in the middle of it. host, told: see Channel.
     """
 
     def begin() -> tuple[Channel, Call]:
-        known.channel = channel = Channel(*streams, host)
+        known.channel = channel = Channel(*streams, host, told)
         if is_continued:
             channel.pass_over_old_replies()
         return channel, find_call(channel)

@@ -27,6 +27,7 @@ from noojee_agi import (
     session,
     snapshot,
     tally,
+    variables,
 )
 from noojee_agi.actions.finish_record import finish_record
 from noojee_agi.config import Config
@@ -167,7 +168,7 @@ class Worker:
     def _take_network(self, guest: Guest) -> None:
         """Who shows the right key has its turn; the others share a few threads, which they cannot hold."""
         known = self._snapshot(self._config.snapshot_file)
-        if known and access.matches(guest.key, known.key_digest):
+        if known and access.matches(guest.told[variables.API_KEY], known.key_digest):
             self._jobs.put(partial(self._fastagi, guest, self._surroundings))
         elif len(self._strangers) < _MAX_STRANGERS:
             self._strangers.append(guest)
@@ -191,7 +192,8 @@ class Worker:
             database = partial(self._read_database, self._config)
             try:
                 access.require_key(
-                    guest.key, snapshot.Knowledge(self._config.snapshot_file, database, self._snapshot)
+                    guest.told[variables.API_KEY],
+                    snapshot.Knowledge(self._config.snapshot_file, database, self._snapshot),
                 )
             except KeyRefused:
                 self._fastagi(guest, self._refusing, _REFUSAL_SECONDS)
@@ -250,7 +252,7 @@ class Worker:
             descriptor = guest.socket.fileno()
             stream = Stream(descriptor, descriptor, bytes(guest.received), seconds is None, seconds)
             host = _other_host(guest.socket)
-            report = session.run((stream, stream), fastagi.call_of, surroundings, host=host)
+            report = session.run((stream, stream), fastagi.call_of, surroundings, host=host, told=guest.told)
         self._afterwards(report)
 
     def _handed_over(
