@@ -161,7 +161,9 @@ def test_a_call_of_another_host_is_recorded_and_ended_there(hosts: TwoHosts) -> 
     assert leg["duration_seconds"] == pytest.approx(1.5, abs=0.5)
     assert leg["bytes"] == hosts.audio(view).stat().st_size
     assert not Path(view.file).exists()  # noojee-agi serve could not see it
-    side_car = json.loads(hosts.audio(view).with_suffix(".json").read_text())
+    path = hosts.audio(view).with_suffix(".json")
+    wait_until(path.exists, 20, "the side-car, which is written after the commit")
+    side_car = json.loads(path.read_text())
     assert (side_car["status"], side_car["server"]) == ("completed", hosts.name)
 
 
