@@ -1,4 +1,4 @@
-"""What every test knows: what to do without a component, how often to try, and where figures are told.
+"""What every test knows: in which order, for how long, without which component, and where figures are told.
 
 A component that cannot be had is a skip with its reason, and a failure in CI. No test may run for ever.
 """
@@ -7,12 +7,25 @@ import fcntl
 import os
 from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import hypothesis
 import pytest
 from lab.unavailable import LabUnavailable
 
+if TYPE_CHECKING:
+    from xdist.scheduler import LoadFileScheduling
+
+ALONE = "alone"
+# What takes minutes begins first, or one worker would be busy with it when all others are done.
+LONGEST = (
+    *("asterisk/test_other_call.py", "integration/test_handoff.py", "asterisk/test_chaos_database.py"),
+    *("asterisk/test_server.py", "integration/test_server_life.py", "integration/test_server_load.py"),
+    *("integration/test_rebuild.py", "asterisk/test_recording.py", "asterisk/test_refusals.py"),
+    *("asterisk/test_chaos_kills.py", "integration/test_cli.py", "integration/test_pythons.py"),
+    *("asterisk/test_chaos_server.py", "asterisk/test_hostile_text.py", "asterisk/test_other_host.py"),
+)
+FOLDERS = ("asterisk", "integration", "unit", "bench")
 UNIT_SECONDS = 20.0  # for one test; the longest takes one
 LONG_FACTOR = 20.0
 
@@ -51,6 +64,42 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    items.sort(key=_place)
+    _limit(config, items)
+    if config.pluginmanager.has_plugin("xdist"):
+        for item in items:
+            if item.get_closest_marker(ALONE):
+                item.add_marker(pytest.mark.xdist_group(ALONE))
+
+
+def _place(item: pytest.Item) -> tuple[bool, int, int]:
+    """Last the tests that are alone, together, so that few others wait meanwhile."""
+    file = "/".join(item.path.parts[-2:])
+    longest = LONGEST.index(file) if file in LONGEST else len(LONGEST)
+    folder = item.path.parent.name
+    return (
+        item.get_closest_marker(ALONE) is not None,
+        longest,
+        FOLDERS.index(folder) if folder in FOLDERS else len(FOLDERS),
+    )
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> "LoadFileScheduling | None":
+    """A worker gets a whole file, in the order above, but all that is alone is one piece of work."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Files(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return ALONE if nodeid.endswith(f"@{ALONE}") else str(super()._split_scope(nodeid))
+
+    if config.getoption("dist") != "loadgroup":
+        return None
+    config.option.loadscopereorder = False
+    return Files(config, log)  # type: ignore[arg-type]
+
+
+def _limit(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Give each test its limit, unless --timeout gives one to all."""
     if config.getoption("timeout") is not None:
         return
@@ -67,7 +116,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     """Tests run beside each other (pytest-xdist), but one that is marked alone has the machine to itself."""
     folder = os.open(Path(__file__).parent, os.O_RDONLY)
     try:
-        fcntl.flock(folder, fcntl.LOCK_EX if item.get_closest_marker("alone") else fcntl.LOCK_SH)
+        fcntl.flock(folder, fcntl.LOCK_EX if item.get_closest_marker(ALONE) else fcntl.LOCK_SH)
         return (yield)
     finally:
         os.close(folder)
