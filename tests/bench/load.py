@@ -48,7 +48,10 @@ Turns = Mapping[tuple[int, str], Sequence[Turn]]
 def measure(
     where: Places, rounds: int = ROUNDS, calls: int = CALLS, connections: Sequence[int] = CONNECTIONS
 ) -> Turns:
-    """Every server's turns by connections and name, after warm-up rounds that do not count."""
+    """Every server's turns by connections and name, after warm-up rounds that do not count.
+
+    The n-th turns of two servers are of one round.
+    """
     turns: dict[tuple[int, str], list[Turn]] = {}
     with servers.all_of_them(where) as running:
         callers = {server.name: Callers(server.port, server.key) for server in running}
@@ -87,6 +90,29 @@ def take_turn(server: Server, callers: Callers, calls: int, at_once: int) -> Tur
 def median(turns: Iterable[Turn], figure: Callable[[Turn], float]) -> float:
     """Of one figure, over the rounds."""
     return statistics.median(map(figure, turns))
+
+
+def shares(
+    turns: Turns, at_once: int, ours: str, theirs: str, figure: Callable[[Turn], float]
+) -> list[float]:
+    """How good ours is beside theirs, round by round: 1 is level, more is better, in rate and in time."""
+    pairs = zip(turns[at_once, ours], turns[at_once, theirs], strict=True)
+    return [
+        figure(one) / figure(other) if figure is per_second else figure(other) / figure(one)
+        for one, other in pairs
+    ]
+
+
+def per_second(turn: Turn) -> float:
+    return turn.per_second
+
+
+def held_median(turn: Turn) -> float:
+    return turn.median
+
+
+def held_p99(turn: Turn) -> float:
+    return turn.p99
 
 
 def failures(turns: Iterable[Turn]) -> Counter[str]:

@@ -30,7 +30,7 @@ def copy_to(folder: Path) -> Path:
     (packages,) = folder.glob("lib/python*/site-packages")
     for distribution in _needed(DISTRIBUTION, set()):
         for file in distribution.files or ():
-            source, target = Path(str(file.locate())), Path(os.path.normpath(packages / file))
+            source, target = (Path(os.path.normpath(each)) for each in (file.locate(), packages / file))
             if source.is_file() and target.is_relative_to(folder):
                 target.parent.mkdir(parents=True, exist_ok=True)
                 _copy(source, target, programs)
@@ -57,6 +57,7 @@ def _copy(source: Path, target: Path, programs: Path) -> None:
     if target.parent != programs:
         shutil.copyfile(source, target)
         return
-    text = source.read_text()
-    target.write_text(text.replace(f"#!{source.parent}/", f"#!{programs}/", 1))
+    first, rest = source.read_text().split("\n", 1)
+    assert first.startswith(f"#!{source.parent}/"), f"{source}: {first}"
+    target.write_text(f"#!{programs}/{first.rpartition('/')[2]}\n{rest}")
     target.chmod(0o755)

@@ -36,6 +36,53 @@ def test_a_snapshot_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
         snapshot.save(str(tmp_path / "missing" / "snapshot.json"), Snapshot("", frozenset(), AT))
 
 
+def saved(path: str, *snapshots: Snapshot) -> Snapshot | None:
+    """What is there when these were saved one after the other."""
+    for each in snapshots:
+        snapshot.save(path, each)
+    return snapshot.load(path)
+
+
+def test_what_was_read_earlier_does_not_replace_what_was_read_later(tmp_path: Path) -> None:
+    now = recording.now()
+    late = Snapshot("new", frozenset({"Fred"}), now)
+    early = Snapshot("old", frozenset({"Ann"}), now - timedelta(milliseconds=1))
+
+    assert saved(str(tmp_path / "a"), late, early) == late
+    assert saved(str(tmp_path / "b"), early, late) == late
+
+
+def test_what_was_read_in_a_future_that_a_clock_set_back_has_left_is_replaced(tmp_path: Path) -> None:
+    now = recording.now()
+    future = Snapshot("old", frozenset(), now + timedelta(hours=1))
+
+    assert saved(str(tmp_path / "a"), future, Snapshot("new", frozenset(), now)) == Snapshot(
+        "new", frozenset(), now
+    )
+
+
+def test_a_database_without_a_key_takes_none_away(tmp_path: Path) -> None:
+    now = recording.now()
+    known, lost = Snapshot("digest", frozenset(), now), Snapshot("", frozenset(), now + timedelta(seconds=1))
+
+    assert saved(str(tmp_path / "a"), known, lost) == known
+    assert saved(str(tmp_path / "b"), lost) == lost
+
+
+def test_one_that_lives_long_reads_the_file_when_it_has_changed_and_only_then(tmp_path: Path) -> None:
+    path, other = str(tmp_path / "a"), str(tmp_path / "b")
+    cached = snapshot.Cached()
+    first = saved(path, Snapshot("one", frozenset(), AT))
+    assert cached(path) == first
+    assert cached(path) is cached(path)
+
+    second = saved(path, Snapshot("two", frozenset(), AT + timedelta(seconds=1)))
+    assert cached(path) == second
+    assert cached(other) is None
+    os.unlink(path)
+    assert cached(path) is None
+
+
 GOOD = {"key_digest": "d", "logins": ["Fred"], "read_at": "2025-03-09T12:00:00+00:00"}
 
 
