@@ -55,11 +55,6 @@ def median(calls: Sequence[Hold]) -> float:
     return statistics.median(hold.milliseconds for hold in calls)
 
 
-def best(calls: Sequence[Hold]) -> float:
-    """In milliseconds: whatever else the machine does can only add to it."""
-    return min(hold.milliseconds for hold in calls)
-
-
 def p99(calls: Sequence[Hold]) -> float:
     """In milliseconds; with fewer than a hundred calls it is the longest."""
     return sorted(hold.milliseconds for hold in calls)[int(len(calls) * 0.99)]
