@@ -345,8 +345,9 @@ def test_a_signal_at_any_moment_of_the_start_ends_it(site: Site, what: signal.Si
     site.configure({"server.listen": f"127.0.0.1:{free_port()}"})
     for number in range(60 if is_long else 8):
         server = subprocess.Popen(
-            [PROGRAMS / "noojee-agi", "serve"],
-            env=site.environment,
+            # Whoever runs the tests in the background may have had SIGINT ignored (bash(1), SIGNALS).
+            ["env", "--default-signal=INT", PROGRAMS / "noojee-agi", "serve"],
+            env={**os.environ, **site.environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,

@@ -1,4 +1,4 @@
-"""The README names all that a sysadmin can type or see, and every module."""
+"""The README names all that a sysadmin can type or see, and that of the package every module."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from noojee_agi.config import Config
 TOP = Path(__file__).resolve().parents[2]
 README = (TOP / "README.md").read_text()
 PACKAGE = TOP / "noojee_agi"
+HOUSE = (PACKAGE / "README.md").read_text()
 # One line of the module map for each package.
 MODULES = {path.stem for path in PACKAGE.glob("*.py")} | {
     path.name for path in PACKAGE.iterdir() if path.is_dir()
@@ -85,7 +86,7 @@ def test_each_argument_is_explained_with_its_limit(name: str) -> None:
 
 @pytest.mark.parametrize("module", sorted(MODULES - {"__init__", "__pycache__"}))
 def test_each_module_is_in_the_module_map(module: str) -> None:
-    module_map = README.partition("### Module map")[2].partition("###")[0]
+    module_map = HOUSE.partition("## Module map")[2].partition("##")[0]
     assert re.search(rf"`{module}/?`", module_map)
 
 
