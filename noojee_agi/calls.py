@@ -40,13 +40,16 @@ class Running:
     def file(self) -> str:
         """Its file; empty when it has ended, or when the id is that of somebody else's by now.
 
-        Raises NoSuchCall, CallGone and ManagerUnavailable, as stop() does.
+        Raises NoSuchCall, CallGone and ManagerUnavailable, as the others do.
         """
         file = self.channel.mixmonitor_file(self.mixmonitor_id)
         return file if recording.is_ours(file) else ""
 
     def stop(self) -> None:
         self.channel.stop_mixmonitor(self.mixmonitor_id)
+
+    def forget(self) -> None:
+        """Its id may be given to somebody else's."""
         self.channel.set(variables.MIXMONITOR_ID, "")
 
 
@@ -105,27 +108,28 @@ def admitted(
     """
     if isinstance(channel, CommandLine):
         access.require_key(channel.get_all(variables.API_KEY)[variables.API_KEY], means.knowledge)
-        with _found(asked.removeprefix(_AT), channel, means, prefers_recorded) as target:
+        with _found(_at(asked) or asked, channel, means, prefers_recorded) as target:
             yield target
         return
     # Without a manager interface a channel is reached by its own dialplan only, which waits for each program.
     may_be_reached = bool(means.config.manager_username)
-    lock = _Lock(means.config.state_directory if may_be_reached else "")
-    with lock.of(channel.uniqueid):
-        # What was told before counts only where nobody else can have changed it.
-        told = None if may_be_reached else channel.told
-        values = told or channel.get_all(variables.API_KEY, *READ)
-        access.require_key(values[variables.API_KEY], means.knowledge)
-        other, linkedid = _other(asked, channel, values), values[variables.LINKEDID] or channel.uniqueid
-        if not other and (linkedid == channel.uniqueid or not may_be_reached):
-            yield _own(asked, channel, values, means)
+    lock, linkedid = _Lock(means.config.state_directory if may_be_reached else ""), channel.uniqueid
+    for _ in range(_TRIES):  # most calls' first channel asks: its uniqueid is the call's
+        with lock.of(linkedid):
+            # What was told before counts only where nobody else can have changed it.
+            told = None if may_be_reached else channel.told
+            values = told or channel.get_all(variables.API_KEY, *READ)
+            access.require_key(values[variables.API_KEY], means.knowledge)
+            other = _other(asked, channel, values)
+            before, linkedid = linkedid, values[variables.LINKEDID] or channel.uniqueid
+            if not other and (linkedid == before or not may_be_reached):
+                yield _own(asked, channel, values, means)
+                return
+        if other:
+            with _found(other, channel, means, prefers_recorded) as target:
+                yield target
             return
-    if other:
-        with _found(other, channel, means, prefers_recorded) as target:
-            yield target
-        return
-    with lock.of(linkedid):  # what was read before this may have changed
-        yield _own(asked, channel, channel.get_all(*READ), means)
+    raise NoSuchCall("this call goes from one conversation to the next: try again")
 
 
 class _Lock:
@@ -161,22 +165,28 @@ def _linkedid(target: Target) -> str:
 
 def _other(asked: str, channel: Channel, values: Mapping[str, str]) -> str:
     """What names another live call than this channel's; empty when this one is meant. Raises BadArgument."""
-    if asked.casefold().startswith(_AT):
-        if asked.casefold() == _AT:
-            raise BadArgument("at/ names no call: at/410 is the call that is at extension 410 now")
-        return asked[len(_AT) :]
+    if at := _at(asked):
+        return at
     own = (channel.uniqueid, values[variables.LINKEDID])
     system = f"{values[variables.SYSTEMNAME]}-"
     is_own = asked in own or asked in [uniqueid.removeprefix(system) for uniqueid in own]
     return "" if is_own or not _UNIQUEID.fullmatch(asked) else asked
 
 
+def _at(asked: str) -> str:
+    """What stands behind at/; empty when it does not begin so. Raises BadArgument."""
+    if not asked.casefold().startswith(_AT):
+        return ""
+    if asked.casefold() == _AT:
+        raise BadArgument("at/ names no call: at/410 is the call that is at extension 410 now")
+    return asked[len(_AT) :]
+
+
 def _own(asked: str, channel: Channel, values: Mapping[str, str], means: Means) -> Target:
     """The asking channel: whatever extension is named, it is only for whoever sits there."""
     others = peers.find(channel, values, looks_for_caller=bool(means.config.manager_username))
     on_call = _extensions_on_call(channel, values, others)
-    named = "" if _is_own_name(asked, channel, values) else extensions.of_argument(asked)
-    extension = extensions.find(named, on_call) or named
+    extension = "" if _is_own_name(asked, channel, values) else extensions.named(asked, on_call)
     target = Target(
         channel,
         values,

@@ -114,6 +114,11 @@ class Channel:
         if result == _NO_SUCH_APPLICATION:
             raise NotStarted("this Asterisk has no MixMonitor: load app_mixmonitor.so in modules.conf")
 
+    def require_start(self, file: str) -> None:
+        """Raises what a start would, as far as that can be known before; file: where it would record."""
+        if self.host:
+            self.sees_file(file)
+
     def stop_mixmonitor(self, mixmonitor_id: str) -> None:
         """End this one MixMonitor."""
         self._agi.command("EXEC", "StopMixMonitor", mixmonitor_id)

@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterable
 
 _UNIQUE_SUFFIX = re.compile(
-    r"-[0-9a-fA-F]{6,}(;[12])?$"
-)  # as the drivers make it: eight digits, chan_sip's fewer
+    r"-[0-9a-fA-F]{8}(;[12])?$"
+)  # as chan_pjsip.c, chan_sip.c and core_local.c make it
 
 
 def of_channel(channel: str) -> str:
@@ -23,16 +23,20 @@ def of_interface(interface: str) -> str:
     return _without_place(interface.partition("/")[2] or interface)
 
 
-def of_argument(asked: str) -> str:
-    """The extension that somebody names: 410, PJSIP/410, Local/410@agents, or by a channel's name."""
+def named(asked: str, on_call: Iterable[str]) -> str:
+    """The extension that somebody names: 410, PJSIP/410, Local/410@agents, or by a channel's name; in any
+    letter case, as the call has it if it is on it.
+    """
     technology, slash, name = asked.partition("/")
-    return _without_place(_UNIQUE_SUFFIX.sub("", name)) if slash else technology
+    if not slash:
+        return _known(technology, on_call) or technology
+    without_suffix = _without_place(_UNIQUE_SUFFIX.sub("", name))
+    whole, short = _without_place(name), of_channel(asked)
+    return _known(whole, on_call) or _known(short, on_call) or without_suffix
 
 
-def find(asked: str, on_call: Iterable[str]) -> str:
-    """Which of the call's extensions 410 or PJSIP/410 means, in any letter case; empty when none."""
-    wanted = of_argument(asked).casefold()
-    return next((extension for extension in on_call if extension.casefold() == wanted), "")
+def _known(wanted: str, on_call: Iterable[str]) -> str:
+    return next((each for each in on_call if each.casefold() == wanted.casefold()), "")
 
 
 def distinct(extensions: Iterable[str]) -> tuple[str, ...]:

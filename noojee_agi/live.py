@@ -126,7 +126,7 @@ class Switchboard:
         owners = [extension] if extension else self._owners(best)
         recorded = self._recorded(best)
         end = next(iter(recorded), best)
-        peers = [each for each in self.conversation(best) if each not in (end,) and not each.is_local]
+        peers = [each for each in self.conversation(best) if each != end and not each.is_local]
         peer = next(iter(peers), None)
         return Found(end, extension, extensions.distinct(owners), len(others), recorded, peer)
 
@@ -172,16 +172,24 @@ class Switchboard:
 
 
 def _is_answered_by(caller: LiveChannel, called: LiveChannel) -> bool:
-    """Whether called has just answered caller, and the two are about to be bridged: Dial's option U and a
-    queue's AGI run in between. Both variables outlive their call, so caller must be in its application yet.
+    """Whether called has just answered caller, and the two are about to be bridged.
+
+    Dial's option U, a queue's membergosub and its AGI run in between; a Local channel that caller rings
+    answers only after what is behind it.
+
+    The variables outlive their call, so caller must be in its application yet; one whose event cannot be
+    believed does not say in which.
     """
-    if caller.linkedid != called.linkedid or caller.bridge or called.bridge or called.state != UP:
+    if caller is called or caller.linkedid != called.linkedid or caller.bridge or called.bridge:
         return False
     application = caller.application.casefold()
-    if application == "dial":
-        return caller.values.get(variables.DIALEDPEERNAME) == called.name
+    if called.name.endswith(";1") and called.is_local and called.state != UP:
+        return application in ("dial", "queue", "")
+    if called.state != UP:
+        return False
     agent = extensions.of_interface(caller.values.get(variables.MEMBERINTERFACE, ""))
-    return application in ("queue", "agi") and agent == called.own_extension and caller is not called
+    is_dialled = application in ("dial", "") and caller.values.get(variables.DIALEDPEERNAME) == called.name
+    return is_dialled or (application in ("queue", "agi", "") and agent == called.own_extension)
 
 
 def _real(channels: Sequence[LiveChannel]) -> list[LiveChannel]:

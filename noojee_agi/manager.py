@@ -113,11 +113,16 @@ class Manager:
             )
         return None
 
+    def require_right_to_record(self) -> None:
+        """Whether the user may start a MixMonitor, tried at a channel that is not there."""
+        with contextlib.suppress(NoSuchCall):
+            self.act("MixMonitor", {"Channel": os.urandom(8).hex(), "File": "/dev/null"})
+
     def require_rights(self) -> None:
-        """Whether the user may do all that is needed, tried at a channel that is not there."""
+        """The same for all that is needed."""
+        self.require_right_to_record()
         channel = {"Channel": os.urandom(8).hex()}
         for action, fields in (
-            ("MixMonitor", {"File": "/dev/null"}),
             ("StopMixMonitor", {}),
             ("Setvar", {"Variable": variables.LEG}),
             ("Getvar", {"Variable": variables.LEG}),
@@ -298,6 +303,12 @@ class OtherChannel:
         fields = {"Channel": self.name, "File": file, "Options": options, "Command": end_command}
         self._manager.act("MixMonitor", fields, is_repeatable=False)
 
+    def require_start(self, file: str) -> None:
+        """Raises what a start would, as far as that can be known before; file: where it would record."""
+        self._manager.require_right_to_record()
+        if self.host:
+            self.sees_file(file)
+
     def stop_mixmonitor(self, mixmonitor_id: str) -> None:
         """End this one MixMonitor, unless it has ended already."""
         self._manager.act("StopMixMonitor", {"Channel": self.name, "MixMonitorID": mixmonitor_id})
@@ -403,7 +414,7 @@ def _line(name: str, value: str) -> bytes:
 
 
 def _number(text: str) -> int:
-    return int(text) if text.isdigit() else 0
+    return int(text) if text.isdecimal() else 0
 
 
 def _known(value: str) -> str:

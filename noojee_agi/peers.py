@@ -21,7 +21,7 @@ _MOST_HALVES = 8  # of Local channels, one behind the other
 
 _ASKED = (
     *("CHANNEL(name)", "UNIQUEID", variables.MIXMONITOR_ID),
-    *(variables.LINKEDID, variables.BRIDGEPEER, variables.DIALEDPEERNAME),
+    *(variables.LINKEDID, variables.BRIDGEPEER, variables.DIALEDPEERNAME, variables.MEMBERINTERFACE),
 )
 
 
@@ -60,9 +60,10 @@ class _Seen:
     """What Asterisk says of a channel; all is empty when it is not there."""
 
     peer: Peer
-    linkedid: str
-    bridged_with: str
-    dialled: str
+    linkedid: str = ""
+    bridged_with: str = ""
+    dialled: str = ""
+    member: str = ""
 
 
 def find(channel: Channel, values: Mapping[str, str], looks_for_caller: bool = False) -> Peers:
@@ -78,7 +79,7 @@ def find(channel: Channel, values: Mapping[str, str], looks_for_caller: bool = F
         return Peers(ends, agent if agent in talking else "", talking)
     linkedid = values[variables.LINKEDID]
     if values[variables.DIALEDPEERNAME] not in ("", *_transferrers(values)):
-        ends = tuple(_behind(channel, values[variables.DIALEDPEERNAME], linkedid))
+        ends = tuple(_behind(channel, values[variables.DIALEDPEERNAME], linkedid, channel.name))
         if ends:
             return Peers(ends, "", (extensions.of_channel(values[variables.DIALEDPEERNAME]),))
     ends = tuple(_of_agent(channel, values)) if agent else ()
@@ -87,11 +88,16 @@ def find(channel: Channel, values: Mapping[str, str], looks_for_caller: bool = F
     return Peers(ends, agent if ends else "")
 
 
-def _behind(channel: Channel, name: str, linkedid: str = "") -> Iterator[Peer]:
-    """That channel, and those behind it when it is a Local one. linkedid: the call that it must be in."""
+def _behind(channel: Channel, name: str, linkedid: str = "", before: str = "") -> Iterator[Peer]:
+    """That channel, and those behind it when it is a Local one.
+
+    linkedid: the call that it must be in; before: the one with which alone it may be bridged; empty for any.
+    """
     for _ in range(_MOST_HALVES):
         seen = _look(channel, name)
         if not seen.peer.uniqueid or linkedid not in ("", seen.linkedid):
+            return
+        if before and seen.bridged_with not in ("", before):
             return
         yield seen.peer
         other_half = _other_half(name)
@@ -100,16 +106,18 @@ def _behind(channel: Channel, name: str, linkedid: str = "") -> Iterator[Peer]:
         behind = _look(channel, other_half)
         if behind.peer.uniqueid:
             yield behind.peer
-        name, linkedid = behind.bridged_with or behind.dialled, seen.linkedid
+        name, linkedid, before = behind.bridged_with or behind.dialled, seen.linkedid, ""
 
 
 def _of_agent(channel: Channel, values: Mapping[str, str]) -> Iterator[Peer]:
     """The channels of the agent who has answered: the queue's bridge is about to be."""
     interface, strangers = values[variables.MEMBERINTERFACE], {channel.name, *_transferrers(values)}
     names = _names(channel, _named_after(interface)) if _SAFE_NAME.fullmatch(interface) else []
+    is_local = interface.startswith("Local/")  # behind it, the agent's telephone is in a bridge already
     for name in names:
         seen = _look(channel, name)
-        if seen.linkedid == values[variables.LINKEDID] and name not in strangers:
+        is_free = name.startswith("Local/") or not seen.bridged_with or is_local
+        if seen.linkedid == values[variables.LINKEDID] and name not in strangers and is_free:
             yield seen.peer
 
 
@@ -139,22 +147,35 @@ def _literal(text: str) -> str:
 
 
 def _who_dials(channel: Channel, linkedid: str) -> Iterator[Peer]:
-    """The call's first channel, when it is just dialling this one (Dial's option U, say)."""
+    """The call's first channel, when it is just dialling this one (Dial's option U, a queue's membergosub).
+
+    Through a Local channel that cannot be seen here: then it counts if we record it, and `live` looks closer.
+    """
     if linkedid in ("", channel.uniqueid):
         return
     seen = _look(channel, linkedid)
-    if seen.dialled == channel.name and not seen.bridged_with:
+    is_member = seen.member and extensions.of_interface(seen.member) == extensions.of_channel(channel.name)
+    is_dialling = seen.dialled == channel.name or is_member or seen.peer.mixmonitor_id
+    if is_dialling and not seen.bridged_with:
         yield seen.peer
 
 
 def _look(channel: Channel, name: str) -> _Seen:
     if not _SAFE_NAME.fullmatch(name):
-        return _Seen(Peer(name, ""), "", "", "")
+        return _Seen(Peer(name, ""))
     names = [variables.of_channel(name, variable) for variable in _ASKED]
     said = channel.get_all(*names)
-    real_name, uniqueid, mixmonitor_id, linkedid, bridged_with, dialled = (said[each] for each in names)
-    peer = Peer(real_name or name, uniqueid, recording.mixmonitor_id(mixmonitor_id))
-    return _Seen(peer, linkedid, bridged_with, dialled)
+    real_name, uniqueid, mixmonitor_id, *others = (said[each] for each in names)
+    running = _running(channel, name, recording.mixmonitor_id(mixmonitor_id))
+    return _Seen(Peer(real_name or name, uniqueid, running), *others)
+
+
+def _running(channel: Channel, name: str, mixmonitor_id: str) -> str:
+    """The same id while that MixMonitor records: the variable outlives one that somebody else has stopped."""
+    if not mixmonitor_id:
+        return ""
+    wanted = variables.of_channel(name, variables.mixmonitor_file(mixmonitor_id))
+    return mixmonitor_id if recording.is_ours(channel.get_all(wanted)[wanted]) else ""
 
 
 def _other_half(name: str) -> str:

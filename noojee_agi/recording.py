@@ -20,7 +20,6 @@ class Leg:
     """A recording leg as the call path knows it; owner and number are settled when it is stored.
 
     extension: the one that was asked for, if any. extensions: all on this call, that one first.
-    peer_channel, peer_uniqueid: with whom the channel talked when it began, if that was known.
     agent_known: whether an enabled account of agent_login_name was known when the call came; None when
     nobody was named. peer_channel, peer_uniqueid: with whom the channel talked then; empty when with nobody,
     or with several.

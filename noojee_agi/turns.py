@@ -1,4 +1,4 @@
-"""One start or stop at a time for each channel, also among programs, threads and servers of this machine."""
+"""One start or stop at a time for each conversation, among all programs and servers of this machine."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ import time
 import zlib
 from collections.abc import Iterator
 
-# Longer than what is done in a turn, unless Asterisk does not create the file. Whoever has waited so long
-# goes on: two recordings are better than none.
+# Longer than what is done in a turn, unless Asterisk does not answer or create the file. Whoever has waited
+# so long goes on: two recordings are better than none, and than a caller who is kept waiting.
 WAIT_SECONDS = 2.0
 _FILE = "turns.lock"
 _FLOCK = struct.Struct("hhqqi")  # fcntl(2), struct flock
 
 
 @contextlib.contextmanager
-def of(state_directory: str, uniqueid: str) -> Iterator[None]:
-    """Hold this channel's turn; it ends with its holder, however that ends (fcntl(2), F_OFD_SETLK).
+def of(state_directory: str, linkedid: str) -> Iterator[None]:
+    """Hold the turn of a conversation, whose channels have one linkedid.
+
+    It ends with its holder, however that ends (fcntl(2), F_OFD_SETLK).
 
     Where it cannot be had, such as in a state directory that cannot be written, the work is done without.
     """
@@ -27,7 +29,7 @@ def of(state_directory: str, uniqueid: str) -> Iterator[None]:
     with contextlib.suppress(OSError):
         path = os.path.join(state_directory, _FILE)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-        _take(descriptor, zlib.crc32(uniqueid.encode("utf-8", "replace")))
+        _take(descriptor, zlib.crc32(linkedid.encode("utf-8", "replace")))
     try:
         yield
     finally:

@@ -10,7 +10,6 @@ BRIDGEPEER = "BRIDGEPEER"
 DIALEDPEERNAME = "DIALEDPEERNAME"
 BLINDTRANSFER = "BLINDTRANSFER"  # the channel that has transferred this one, and may not be gone yet
 ATTENDEDTRANSFER = "ATTENDEDTRANSFER"
-MIXMONITOR_FILENAME = "MIXMONITOR_FILENAME"
 
 
 def mixmonitor_file(mixmonitor_id: str) -> str:

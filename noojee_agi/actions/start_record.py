@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 
 # Among 200 calls that begin together Asterisk took 1 s to open a file.
 FILE_SEEN_WITHIN_SECONDS = 3.0
-# A frame of a telephone is 20 ms long (RFC 3551, 4.2), or 30 with some codecs.
-_FRAME_SECONDS = 0.03
+# A frame of a telephone is 20 ms long (RFC 3551, 4.2), with some settings up to 60.
+_FRAME_SECONDS = 0.08
 OK = 200
 _FINISH_PROGRAM = "finish_record.py"
 
@@ -59,8 +59,10 @@ def start_record(request: Request, channel: Channel | CommandLine, means: Means)
     if answer.status != OK:
         return answer
     remarks = _remarks(leg, target, means)
-    if target.channel is not channel and not troubles:
-        troubles = _tell_recorded(target, replace(answer, message=_message(target, remarks)))
+    if target.channel is not channel:
+        if not troubles:
+            troubles = _tell_recorded(target, replace(answer, message=_message(target, remarks)))
+        answer = replace(answer, leg="")  # what the asking channel knows of its own leg stays
     return replace(answer, message=_message(target, [*troubles, *remarks]))
 
 
@@ -73,33 +75,41 @@ def _replace_running(leg: Leg, target: Target, means: Means) -> tuple[Answer, li
     troubles = [target.unreachable] if target.unreachable else []
     has_ended = False
     try:
+        if target.running:
+            target.channel.require_start(leg.file)
         for running in target.running:
             has_ended |= _end(running, troubles)
         if has_ended:
             time.sleep(_FRAME_SECONDS)
     except CallGone:
         return _never_began(leg, means.config), []
+    except NoSuchCall:
+        pass  # the start says so, too
+    except (NotStarted, ManagerUnavailable) as exc:
+        _close_failed(leg, means.config)
+        return Answer(exc.status, str(exc), leg.id), []
     answer, more = _start(leg, target.channel, means)
-    if answer.status != OK and has_ended:
-        text = f"{answer.message}; the former leg has ended, nothing records this call now"
-        answer = replace(answer, message=text)
+    if answer.status != OK:
+        troubles += ["the former leg has ended, nothing records this call now"] if has_ended else []
+        answer = replace(answer, message="; ".join([answer.message, *troubles]))
     return answer, [*troubles, *more]
 
 
 def _end(running: Running, troubles: list[str]) -> bool:
     """End a former leg; whether it was still going on."""
     try:
-        if not running.file():
-            return False
-        running.stop()
+        was_going_on = bool(running.file())
+        if was_going_on:
+            running.stop()
+        running.forget()
     except CallGone:
         raise
     except NoSuchCall:
         return False  # with that end's call its leg has ended, too
     except ManagerUnavailable as exc:
-        troubles.append(f"the former leg may go on beside it: {exc}")
+        troubles.append(f"the former leg may go on, or may have ended: {exc}")
         return False
-    return True
+    return was_going_on
 
 
 def _start(leg: Leg, channel: Recorded, means: Means) -> tuple[Answer, list[str]]:
@@ -301,7 +311,13 @@ def _undo(leg: Leg, channel: Recorded, config: Config) -> None:
         if started:
             channel.stop_mixmonitor(started)
             channel.set(variables.MIXMONITOR_ID, "")
-    _spool(Ending(leg.id, "failed", recording.now()), config)
+    _close_failed(leg, config)
+
+
+def _close_failed(leg: Leg, config: Config) -> None:
+    """Where that cannot be noted now, such as on a full disk, sync finds out."""
+    with contextlib.suppress(NoojeeError):
+        _spool(Ending(leg.id, "failed", recording.now()), config)
 
 
 def _hung_up(leg: Leg, channel: Recorded, config: Config) -> tuple[Answer, list[str]]:
@@ -315,7 +331,7 @@ def _hung_up(leg: Leg, channel: Recorded, config: Config) -> tuple[Answer, list[
 
 
 def _never_began(leg: Leg, config: Config) -> Answer:
-    _spool(Ending(leg.id, "failed", recording.now()), config)
+    _close_failed(leg, config)
     return Answer(NotStarted.status, "the caller hung up before the recording began", leg.id)
 
 

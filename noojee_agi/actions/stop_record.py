@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Mapping
 
 from noojee_agi import arguments, calls, disk, recording
 from noojee_agi.answer import Answer
 from noojee_agi.arguments import Request
 from noojee_agi.calls import Running, Target
-from noojee_agi.errors import ManagerUnavailable, NoSuchCall, NotAllowed, NotRecording
+from noojee_agi.errors import CallGone, ManagerUnavailable, NoSuchCall, NotAllowed, NotRecording
 from noojee_agi.means import Means
 
 TYPE_CHECKING = False  # importing typing for it would cost the caller 5 ms
@@ -29,21 +30,40 @@ def stop_record(request: Request, channel: Channel | CommandLine, means: Means) 
 
 
 def _stop(target: Target, login: str) -> Answer:
-    files = {running: running.file() for running in target.running}
+    files = {running: _file(running) for running in target.running}
     running = {each: file for each, file in files.items() if file}
     if not running and not target.unreachable:
         raise NotRecording(_not_recording(target))
     legs = [_known(each, file, login) for each, file in running.items()]
-    if login:
+    if login and legs:
         _require_owner(login, [owner for _, owner in legs])
+    for file in running.values():
+        _require_disk(file)  # Asterisk closes the file while the call waits (app_mixmonitor.c)
     for each in running:
         with contextlib.suppress(NoSuchCall):  # with that end's call its recording has ended, too
             each.stop()
+            each.forget()
     if target.unreachable:
         raise ManagerUnavailable(target.unreachable)
     which = f", {target.call}" if target.is_other else ""
     message = f"OK{which}{''.join(f', but {remark}' for remark in target.remarks)}"
     return Answer(200, message, legs[0][0], next(iter(running.values())))
+
+
+def _file(running: Running) -> str:
+    """Empty when it has ended, if only with that end's call. Raises CallGone and ManagerUnavailable."""
+    try:
+        return running.file()
+    except CallGone:
+        raise
+    except NoSuchCall:
+        return ""
+
+
+@disk.bounded()
+def _require_disk(file: str) -> None:
+    """Raises DiskSilent."""
+    os.path.exists(file)
 
 
 def _not_recording(target: Target) -> str:

@@ -21,6 +21,7 @@ pytestmark = pytest.mark.asterisk
 TONES = {"410": 1004, "411": 425, "412": 700}
 # 412's packets lie behind those of 410, modulo 65536 (RFC 3550, 5.1).
 FIRST_SEQUENCES = {"410": 100, "411": 7000, "412": 50000}
+PACKETS = {"410": 1, "411": 3, "412": 3}  # frames of 20 ms in each; the more, the later one passes
 TRIES = 5
 DIALPLAN = """
 [telephones]
@@ -35,6 +36,8 @@ exten => queue,1,Answer()
  same => n,Wait(60)
 exten => both,1,AGI(start_record.py,,caller)
  same => n,Dial(PJSIP/410,20,U(called))
+exten => local,1,AGI(start_record.py,,caller-local)
+ same => n,Dial(Local/410@agents/n,20)
 exten => twice,1,Answer()
  same => n,AGI(start_record.py,,twice-1)
  same => n,Dial(PJSIP/410,20,g)
@@ -46,6 +49,8 @@ exten => hostile,1,Set(CALLERID(num)=${URIDECODE(4%0d%0aBridgeID%3a evil)})
 exten => parked,1,Answer()
  same => n,Set(CALLERID(num)=${URIDECODE(4%0d%0aParkeeUniqueid%3a )}${VICTIM})
  same => n,Park()
+[agents]
+exten => 410,1,Dial(PJSIP/410,20,U(called))
 [called]
 exten => s,1,AGI(start_record.py,,called)
  same => n,Return()
@@ -67,7 +72,7 @@ member => PJSIP/410
 
 
 def plug_in(lines: Lines, extension: str, folder: Path) -> SipPhone:
-    return SipPhone(extension, lines.port, TONES[extension], FIRST_SEQUENCES[extension])
+    return SipPhone(extension, lines.port, TONES[extension], FIRST_SEQUENCES[extension], PACKETS[extension])
 
 
 @pytest.fixture(
@@ -234,14 +239,17 @@ def wait_for_ended_starts(exchange: Exchange[SipPhone], count: int) -> list[dict
     return wait_until(ended, 20, f"{count} starts")
 
 
-def test_a_start_at_the_called_end_replaces_the_callers(exchange: Exchange[SipPhone]) -> None:
-    """Both by their own dialplan: before Dial(), and by its option U."""
-    exchange.phones["411"].dial("both")
+@pytest.mark.parametrize(("number", "tag"), [("both", "caller"), ("local", "caller-local")])
+def test_a_start_at_the_called_end_replaces_the_callers(
+    exchange: Exchange[SipPhone], number: str, tag: str
+) -> None:
+    """Both by their own dialplan: before Dial(), and by its option U, also behind a Local channel."""
+    exchange.phones["411"].dial(number)
 
     called = exchange.running("called")
 
     assert len(running(exchange)) == 1
-    (caller,) = exchange.site.legs("--tag", "caller")
+    caller = [leg for leg in exchange.site.legs() if leg["tag"] == tag][-1]
     assert (called["call_record_id"], called["leg"]) == (caller["call_record_id"], 2)
     assert (called["channel"], called["owner"]) == (exchange.channel("411"), "Ann")
     wait_until(lambda: exchange.status(caller["id"]) != "recording", 20, "the end of the former leg")

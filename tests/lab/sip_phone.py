@@ -29,13 +29,17 @@ _POLL_SECONDS = 0.1
 class SipPhone:
     """The telephone of one line; a context manager. It answers by itself.
 
-    first_sequence: the sequence number of the first RTP packet that it sends in each of its calls.
+    first_sequence: the sequence number of the first RTP packet that it sends in each of its calls; frames:
+    how many of 20 ms it puts into each.
     """
 
-    def __init__(self, extension: str, port: int, frequency: int, first_sequence: int) -> None:
+    def __init__(
+        self, extension: str, port: int, frequency: int, first_sequence: int, frames: int = 1
+    ) -> None:
         self.extension = extension
         self._port = port
-        self._tone = _tone(frequency)
+        self._tone = _tone(frequency, frames)
+        self._frames = frames
         self._first_sequence = first_sequence
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.bind(("127.0.0.1", 0))
@@ -93,13 +97,13 @@ class SipPhone:
             call.audio.close()
 
     def _play(self) -> None:
-        """A frame for each call every 20 ms."""
+        """A packet for each call whenever its frames are due."""
         next_at = time.monotonic()
         while not self._is_over.is_set():
             for call in list(self._calls.values()):
                 with contextlib.suppress(OSError):  # it has just ended
-                    call.send_frame(self._tone, self._first_sequence)
-            next_at += FRAME_SECONDS
+                    call.send(self._tone, self._first_sequence, self._frames)
+            next_at += FRAME_SECONDS * self._frames
             self._is_over.wait(max(0.0, next_at - time.monotonic()))
 
     def _listen(self) -> None:
@@ -198,14 +202,15 @@ class _Call:
         found = re.search(r"^m=audio (\d+)", description, re.MULTILINE)
         self.peer = ("127.0.0.1", int(found[1])) if found else self.peer
 
-    def send_frame(self, tone: bytes, first_sequence: int) -> None:
+    def send(self, tone: bytes, first_sequence: int, frames: int) -> None:
         """RFC 3550, 5.1: version 2, payload type 0."""
         if self.peer is None:
             return
-        sequence, stamp = (first_sequence + self.sent) & 0xFFFF, self.sent * FRAME_SAMPLES
+        count = FRAME_SAMPLES * frames
+        sequence, stamp = (first_sequence + self.sent) & 0xFFFF, self.sent * count
         head = struct.pack("!BBHII", 0x80, 0, sequence, stamp, hash(self.id) & 0xFFFFFFFF)
         at = stamp % RATE
-        self.audio.sendto(head + tone[at : at + FRAME_SAMPLES], self.peer)
+        self.audio.sendto(head + tone[at : at + count], self.peer)
         self.sent += 1
 
 
@@ -237,9 +242,9 @@ def _new_id() -> str:
     return uuid.uuid4().hex
 
 
-def _tone(frequency: int) -> bytes:
-    """One second of it, and one frame more, in G.711 µ-law."""
-    count = RATE + FRAME_SAMPLES
+def _tone(frequency: int, frames: int) -> bytes:
+    """One second of it, and one packet more, in G.711 µ-law."""
+    count = RATE + FRAME_SAMPLES * frames
     return bytes(_mu_law(int(_LOUDNESS * math.sin(2 * math.pi * frequency * n / RATE))) for n in range(count))
 
 

@@ -60,20 +60,25 @@ ON_CALL = ("410", "trunk-a", "Anna", "800")
         ("pjsip/TRUNK-A", "trunk-a"),
         ("anna", "Anna"),
         ("800", "800"),
-        ("41", ""),
-        ("4100", ""),
-        ("1762420501.77", ""),
-        ("", ""),
+        ("SIP/410-12FA7B", "410"),
+        ("PJSIP/410-0000000a", "410"),
+        # Not on the call, or not yet.
+        ("41", "41"),
+        ("4100", "4100"),
+        ("PJSIP/411", "411"),
+        ("PJSIP/411-0000000a", "411"),
+        ("Local/411@agents-0000000a;2", "411"),
+        ("PJSIP/acme-200100", "acme-200100"),
+        ("PJSIP/sales-facade", "sales-facade"),
         ("PJSIP/", ""),
     ],
 )
-def test_an_extension_is_found_with_and_without_its_technology(asked: str, found: str) -> None:
-    assert extensions.find(asked, ON_CALL) == found
+def test_an_extension_is_named_with_and_without_its_technology(asked: str, found: str) -> None:
+    assert extensions.named(asked, ON_CALL) == found
 
 
-def test_nothing_is_found_on_a_call_without_extensions() -> None:
-    assert extensions.find("", ["", "410"]) == ""
-    assert extensions.find("410", []) == ""
+def test_what_looks_like_a_channels_suffix_is_none_where_the_whole_is_on_the_call() -> None:
+    assert extensions.named("PJSIP/acme-20010012", ["acme", "acme-20010012"]) == "acme-20010012"
 
 
 def test_extensions_are_listed_once_each_in_order_and_none_empty() -> None:

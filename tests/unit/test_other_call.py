@@ -120,9 +120,33 @@ def test_the_former_leg_ends_before_a_new_one_begins(
 
     one, two = site.legs()
     assert list(other.mixmonitors.values()) == [two.file]
-    done = [action["Action"] for action in pbx.actions if "MixMonitor" in action["Action"]]
+    there = [action for action in pbx.actions if action.get("Channel") == NAME]
+    done = [action["Action"] for action in there if "MixMonitor" in action["Action"]]
     assert done == ["MixMonitor", "StopMixMonitor", "MixMonitor"]
     assert (other.variables["NOOJEE_LEG"], one.tag) == (two.id, "one")
+
+
+def test_a_right_that_is_missing_is_noticed_before_the_former_leg_ends(
+    site: Site, asterisk: FakeAsterisk, pbx: FakeManager, other: FakeChannel
+) -> None:
+    """Asterisk lets a user with the right `call` stop a MixMonitor, and not start one."""
+    site.run(asterisk, "at/410")
+    pbx.refused_actions = {"MixMonitor"}
+
+    site.run(asterisk, "at/410")
+
+    assert (told(asterisk)[0], len(other.mixmonitors)) == ("503", 1)
+    assert "nothing records" not in told(asterisk)[1]
+    assert [ending.leg_id for ending in site.endings()] == [site.legs()[1].id]
+
+
+def test_the_asking_channel_keeps_what_it_knows_of_its_own_leg(site: Site, asterisk: FakeAsterisk) -> None:
+    site.run(asterisk)
+    own = asterisk.variables["NOOJEE_LEG"]
+
+    site.run(asterisk, "at/410")
+
+    assert asterisk.variables["NOOJEE_LEG"] == own
 
 
 def test_a_call_on_the_same_handset_besides_is_mentioned(
@@ -334,6 +358,28 @@ def test_the_other_calls_leg_ends(
     assert (asterisk.answers()["RECORDING_ID"], other.variables["NOOJEE_MIXMONITOR_ID"]) == (leg.id, "")
 
 
+def test_an_end_that_hangs_up_while_it_is_asked_keeps_no_other_from_being_stopped(
+    site: Site, asterisk: FakeAsterisk, pbx: FakeManager, other: FakeChannel
+) -> None:
+    peer = FakeChannel("PJSIP/411-0000000a", "1762420502.89", {"BridgeID": "b", "Linkedid": UNIQUEID})
+    pbx.channels.append(peer)
+    peer.fields, other.fields = {**peer.fields, "BridgeID": ""}, {**other.fields, "BridgeID": ""}
+    site.run(asterisk, "at/410")
+    site.run(asterisk, "at/411")
+    peer.fields, other.fields = {**peer.fields, "BridgeID": "b"}, {**other.fields, "BridgeID": "b"}
+    assert (len(other.mixmonitors), len(peer.mixmonitors)) == (1, 1)
+
+    def hang_up(action: dict[str, str]) -> bool:
+        if action["Action"] == "Getvar" and peer in pbx.channels:
+            pbx.channels.remove(peer)
+        return True
+
+    pbx.before = hang_up
+    site.run(asterisk, "at/411", program="stop_record")
+
+    assert (told(asterisk)[0], other.mixmonitors) == ("200", {})
+
+
 def test_another_call_that_is_not_recorded_is_409(
     site: Site, asterisk: FakeAsterisk, pbx: FakeManager
 ) -> None:
@@ -381,6 +427,11 @@ def test_the_command_line_starts_and_stops(site: Site, other: FakeChannel) -> No
 
     assert from_command_line(site, "stop_record", UNIQUEID).answer.status == 200
     assert other.mixmonitors == {}
+
+
+@pytest.mark.parametrize(("asked", "status"), [("AT/410", 200), ("at/", 400)])
+def test_the_command_line_takes_at_as_the_dialplan_does(site: Site, asked: str, status: int) -> None:
+    assert from_command_line(site, "start_record", asked).answer.status == status
 
 
 def test_the_command_line_needs_the_key(site: Site, pbx: FakeManager) -> None:

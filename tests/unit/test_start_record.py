@@ -358,6 +358,18 @@ def test_a_dialled_peer_counts_while_it_is_there(site: Site, is_there: bool) -> 
     assert leg.peer_uniqueid == ("1762420501.79" if is_there else "")
 
 
+@pytest.mark.parametrize("variable", ["DIALEDPEERNAME", "MEMBERINTERFACE"])
+def test_a_peer_who_talks_with_somebody_else_by_now_is_none(site: Site, variable: str) -> None:
+    """Dial's option G, say, or a redirect of both: he is still in the same call."""
+    value = "PJSIP/411-00000021" if variable == "DIALEDPEERNAME" else "PJSIP/411"
+    asterisk = FakeAsterisk(**{variable: value})
+    asterisk.add("PJSIP/411-00000021", "1762420501.79", BRIDGEPEER="PJSIP/412-00000022")
+
+    site.run(asterisk)
+
+    assert site.legs()[0].extensions == ("trunk-a", "800", "4930800")
+
+
 def test_a_peer_behind_a_local_channel_is_the_telephone(site: Site) -> None:
     asterisk = FakeAsterisk(BRIDGEPEER="Local/412@agents-00000001;1")
     asterisk.add("Local/412@agents-00000001;1", "1.1", BRIDGEPEER="PJSIP/trunk-a-0000001f")
