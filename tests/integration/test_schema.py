@@ -12,6 +12,8 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from lab.postgresql import PrivatePostgreSQL
+from lab.waiting import wait_until
 from sqlalchemy import Inspector, Select, inspect, text
 
 from integration.recorder import Recorder, after, exit_code, forked
@@ -282,6 +284,38 @@ def test_two_upgrades_at_the_same_moment_end_in_one_schema(empty_database_url: s
     assert 0 in [exit_code(child) for child in children]
     schema.upgrade(Store(empty_database_url))
     assert Store(empty_database_url).revision() == REVISION
+
+
+def test_two_upgrades_of_an_earlier_schema_at_the_same_moment_both_succeed(empty_database_url: str) -> None:
+    _fill(Store(empty_database_url), "0002")
+    start = _fork.Barrier(2)
+
+    def work() -> None:
+        start.wait(10)
+        schema.upgrade(Store(empty_database_url))
+
+    assert [exit_code(child) for child in [forked(work), forked(work)]] == [0, 0]
+
+
+@pytest.mark.postgresql
+def test_an_upgrade_waits_for_a_drain_that_is_at_work(postgresql: PrivatePostgreSQL) -> None:
+    """Which locks its calls, and then changes their legs: neither is the victim of a deadlock."""
+    store = Store(postgresql.url(postgresql.create_database()))
+    _fill(store, "0002")
+    waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+    with store.transaction() as drain:
+        drain.execute(text("SELECT id FROM call_record FOR UPDATE"))
+        child = forked(lambda: schema.upgrade(store))
+
+        def is_waiting() -> bool:
+            with Store(str(store.url.render_as_string(hide_password=False))).reading() as connection:
+                return bool(connection.scalar(waiting))
+
+        wait_until(is_waiting, 20, "the upgrade to wait")
+        drain.execute(text("UPDATE recording_leg SET bytes = 1"))
+
+    assert exit_code(child) == 0
+    assert store.revision() == REVISION
 
 
 @pytest.mark.parametrize(

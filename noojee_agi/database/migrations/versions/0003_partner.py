@@ -12,6 +12,11 @@ _WITHOUT_SYSTEM = "substr({0}, length(rtrim({0}, replace({0}, '-', ''))) + 1)"
 
 
 def upgrade() -> None:
+    is_postgresql = op.get_context().dialect.name == "postgresql"
+    if is_postgresql:
+        # In the order in which a drain takes them, which may be at work: else one of the two is a deadlock's
+        # victim.
+        op.execute("LOCK TABLE call_record, recording_leg IN ACCESS EXCLUSIVE MODE")
     for name in ("peer_channel", "peer_uniqueid"):
         empty = sa.text("''")
         op.add_column("recording_leg", sa.Column(name, sa.String(255), nullable=False, server_default=empty))
@@ -19,7 +24,7 @@ def upgrade() -> None:
         op.drop_index(f"ix_{table}_uniqueid", table)
         _create_index(table, "uniqueid")
     _create_index("recording_leg", "peer_uniqueid")
-    if op.get_context().dialect.name == "postgresql":
+    if is_postgresql:
         # Else it knows nothing of what the indexes hold, and might read all legs, until it looks by itself.
         op.execute("ANALYZE call_record, recording_leg")
 
