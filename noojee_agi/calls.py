@@ -114,7 +114,9 @@ def admitted(
     # Without a manager interface a channel is reached by its own dialplan only, which waits for each program.
     may_be_reached = bool(means.config.manager_username)
     lock, linkedid = _Lock(means.config.state_directory if may_be_reached else ""), channel.uniqueid
-    for _ in range(_TRIES):  # most calls' first channel asks: its uniqueid is the call's
+    for tries_left in reversed(
+        range(_TRIES)
+    ):  # mostly a call's first channel asks: its uniqueid is the call's
         with lock.of(linkedid):
             # What was told before counts only where nobody else can have changed it.
             told = None if may_be_reached else channel.told
@@ -122,14 +124,13 @@ def admitted(
             access.require_key(values[variables.API_KEY], means.knowledge)
             other = _other(asked, channel, values)
             before, linkedid = linkedid, values[variables.LINKEDID] or channel.uniqueid
-            if not other and (linkedid == before or not may_be_reached):
+            if not other and (linkedid == before or not may_be_reached or not tries_left):
                 yield _own(asked, channel, values, means)
                 return
         if other:
             with _found(other, channel, means, prefers_recorded) as target:
                 yield target
             return
-    raise NoSuchCall("this call goes from one conversation to the next: try again")
 
 
 class _Lock:
