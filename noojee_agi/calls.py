@@ -114,9 +114,8 @@ def admitted(
     # Without a manager interface a channel is reached by its own dialplan only, which waits for each program.
     may_be_reached = bool(means.config.manager_username)
     lock, linkedid = _Lock(means.config.state_directory if may_be_reached else ""), channel.uniqueid
-    for tries_left in reversed(
-        range(_TRIES)
-    ):  # mostly a call's first channel asks: its uniqueid is the call's
+    # Mostly a call's first channel asks, whose uniqueid is the call's linkedid.
+    for tries_left in reversed(range(_TRIES)):
         with lock.of(linkedid):
             # What was told before counts only where nobody else can have changed it.
             told = None if may_be_reached else channel.told
