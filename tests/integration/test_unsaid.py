@@ -118,7 +118,7 @@ def refusing(site: Site) -> Iterator[Site]:
             text(
                 "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
                 " $$ BEGIN RAISE EXCEPTION 'the disk is full' USING ERRCODE = '53100'; END $$;"
-                " CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON system_variable"
+                " CREATE CONSTRAINT TRIGGER refuse AFTER INSERT OR UPDATE ON system_variable"
                 " DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION refuse()"
             )
         )
