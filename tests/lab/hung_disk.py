@@ -16,7 +16,7 @@ from lab.waiting import wait_until
 
 
 class HungDisk:
-    """`path` is its folder, open to every user; everything there waits between hang() and answer()."""
+    """`path` is its folder, root's, which all can enter; everything there waits between hang() and answer()."""
 
     def __init__(self, path: Path, server: subprocess.Popen[bytes]) -> None:
         self.path = path
@@ -42,7 +42,7 @@ def hung_disk() -> Iterator[HungDisk]:
         for folder in (below, path):
             folder.mkdir()
         Path(parent).chmod(0o755)
-        below.chmod(0o777)
+        below.chmod(0o755)
         program = [*debian.loader_command(root), str(root / "usr/bin/bindfs")]
         server = subprocess.Popen(
             [*processes.dies_with_us(), *program, "-f", options, str(below), str(path)],
