@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,19 +26,20 @@ def test_the_unit_tests_pass(version: str, tmp_path: Path, tell: Callable[[str],
         str(pythons.TOP),
         "-p",
         "no:cacheprovider",
-        f"--basetemp={tmp_path}/temporary",
     ]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
 
-    done = subprocess.run(
-        [python, "-m", "pytest", *options, str(pythons.TOP / "tests/unit")],
-        cwd=tmp_path,  # where no package of ours lies: -m puts it before the installed one
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=SECONDS,
-    )
+    # Its tests configure Unix sockets there, and those have at most 107 characters (unix(7)).
+    with tempfile.TemporaryDirectory(prefix="lab-unit-", dir="/tmp") as short:
+        done = subprocess.run(
+            [python, "-m", "pytest", *options, f"--basetemp={short}/t", str(pythons.TOP / "tests/unit")],
+            cwd=tmp_path,  # where no package of ours lies: -m puts it before the installed one
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=SECONDS,
+        )
 
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-1000:]
     tell(f"unit tests on Python {version}: {done.stdout.splitlines()[-1]}")
