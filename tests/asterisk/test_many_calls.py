@@ -56,7 +56,7 @@ def test_finding_one_of_a_thousand_channels_grows_no_worse_than_linearly(
     few = seconds_to_find(pbx, FEW)
     many = seconds_to_find(pbx, MANY)
 
-    pbx.start_call(f"AGI(start_record.py,{MANY},among-many,Fred)", seconds=None)
+    pbx.start_call(f"AGI(start_record.py,at/{MANY},among-many,Fred)", seconds=None)
     view = pbx.view()
 
     tell(f"one call found in {few * 1000:.1f} ms among {FEW} channels, in {many * 1000:.1f} among {MANY}")
