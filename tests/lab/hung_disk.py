@@ -16,7 +16,7 @@ from lab.waiting import wait_until
 
 
 class HungDisk:
-    """`path` is its folder, root's, which all can enter; everything there waits between hang() and answer()."""
+    """`path` is its folder, root's, which all can enter; all there waits between hang() and answer()."""
 
     def __init__(self, path: Path, server: subprocess.Popen[bytes]) -> None:
         self.path = path
