@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import hypothesis
 import pytest
+from lab.umask import kept_umask
 from lab.unavailable import LabUnavailable
 
 if TYPE_CHECKING:
@@ -120,6 +121,13 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
         return (yield)
     finally:
         os.close(folder)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_call() -> Generator[None, object, object]:
+    """Or what the next tests make would be closed to the users as whom the lab's servers run."""
+    with kept_umask():
+        return (yield)
 
 
 @pytest.hookimpl(wrapper=True)

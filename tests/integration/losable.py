@@ -13,6 +13,7 @@ from typing import Any
 
 from click.testing import CliRunner
 from lab.site import PROGRAMS
+from lab.umask import kept_umask
 from sqlalchemy import insert, select
 
 from integration.recorder import Recorder, after, ended
@@ -75,12 +76,8 @@ class LosableSite:
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         """`noojee-agi WORDS` in this process, which is quicker."""
-        umask = os.umask(0)
-        os.umask(umask)
-        try:
+        with kept_umask():
             done = CliRunner(env=self.environment).invoke(cli.cli, words)
-        finally:
-            os.umask(umask)
         if done.exception is not None and not isinstance(done.exception, SystemExit):
             raise done.exception
         return subprocess.CompletedProcess(words, done.exit_code, done.stdout, done.stderr)

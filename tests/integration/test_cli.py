@@ -19,6 +19,7 @@ import pytest
 from click.testing import CliRunner
 from lab.postgresql import PrivatePostgreSQL
 from lab.site import PROGRAMS, Site
+from lab.umask import kept_umask
 from sqlalchemy import text
 
 from integration.conftest import BACKENDS
@@ -71,12 +72,8 @@ def add_account(site: Site, login: str, *groups: str) -> None:
 
 def run_here(site: Site, *words: str, text: str = "") -> subprocess.CompletedProcess[str]:
     """What site.run_cli does, without a process of its own; so it must not change the user."""
-    umask = os.umask(0)
-    os.umask(umask)
-    try:
+    with kept_umask():
         done = CliRunner(env=site.environment).invoke(cli.cli, words, input=text)
-    finally:
-        os.umask(umask)
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         raise done.exception
     return subprocess.CompletedProcess(words, done.exit_code, done.stdout, done.stderr)

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from lab.site import PROGRAMS
+from lab.umask import kept_umask
 from lab.waiting import wait_until
 from sqlalchemy import text
 
@@ -83,7 +84,8 @@ def environment(store: Store, folder: Path) -> dict[str, str]:
 
 
 def listed(store: Store, folder: Path, *words: str) -> str:
-    done = CliRunner(env=environment(store, folder)).invoke(cli.cli, ["recordings", *words])
+    with kept_umask():
+        done = CliRunner(env=environment(store, folder)).invoke(cli.cli, ["recordings", *words])
     assert done.exit_code == 0, done.output
     return done.stdout
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from lab.small_disk import small_disk
+from lab.umask import kept_umask
 
 from integration.recorder import Recorder, after
 from integration.silent_legs import write_audio
@@ -70,7 +71,8 @@ def run_sync(config: Config, *words: str) -> tuple[int, str]:
         f"[database]\nurl = {config.database_url}\n[recordings]\ndirectory = {config.recordings_directory}\n"
         f"[state]\ndirectory = {config.state_directory}\n[server]\nname = {config.server_name}\n"
     )
-    done = CliRunner(env={"NOOJEE_AGI_CONF": config.path}).invoke(cli.cli, ["sync", *words])
+    with kept_umask():
+        done = CliRunner(env={"NOOJEE_AGI_CONF": config.path}).invoke(cli.cli, ["sync", *words])
     return done.exit_code, done.output
 
 

@@ -95,6 +95,7 @@ def _make(package: str, suite: str, root: Path) -> None:
     shutil.rmtree(work, ignore_errors=True)  # of a process that was killed; the lock is ours now
     try:
         (work / "root").mkdir(parents=True)
+        (work / "root").chmod(0o755)  # whatever our umask: copies for other users have its mode
         archives = _download(package, suite, work / "apt")
         for archive in archives:
             _run(["dpkg", "-x", str(archive), str(work / "root")])

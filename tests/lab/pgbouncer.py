@@ -117,8 +117,10 @@ class PrivatePgBouncer:
             copy = self._home / "debian"
             for name in PROGRAM_FOLDERS:
                 shutil.copytree(self._root / name, copy / name, symlinks=True)
+            for folder in (copy, copy / "usr"):  # made on the way, so by our umask
+                folder.chmod(0o755)
             self._root = copy
-        os.chmod(self._home, 0o755)
+        self._home.chmod(0o755)
 
     def _start(self) -> None:
         self.port = free_port()
@@ -126,6 +128,7 @@ class PrivatePgBouncer:
         configuration.write_text(
             CONFIGURATION.format(server_port=self._postgresql.port, port=self.port, pool_size=self.pool_size)
         )
+        configuration.chmod(0o644)
         with self._log().open("wb") as log:
             self._process = subprocess.Popen(
                 [*self._as_user(), *self._program(), str(configuration)],
