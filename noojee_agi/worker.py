@@ -9,7 +9,6 @@ import os
 import socket
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -38,6 +37,7 @@ from noojee_agi.tally import Tally
 
 logger = logging.getLogger(__name__)
 
+STRANGER_THREADS = 4  # of each worker, beside its others: a right call never waits for these
 _MAX_STRANGERS = 200  # who wait to be told 401
 _REFUSAL_SECONDS = 1.0
 _SOON_SECONDS = 0.1
@@ -94,13 +94,12 @@ class Worker:
             programs, lambda: self._config, self._read_database, self._snapshot
         )
         self._refusing = replace(self._surroundings, read_database=lambda config: None)
-        self._strangers: deque[Guest] = deque()
-        self._strangers_lock = threading.Lock()
-        self._strangers_here = 0
+        self._strangers: SimpleQueue[Guest | None] = SimpleQueue()
         self._askers = threading.BoundedSemaphore(max(1, threads // 8))
         self._question = _NO_QUESTION
         self._ask_again_at = 0.0
         self._alive: list[threading.Thread] = []
+        self._refusers: list[threading.Thread] = []
         self._reception: Reception | None = None
 
     def run(self, lifeline: int) -> None:
@@ -118,9 +117,13 @@ class Worker:
         )
         for _ in range(self._threads):
             self._start_thread()
+        for _ in range(STRANGER_THREADS):
+            self._start_refuser()
         self._reception.run(lifeline)
-        while self._strangers or self._strangers_here:
-            time.sleep(_POLL_SECONDS)
+        for _ in range(STRANGER_THREADS):
+            self._strangers.put(None)
+        while self._refusers:
+            self._refusers.pop().join()
         for _ in range(self._threads):
             self._jobs.put(None)
         while self._alive:
@@ -166,41 +169,46 @@ class Worker:
         return self._links.tally.running() >= self._all_threads
 
     def _take_network(self, guest: Guest) -> None:
-        """Who shows the right key has its turn; the others share a few threads, which they cannot hold."""
+        """Who shows the right key has its turn; the others have a few threads of their own."""
         known = self._snapshot(self._config.snapshot_file)
         if known and access.matches(guest.told[variables.API_KEY], known.key_digest):
             self._jobs.put(partial(self._fastagi, guest, self._surroundings))
-        elif len(self._strangers) < _MAX_STRANGERS:
-            self._strangers.append(guest)
-            self._admit_strangers()
+        elif self._strangers.qsize() < _MAX_STRANGERS:
+            self._strangers.put(guest)
         else:
             guest.close()
 
-    def _admit_strangers(self, have_left: int = 0) -> None:
-        with self._strangers_lock:
-            self._strangers_here -= have_left
-            while self._strangers and self._strangers_here < max(1, self._threads // 4):
-                self._strangers_here += 1
-                self._jobs.put(partial(self._stranger, self._strangers.popleft()))
+    def _start_refuser(self) -> None:
+        thread = threading.Thread(target=self._refuse)
+        self._refusers.append(thread)
+        thread.start()
+
+    def _refuse(self) -> None:
+        """One stranger after the other; a new thread takes over as in _work."""
+        is_done = False
+        try:
+            while guest := self._strangers.get():
+                self._stranger(guest)
+            is_done = True
+        finally:
+            if not is_done:
+                self._start_refuser()
 
     def _stranger(self, guest: Guest) -> None:
         """The key may have just changed, which the database knows; else it is refused in little time."""
+        if time.monotonic() > guest.deadline:
+            guest.close()
+            return
+        database = partial(self._read_database, self._config)
         try:
-            if time.monotonic() > guest.deadline:
-                guest.close()
-                return
-            database = partial(self._read_database, self._config)
-            try:
-                access.require_key(
-                    guest.told[variables.API_KEY],
-                    snapshot.Knowledge(self._config.snapshot_file, database, self._snapshot),
-                )
-            except KeyRefused:
-                self._fastagi(guest, self._refusing, _REFUSAL_SECONDS)
-            else:
-                self._jobs.put(partial(self._fastagi, guest, self._surroundings))
-        finally:
-            self._admit_strangers(have_left=1)
+            access.require_key(
+                guest.told[variables.API_KEY],
+                snapshot.Knowledge(self._config.snapshot_file, database, self._snapshot),
+            )
+        except KeyRefused:
+            self._fastagi(guest, self._refusing, _REFUSAL_SECONDS)
+        else:
+            self._jobs.put(partial(self._fastagi, guest, self._surroundings))
 
     def _take_local(self, guest: Guest, message: bytes) -> Begin | None:
         """What begins once the program has said GO; None when it is sent away."""

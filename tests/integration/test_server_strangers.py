@@ -9,6 +9,7 @@ import socket
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from bench.call import Call
@@ -90,6 +91,19 @@ def test_who_shows_a_wrong_key_is_told_so_though_many_others_do(served: Served) 
         call = network_call.place(served.port, "another-key")
 
     assert call.status == "401"
+
+
+def test_wrong_keys_hold_no_thread_of_a_right_call(tmp_path: Path) -> None:
+    """They show it, and take nothing in after that: more than there are threads of every kind."""
+    site, few = Site(tmp_path / "site"), {"server.threads": "2"}
+    with Served(site, few) as few_threads, contextlib.ExitStack() as stack:
+        for _ in range(40):
+            peer = stack.enter_context(NetworkCall(few_threads.port, "no-key"))
+            peer.begin()
+            peer.show_key()
+            status = few_threads.status()
+            assert (status["running"], status["waiting"]) == (0, 0)
+        assert network_call.place(few_threads.port, site.key).status == "200"
 
 
 def test_a_frozen_program_holds_no_thread(served: Served) -> None:

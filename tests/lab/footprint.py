@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from noojee_agi.worker import STRANGER_THREADS
+
 _FIGURE = re.compile(r"^(Threads|RssAnon):\s+(\d+)", re.MULTILINE)
 
 
@@ -48,8 +50,7 @@ def polls(process: int) -> bool:
 def are_complete(workers: Sequence[int], threads: int) -> bool:
     """Whether a server's workers have all their threads, so many together, and look for connections.
 
-    Each has a second one, for the disk.
+    Each has a second one, for the disk; each worker has its reception's, and some for wrong keys.
     """
-    return sum(of(worker).threads for worker in workers) == 2 * threads + len(workers) and all(
-        map(polls, workers)
-    )
+    expected = 2 * threads + len(workers) * (1 + STRANGER_THREADS)
+    return sum(of(worker).threads for worker in workers) == expected and all(map(polls, workers))
