@@ -63,8 +63,8 @@ class Playground:
         self.good.append(call.leg_id)
         assert [self.served.pid, *processes.children(self.served.pid)] == self._processes
         with contextlib.suppress(AssertionError):  # what follows says which figure differs
-            wait_until(self._holds_the_same, 40)
-        assert footprint.countable(self._processes) == self._before
+            wait_until(self._holds_no_more, 40)
+        assert self._holds_no_more(), (footprint.countable(self._processes), self._before)
 
     def traces(self) -> set[str]:
         """Audio that is there now, and the legs that have begun: in the spool, else in the database."""
@@ -75,8 +75,8 @@ class Playground:
             stored = set(connection.execute(select(recording_leg.c.id)).scalars())
         return {*audio, *begun, *stored}
 
-    def _holds_the_same(self) -> bool:
-        return footprint.countable(self._processes) == self._before
+    def _holds_no_more(self) -> bool:
+        return footprint.hold_no_more(self._processes, self._before)
 
 
 @pytest.fixture(scope="module")

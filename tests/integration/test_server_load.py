@@ -71,12 +71,12 @@ def wait_for_the_same(served: Served, before: dict[int, tuple[int, int]]) -> Non
     """As many descriptors and threads as before, in the same processes."""
 
     def is_same() -> bool:
-        return footprint.countable(all_of(served)) == before
+        return footprint.hold_no_more(all_of(served), before)
 
     try:
         wait_until(is_same, 20)
     except AssertionError:
-        assert footprint.countable(all_of(served)) == before
+        assert is_same(), (footprint.countable(all_of(served)), before)
 
 
 def test_thousands_of_sessions_in_a_row_leave_nothing_behind(

@@ -42,6 +42,16 @@ def countable(processes: Iterable[int]) -> dict[int, tuple[int, int]]:
     return {process: of(process).countable for process in processes}
 
 
+def hold_no_more(processes: Iterable[int], before: dict[int, tuple[int, int]]) -> bool:
+    """Whether the same processes hold what they held before, or a thread less: that for the disk is made anew
+    only when it is needed again.
+    """
+    now = countable(processes)
+    return now.keys() == before.keys() and all(
+        each[0] == before[process][0] and each[1] <= before[process][1] for process, each in now.items()
+    )
+
+
 def polls(process: int) -> bool:
     """Whether it has an epoll, as a process has that takes connections."""
     return any("eventpoll" in str(entry.readlink()) for entry in Path(f"/proc/{process}/fd").iterdir())
