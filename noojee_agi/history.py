@@ -16,6 +16,7 @@ from noojee_agi import recording, spool
 _MACHINE_ID = "/etc/machine-id"  # machine-id(5): a copied machine gets another, a renamed one keeps it
 _IDENTITY = ".identity"
 _IN_USE = "-"
+_LOCK = "history.lock"
 _READ_BYTES = 65536
 _NAME_CHARACTERS = 255
 _HEAD = (
@@ -191,7 +192,9 @@ def _read(path: str) -> str:
 
 @contextlib.contextmanager
 def _locked(state_directory: str) -> Iterator[None]:
-    descriptor = os.open(state_directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    """By a file, not by the folder: NFS locks only what is open for writing (flock(2))."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(os.path.join(state_directory, _LOCK), flags, 0o640)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import threading
 from datetime import timedelta
 from pathlib import Path
 
@@ -184,6 +186,20 @@ def test_what_lies_in_its_place_is_not_waited_for(state: str, recordings: Path, 
     os.mkfifo(history.path_in(state))
 
     assert configured(state, recordings).server_name == "pbx1"
+
+
+def test_it_waits_for_no_reader_of_the_database(state: str, recordings: Path) -> None:
+    """That one holds the folder itself, for up to 10 s. A lock of our own needs a file: NFS locks no folder."""
+    folder = os.open(state, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        remembering = threading.Thread(target=remember, args=(state, recordings), daemon=True)
+        remembering.start()
+        remembering.join(10)
+        assert not remembering.is_alive()
+    finally:
+        os.close(folder)
+    assert os.stat(os.path.join(state, "history.lock")).st_mode & 0o777 == 0o640
 
 
 def test_nothing_is_written_again_that_is_known(state: str, recordings: Path) -> None:
