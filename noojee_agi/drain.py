@@ -173,7 +173,9 @@ def obstacle(config: Config, known: History, directory: str) -> str:
             f"{directory} is not what it was: its spool is missing, closed to us, or another. Mount its"
             f" disk; if it is gone for good, take its line out of {history.path_in(config.state_directory)}"
         )
-    if directory in known.directories and os.lstat(spool_directory).st_uid != os.geteuid():
+    if directory not in known.former(config.recordings_directory):
+        return ""  # whose files a server of NFS says that they are, does not matter while they can be used
+    if os.lstat(spool_directory).st_uid != os.geteuid():
         return f"{spool_directory} belongs to another user: run noojee-agi sync as that user"
     return ""
 

@@ -186,6 +186,15 @@ def test_a_former_spool_of_another_user_is_named_and_left_alone(machine: Machine
     assert "belongs to another user" in machine.failed_stages()["former spools"]
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder to another user")
+def test_the_spool_in_use_may_seem_another_user_s(machine: Machine) -> None:
+    """As on NFS with all_squash (exports(5)), where we can work all the same."""
+    by_drain(machine)
+    os.chown(machine.first.spool, 65534, 65534)
+
+    assert drain.tend(machine.first.store, machine.config).problems == []
+
+
 def test_what_a_former_spool_has_set_aside_is_named_and_tried_again(machine: Machine) -> None:
     leg = machine.first.leg()
     machine.first.put(ended(leg))

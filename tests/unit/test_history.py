@@ -189,7 +189,7 @@ def test_what_lies_in_its_place_is_not_waited_for(state: str, recordings: Path, 
 
 
 def test_it_waits_for_no_reader_of_the_database(state: str, recordings: Path) -> None:
-    """That one holds the folder itself, for up to 10 s. A lock of our own needs a file: NFS locks no folder."""
+    """That one holds the folder itself, for up to 10 s. And NFS locks no folder."""
     folder = os.open(state, os.O_RDONLY)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)
