@@ -146,14 +146,6 @@ def tend(store: Store, config: Config, is_patient: bool = True, failed_since: ti
     return done
 
 
-def close_silent_legs(store: Store, server: str, spool_directory: str, is_patient: bool = True) -> int:
-    """Close the legs of this server that ended without a word; returns how many. is_patient: see run().
-
-    Raises StoreUnavailable and OSError.
-    """
-    return _close(store, open_legs(store, History(servers={server: None})), spool_directory, is_patient)
-
-
 def open_legs(store: Store, known: History) -> list[OpenLeg]:
     """The legs of this machine that are thought to be recording, under whatever name it had."""
     with store.reading() as connection:

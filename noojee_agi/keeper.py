@@ -97,15 +97,15 @@ class Keeper:
     def _tend(self, config: Config, is_last: bool) -> None:
         """A problem that stays is told once."""
         is_due = time.monotonic() > self._failed_legs_at
+        self._silent_legs_at = time.monotonic() + _SILENT_LEGS_SECONDS  # also when it fails
+        if is_due:
+            self._failed_legs_at = time.monotonic() + _FAILED_LEGS_SECONDS
         since = drain.LATELY if is_due else drain.NONE
         problems = drain.tend(self._store, config, is_last, since).problems
         for problem in problems:
             if problem not in self._problems:
                 logger.error(problem)
         self._problems = problems
-        self._silent_legs_at = time.monotonic() + _SILENT_LEGS_SECONDS
-        if is_due:
-            self._failed_legs_at = time.monotonic() + _FAILED_LEGS_SECONDS
 
     def _settle(self, config: Config) -> None:
         """What must wait shall outlive a power cut."""

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from lab.served import Served
 from lab.site import PROGRAMS, Site
 from lab.waiting import wait_until
 
-from noojee_agi import closing, drain
+from noojee_agi import closing, config, drain
 from noojee_agi.database import queries
 from noojee_agi.database.store import Store
 
@@ -43,7 +43,7 @@ from datetime import timedelta
 from noojee_agi import closing, config, drain
 closing.SETTLED_AFTER = timedelta()
 known = config.load(sys.argv[1])
-print(drain.close_silent_legs(drain.open_database(known), known.server_name, known.spool_directory))
+print(drain.tend(drain.open_database(known), known).closed)
 """
 
 
@@ -177,7 +177,8 @@ def test_the_servers_keeper_leaves_a_leg_alone_whose_file_it_cannot_see(
     view = hosts.pbx.view()
     wait_until(lambda: hosts.status(view) == "recording", 20, "the leg in the database")
 
-    closed = drain.close_silent_legs(store, OURS, str(site.recordings_directory / ".spool"))
+    known = replace(config.load(str(site.conf)), server_name=OURS)
+    closed = drain.tend(store, known).closed
 
     assert (closed, hosts.status(view)) == (0, "recording")
     with store.reading() as connection:

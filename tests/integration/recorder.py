@@ -16,6 +16,7 @@ from typing import Any
 from sqlalchemy import select
 
 from noojee_agi import drain, recording, sidecar, spool
+from noojee_agi.config import Config
 from noojee_agi.database import queries
 from noojee_agi.database.queries import Filter
 from noojee_agi.database.store import Store
@@ -87,6 +88,15 @@ class Recorder:
 
     def drain(self) -> drain.Result:
         return drain.run(self.store, self.spool)
+
+    def close_silent_legs(self, server: str = "pbx1") -> int:
+        """As that server does, with a state directory of its own; returns how many."""
+        state = self.directory.with_name(f"{self.directory.name}-state")
+        state.mkdir(exist_ok=True)
+        config = Config(
+            recordings_directory=str(self.directory), state_directory=str(state), server_name=server
+        )
+        return drain.tend(self.store, config).closed
 
     def store_all(self, *events: Event) -> None:
         """Put and drain; nothing may be left."""

@@ -16,7 +16,7 @@ from lab.site import PROGRAMS, Site
 
 from integration.recorder import Recorder, after, ended
 from integration.silent_legs import write_audio
-from noojee_agi import closing, drain, recording, spool
+from noojee_agi import closing, recording, spool
 from noojee_agi.database.store import Store
 from noojee_agi.recording import Leg, OpenLeg
 
@@ -175,7 +175,7 @@ def test_a_silent_leg_of_no_wav_file_has_no_negative_duration(recorder: Recorder
     os.utime(leg.file, (after(0).timestamp() - HOUR,) * 2)
     recorder.store_all(leg)
 
-    assert drain.close_silent_legs(recorder.store, "pbx1", recorder.spool) == 1
+    assert recorder.close_silent_legs() == 1
 
     row = recorder.the_leg(leg)
     assert (row["status"], row["duration_seconds"]) == ("interrupted", 0.0)

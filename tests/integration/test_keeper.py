@@ -16,6 +16,7 @@ from lab.waiting import wait_until
 from integration.recorder import forked
 from noojee_agi import config, drain
 from noojee_agi.config import Config
+from noojee_agi.errors import StoreUnavailable
 from noojee_agi.keeper import Keeper
 from noojee_agi.tally import Tally
 
@@ -93,6 +94,25 @@ def test_what_nobody_foresaw_in_the_snapshot_s_thread_ends_the_process(
         os.waitpid(child, 0)
         raise
     assert os.waitstatus_to_exitcode(status) == 1
+
+
+def test_what_fails_beside_the_drain_is_not_tried_each_time(
+    keeper: Keeper, tally: Tally, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All failed legs of a week, each 5 s."""
+    tried = []
+
+    def fail(*arguments: object) -> None:
+        tried.append(arguments)
+        raise StoreUnavailable("the database is away")
+
+    monkeypatch.setattr(drain, "tend", fail)
+
+    for _ in range(3):
+        keeper._drain(is_last=False)
+
+    assert len(tried) == 1
+    assert tally.report()["troubles"] == 1
 
 
 def test_a_spool_that_cannot_be_read_is_named_and_ends_nothing(

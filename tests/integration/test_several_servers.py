@@ -15,7 +15,7 @@ from sqlalchemy import Connection, text
 
 from integration.recorder import Recorder, after, ended, exit_code, forked
 from integration.silent_legs import lengths, put_cut_off_leg
-from noojee_agi import drain, sidecar
+from noojee_agi import sidecar
 from noojee_agi.database import intake
 from noojee_agi.database.store import Store
 from noojee_agi.errors import StoreUnavailable
@@ -128,13 +128,13 @@ def test_closing_silent_legs_leaves_those_of_the_other_server_alone(pbx1: Record
     untouched = lengths(theirs.file)
     side_car = Path(sidecar.path_for(theirs.file)).read_text()
 
-    assert drain.close_silent_legs(pbx1.store, "pbx1", pbx1.spool) == 1
+    assert pbx1.close_silent_legs("pbx1") == 1
 
     assert pbx1.the_leg(ours)["status"] == "interrupted"
     assert pbx1.the_leg(theirs)["status"] == "recording"
     assert lengths(theirs.file) == untouched
     assert Path(sidecar.path_for(theirs.file)).read_text() == side_car
-    assert drain.close_silent_legs(pbx2.store, "pbx2", pbx2.spool) == 1
+    assert pbx2.close_silent_legs("pbx2") == 1
     assert lengths(theirs.file) == lengths(ours.file) != untouched
 
 
