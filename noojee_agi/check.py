@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from noojee_agi import drain, handoff, history, install, manager, recording, spool
-from noojee_agi.config import SAFE_PATH, Config
+from noojee_agi.config import SAFE_PATH, Config, names_server
 from noojee_agi.database import settings
 from noojee_agi.database.store import Store
 from noojee_agi.errors import NoojeeError
@@ -196,8 +196,11 @@ def _server_name(config: Config) -> str:
             f"{config.state_directory} is another machine's too ({', '.join(known.servers)}): give each its"
             " own, with its own [server] name; if this is a copy of that machine, run noojee-agi sync"
         )
-    if config.server_name == known.host != host:
-        return f"{known.host}, which was this host's name at first, not {host}: [server] name can change that"
+    if config.server_name == known.host != host and not names_server(config.path):
+        raise _Problem(
+            f"{known.host}, which was this host's name at first, not {host}; a copy of this machine may have"
+            f" it, too: say which it is with [server] name, {known.host} on one machine alone"
+        )
     return config.server_name
 
 

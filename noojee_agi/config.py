@@ -69,6 +69,11 @@ def load(path: str) -> Config:
     return replace(config, server_name=history.server_name(config.state_directory))
 
 
+def names_server(path: str) -> bool:
+    """Whether the file at path says what the server's name is. Raises ConfigurationError."""
+    return bool(path) and "server_name" in _read(path)[1]
+
+
 def _read(path: str) -> tuple[Config, Mapping[str, tuple[str, str]]]:
     if not SAFE_PATH.fullmatch(path):
         raise ConfigurationError(f"{path}: the configuration file's path {_ABSOLUTE}")

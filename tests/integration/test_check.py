@@ -124,6 +124,14 @@ def _copied_machine(config: Config) -> Config:
     return config
 
 
+def _renamed_machine(config: Config) -> Config:
+    """Or a copy of it that has kept /etc/machine-id, or has none."""
+    history.remember(config.state_directory, os.uname().nodename, config.recordings_directory)
+    path = Path(history.path_in(config.state_directory))
+    path.write_text(path.read_text().replace(f"host {os.uname().nodename}", "host pbx-before"))
+    return replace(config, server_name="pbx-before")
+
+
 def _manager_away(config: Config) -> Config:
     return replace(config, manager_port=1, manager_username="noojee", manager_secret="hunter2")
 
@@ -143,6 +151,7 @@ def _manager_away(config: Config) -> Config:
         (_no_key, {"apiKey"}, "noojee-agi apikey new"),
         (_rejected, {"rejected"}, ".reason"),
         (_copied_machine, {"server name"}, "another machine's too (pbx1)"),
+        (_renamed_machine, {"server name"}, "say which it is with [server] name, pbx-before on one"),
         (_manager_away, {"manager"}, "see [manager]"),
     ],
 )
