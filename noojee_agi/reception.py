@@ -65,8 +65,9 @@ class Reception:
     """One process's. Those who take a guest, whose beginning is whole, must not wait for anything.
 
     take_network: a FastAGI session whose key is known. take_local: a program's message; what is to be called
-    once it says GO, or None when the guest is gone. free_threads: how many there are now. is_full: whether no
-    process has one.
+    once it says GO, or None when the guest is gone. waiting, take_waiting: where calls of all
+    processes wait for a thread, and what takes one of them, if there is one. free_threads: how many there are
+    now. is_full: whether no process has one.
     """
 
     def __init__(
@@ -75,6 +76,8 @@ class Reception:
         local: socket.socket,
         take_network: Callable[[Guest], None],
         take_local: Callable[[Guest, bytes], Begin | None],
+        waiting: socket.socket,
+        take_waiting: Callable[[], bool],
         free_threads: Callable[[], int],
         is_full: Callable[[], bool],
     ) -> None:
@@ -82,6 +85,8 @@ class Reception:
         self._local = local
         self._take_network = take_network
         self._take_local = take_local
+        self._waiting = waiting
+        self._take_waiting = take_waiting
         self._free_threads = free_threads
         self._is_full = is_full
         self._selector = selectors.DefaultSelector()
@@ -89,6 +94,7 @@ class Reception:
         self._of_address: Counter[str] = Counter()
         self._ready: deque[Guest] = deque()  # programs that wait for a thread
         self._invited = 0
+        self._is_closing = False
         self._listened_to: set[socket.socket] = set()
         self._look_at = 0.0
         self._silent_until: dict[str, float] = {}  # by complaint, time.monotonic()
@@ -109,7 +115,7 @@ class Reception:
                 if key.fd == lifeline:
                     is_open = False
                     self._close(lifeline)
-                elif is_open or key.fileobj not in (self._network, self._local):
+                elif is_open or key.fileobj not in self._listeners:
                     key.data()
             self._send_away_the_slow()
 
@@ -125,33 +131,43 @@ class Reception:
 
     @property
     def _listeners(self) -> list[socket.socket]:
-        return [self._local, self._network] if self._network else [self._local]
+        return [self._waiting, self._local, *([self._network] if self._network else [])]
 
-    def _listen(self) -> None:
+    def has_room(self) -> bool:
+        """Whether a thread is free that no program was promised; from any thread."""
+        return self._is_closing or self._free_threads() > self._invited
+
+    def _wanted(self) -> set[socket.socket]:
         """While all threads here are busy, the next calls are another process's.
 
-        When all are, programs are taken nevertheless: they wait here as long as they like, and one may ask
-        how the server is.
+        When all are, programs are taken nevertheless: they wait here as long as their patience lasts, and one
+        may ask how the server is.
         """
-        is_free = self._free_threads() > 0
-        wanted = set(self._listeners) if is_free else {self._local} if self._is_full() else set()
+        if self._free_threads() <= 0:
+            return {self._local} if self._is_full() else set()
+        return {each for each in self._listeners if each is not self._waiting or self.has_room()}
+
+    def _listen(self) -> None:
+        wanted = self._wanted()
         for listener in wanted - self._listened_to:
             self._selector.register(listener, selectors.EVENT_READ, lambda each=listener: self._accept(each))
         for listener in self._listened_to - wanted:
             self._selector.unregister(listener)
         self._listened_to = wanted
-        if not is_free and self._free_threads() > 0:  # just now, and wake() may have seen the former set
+        if self._wanted() - wanted:  # since just now, and wake() may have seen the former set
             self._listen()
 
     def _close(self, lifeline: int) -> None:
         """Take in those who wait there, and nobody else; another process may listen on."""
         self._selector.unregister(lifeline)
+        self._is_closing = True
         for listener in self._listeners:
             while self._accept(listener):
                 pass
             if listener in self._listened_to:
                 self._selector.unregister(listener)
-            listener.close()
+            if listener is not self._waiting:
+                listener.close()
         self._listened_to = set(self._listeners)
 
     def _patience(self) -> float | None:
@@ -161,6 +177,8 @@ class Reception:
 
     def _accept(self, listener: socket.socket) -> bool:
         """Some of those who wait there; another process may have been quicker. Whether there may be more."""
+        if listener is self._waiting:
+            return self._take_one_that_waits()
         for _ in range(_AT_A_TIME):
             try:
                 connection, address = listener.accept()
@@ -184,6 +202,13 @@ class Reception:
                 read = self._read_environment
                 self._greet(Guest(connection, address[0], read, time.monotonic() + KEY_SECONDS))
         return True
+
+    def _take_one_that_waits(self) -> bool:
+        try:
+            return self._take_waiting()
+        except OSError as exc:
+            self._complain("%s", exc)
+            return False
 
     def _greet(self, guest: Guest) -> None:
         if not guest.address and not _is_ours(guest.socket):
@@ -272,6 +297,8 @@ class Reception:
         if answer is None:
             return False
         guest.received, guest.told = bytearray(answer[0]), answer[1]
+        with contextlib.suppress(KeyError):  # before another process has it, see epoll(7)
+            self._selector.unregister(guest.socket)
         self._take_network(guest)
         return True
 

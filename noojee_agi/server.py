@@ -21,6 +21,7 @@ from noojee_agi.config import Config
 from noojee_agi.errors import NoojeeError
 from noojee_agi.keeper import Keeper
 from noojee_agi.listeners import Listeners
+from noojee_agi.overflow import Overflow
 from noojee_agi.session import ACTIONS
 from noojee_agi.stream import SESSION_SECONDS
 from noojee_agi.tally import Tally
@@ -76,7 +77,7 @@ class Server:
         numbers = Tally(count)
         (events, tell), (questions, ask) = _pipe(), _pipe()
         self._keeper = Keeper(self._load_config, config, events, questions, numbers, listeners.all)
-        links = Links(listeners.network, listeners.local, tell, ask, numbers)
+        links = Links(listeners.network, listeners.local, tell, ask, numbers, Overflow())
         self._workers = []
         for number in range(count):
             threads = config.server_threads // count + (number < config.server_threads % count)

@@ -4,9 +4,10 @@ import mmap
 import threading
 import time
 
-# Of each worker; `failed` are sessions that ended with a status of 500 or more.
-SESSIONS, RUNNING, WAITING, FAILED = range(4)
-_PER_WORKER = 4
+# Of each worker; `failed` are sessions that ended with a status of 500 or more; `given` are calls that
+# wait for a thread of any worker, less those that it has taken.
+SESSIONS, RUNNING, WAITING, FAILED, GIVEN = range(5)
+_PER_WORKER = 5
 # Of the keeper: times in seconds of time.time(), 0 is never.
 _DRAINED_AT, _TROUBLE_SINCE, _TROUBLES, _SNAPSHOT_TROUBLE_SINCE = range(4)
 _OF_KEEPER = 4
@@ -60,7 +61,7 @@ class Tally:
             "began_at": self._began_at,
             "sessions": self._sum(SESSIONS),
             "running": self._sum(RUNNING),
-            "waiting": self._sum(WAITING),
+            "waiting": self._sum(WAITING) + self._sum(GIVEN),
             "failed": self._sum(FAILED),
             "drained_at": self._cells[_DRAINED_AT],
             "trouble_since": self._cells[_TROUBLE_SINCE],

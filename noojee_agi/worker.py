@@ -31,6 +31,7 @@ from noojee_agi import (
 from noojee_agi.actions.finish_record import finish_record
 from noojee_agi.config import Config
 from noojee_agi.errors import DiskSilent, KeyRefused
+from noojee_agi.overflow import Overflow
 from noojee_agi.reception import Begin, Guest, Reception
 from noojee_agi.stream import Stream
 from noojee_agi.tally import Tally
@@ -57,6 +58,7 @@ class Links:
     events: int
     questions: int
     tally: Tally
+    overflow: Overflow
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,8 @@ class Worker:
         self._links = links
         self._all_threads = config.server_threads
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._unfinished = 0  # jobs, running or not
+        self._unfinished_lock = threading.Lock()
         self._snapshot = snapshot.Cached()
         self._surroundings = session.Surroundings(
             programs, lambda: self._config, self._read_database, self._snapshot
@@ -112,6 +116,8 @@ class Worker:
             self._links.local,
             self._take_network,
             self._take_local,
+            self._links.overflow.waiting,
+            self._take_waiting,
             self._count_free_threads,
             self._is_server_full,
         )
@@ -124,6 +130,9 @@ class Worker:
             self._strangers.put(None)
         while self._refusers:
             self._refusers.pop().join()
+        with contextlib.suppress(OSError):  # no descriptor is left
+            while self._take_waiting():  # what we have given last, say, and nobody else is left to take
+                pass
         for _ in range(self._threads):
             self._jobs.put(None)
         while self._alive:
@@ -145,12 +154,14 @@ class Worker:
         job = self._jobs.get()
         while job is not None:
             self._count(tally.RUNNING, 1)
+            self._tell_waiting()
             is_done = False
             try:
                 job()
                 is_done = True
             finally:
                 self._count(tally.RUNNING, -1)
+                self._count_unfinished(-1)
                 if self._reception:
                     self._reception.wake()
                 if not is_done:
@@ -161,9 +172,19 @@ class Worker:
         self._links.tally.add(self._number, what, number)
 
     def _count_free_threads(self) -> int:
-        waiting = self._jobs.qsize()
-        self._links.tally.set(self._number, tally.WAITING, waiting)
-        return self._threads - waiting - self._links.tally.get(self._number, tally.RUNNING)
+        self._tell_waiting()
+        return self._threads - self._unfinished
+
+    def _tell_waiting(self) -> None:
+        self._links.tally.set(self._number, tally.WAITING, self._jobs.qsize())
+
+    def _count_unfinished(self, number: int) -> None:
+        with self._unfinished_lock:
+            self._unfinished += number
+
+    def _put(self, job: Callable[[], None]) -> None:
+        self._count_unfinished(1)
+        self._jobs.put(job)
 
     def _is_server_full(self) -> bool:
         return self._links.tally.running() >= self._all_threads
@@ -172,11 +193,29 @@ class Worker:
         """Who shows the right key has its turn; the others have a few threads of their own."""
         known = self._snapshot(self._config.snapshot_file)
         if known and access.matches(guest.told[variables.API_KEY], known.key_digest):
-            self._jobs.put(partial(self._fastagi, guest, self._surroundings))
+            self._admit(guest)
         elif self._strangers.qsize() < _MAX_STRANGERS:
             self._strangers.put(guest)
         else:
             guest.close()
+
+    def _admit(self, guest: Guest) -> None:
+        """Whose key is right: here, or, while all threads here are busy, where one is free first."""
+        is_given = self._reception and not self._reception.has_room() and self._links.overflow.give(guest)
+        if is_given:
+            self._count(tally.GIVEN, 1)
+        else:
+            self._put(partial(self._fastagi, guest, self._surroundings))
+
+    def _take_waiting(self) -> bool:
+        """Whether there was one. Raises OSError."""
+        if not self._reception or not self._reception.has_room():
+            return False
+        guest = self._links.overflow.take()
+        if guest:
+            self._count(tally.GIVEN, -1)
+            self._put(partial(self._fastagi, guest, self._surroundings))
+        return guest is not None
 
     def _start_refuser(self) -> None:
         thread = threading.Thread(target=self._refuse)
@@ -208,7 +247,7 @@ class Worker:
         except KeyRefused:
             self._fastagi(guest, self._refusing, _REFUSAL_SECONDS)
         else:
-            self._jobs.put(partial(self._fastagi, guest, self._surroundings))
+            self._admit(guest)
 
     def _take_local(self, guest: Guest, message: bytes) -> Begin | None:
         """What begins once the program has said GO; None when it is sent away."""
@@ -247,7 +286,7 @@ class Worker:
         streams: list[int],
     ) -> None:
         if go == handoff.GO and len(streams) == count_of_streams:
-            self._jobs.put(partial(self._handed_over, guest, work, streams))
+            self._put(partial(self._handed_over, guest, work, streams))
             return
         guest.close()  # its patience is over, say, and it does the work itself
         for descriptor in streams:

@@ -41,6 +41,8 @@ BEGIN_LIMIT_SECONDS = 15.0  # the server's is 5
 SESSION_LIMIT_SECONDS = 70.0  # the server's is 30, and once more for the last read
 ROOM_OF_A_WORKER = 500
 SPARE_DESCRIPTORS = 10
+ROUNDS = 10
+STUCK_SECONDS = 4.0  # less than a session waits for an answer, so no thread becomes free meanwhile
 COUNTERS = ("sessions", "running", "waiting", "failed", "troubles")
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER, on, no time: close() then resets
 REPLY_LIMIT_SECONDS = 15.0  # the server's is 5
@@ -347,6 +349,28 @@ def test_peers_that_hold_every_thread_do_not_hold_a_call_for_long(tmp_path: Path
         seconds = time.monotonic() - begun
     tell(f"a call behind {peers} peers that know the key and hold all threads waits {seconds:.0f} s")
     assert seconds < peers * REPLY_LIMIT_SECONDS  # all may be before it, each for its time
+
+
+def test_as_many_calls_at_once_as_there_are_threads_all_begin(tmp_path: Path) -> None:
+    """None waits for a busy process while another is idle: each has its session's first command."""
+    site, few = Site(tmp_path / "site"), {"server.threads": "8"}
+    with Served(site, few) as served:
+        for _ in range(ROUNDS):
+            with contextlib.ExitStack() as stack:
+                calls = [stack.enter_context(NetworkCall(served.port, site.key)) for _ in range(8)]
+                for call in calls:
+                    call.begin()
+                for call in calls:
+                    call.show_key()
+                for call in calls:
+                    call.socket.settimeout(STUCK_SECONDS)
+                asked = [call.next_command() for call in calls]
+                assert all(asked), "a session has not begun"
+                assert served.status()["waiting"] == 0
+                for call, command in zip(calls, asked, strict=True):
+                    call.answer(command)
+                network_call.finish_together(calls, 20, calls)
+            wait_until(lambda: served.status()["running"] == 0, 10)
 
 
 def test_out_of_descriptors_connections_wait_and_it_goes_on_afterwards(served: Served) -> None:

@@ -16,6 +16,7 @@ import pytest
 
 from noojee_agi import background, spool, worker
 from noojee_agi.config import Config
+from noojee_agi.overflow import Overflow
 from noojee_agi.tally import Tally
 from noojee_agi.worker import Links, Worker
 
@@ -86,7 +87,7 @@ def asking(tmp_path: Path) -> Iterator[Asking]:
             stack.callback(os.close, end)
         local = stack.enter_context(socket.socket(socket.AF_UNIX))
         pool = stack.enter_context(ThreadPoolExecutor(2 * THREADS))
-        yield Asking(config, pool, Links(None, local, ask, ask, Tally(1)), questions)
+        yield Asking(config, pool, Links(None, local, ask, ask, Tally(1), Overflow()), questions)
 
 
 def seconds(waits: list[Future[float]]) -> list[float]:
