@@ -19,6 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from noojee_agi import fastagi
+from noojee_agi.complaints import Complaints
 from noojee_agi.handoff import LENGTH_BYTES, TAKEN
 
 logger = logging.getLogger(__name__)
@@ -31,7 +32,6 @@ _MAX_GUESTS = 2000
 _AT_A_TIME = 16  # connections that are taken before those that are here are heard again
 _PAUSE_SECONDS = 0.2
 _LOOK_SECONDS = 0.05
-_COMPLAIN_SECONDS = 60.0
 _STREAMS = 2
 _CREDENTIALS = struct.Struct("3i")  # unix(7), SO_PEERCRED: process, user, group
 _TCP_INFO_BYTES, _LAST_DATA_RECEIVED = 64, 52  # linux/tcp.h, struct tcp_info, in milliseconds
@@ -67,7 +67,7 @@ class Reception:
     take_network: a FastAGI session whose key is known. take_local: a program's message; what is to be called
     once it says GO, or None when the guest is gone. waiting, take_waiting: where calls of all
     processes wait for a thread, and what takes one of them, if there is one. free_threads: how many there are
-    now. is_full: whether no process has one.
+    now. is_full: whether no process has one. count_lost: called for each call that no thread could take.
     """
 
     def __init__(
@@ -80,6 +80,7 @@ class Reception:
         take_waiting: Callable[[], bool],
         free_threads: Callable[[], int],
         is_full: Callable[[], bool],
+        count_lost: Callable[[], None],
     ) -> None:
         self._network = network
         self._local = local
@@ -89,6 +90,7 @@ class Reception:
         self._take_waiting = take_waiting
         self._free_threads = free_threads
         self._is_full = is_full
+        self._count_lost = count_lost
         self._selector = selectors.DefaultSelector()
         self._guests: dict[Guest, None] = {}  # the oldest first
         self._of_address: Counter[str] = Counter()
@@ -97,7 +99,7 @@ class Reception:
         self._is_closing = False
         self._listened_to: set[socket.socket] = set()
         self._look_at = 0.0
-        self._silent_until: dict[str, float] = {}  # by complaint, time.monotonic()
+        self._complaints = Complaints(logger)
         self._wakes = os.pipe()
         for end in self._wakes:
             os.set_blocking(end, False)
@@ -118,6 +120,8 @@ class Reception:
                 elif is_open or key.fileobj not in self._listeners:
                     key.data()
             self._send_away_the_slow()
+            self._complaints.tell()
+        self._complaints.tell(is_last=True)
 
     def wake(self) -> None:
         """A thread is free: from any thread."""
@@ -173,7 +177,9 @@ class Reception:
     def _patience(self) -> float | None:
         if self._guests:
             return _LOOK_SECONDS
-        return None if len(self._listened_to) == len(self._listeners) else _PAUSE_SECONDS
+        return (
+            self._complaints.patience() if len(self._listened_to) == len(self._listeners) else _PAUSE_SECONDS
+        )
 
     def _accept(self, listener: socket.socket) -> bool:
         """Some of those who wait there; another process may have been quicker. Whether there may be more."""
@@ -187,16 +193,17 @@ class Reception:
             except ConnectionError:
                 continue  # gone before we looked
             except OSError as exc:  # no descriptor left, say: it waits in the kernel's queue
-                self._complain("a connection cannot be taken now: %s", exc)
+                self._complaints.add("a connection cannot be taken now: %s", exc)
                 if not self._send_away_the_oldest(_AT_A_TIME):
                     time.sleep(_PAUSE_SECONDS)
                 return False
             if listener is self._local:
                 self._greet(Guest(connection, "", self._read_message, time.monotonic() + KEY_SECONDS))
             elif _waited(connection) > _QUEUE_SECONDS:
-                self._complain(
+                self._complaints.add(
                     "%s waited for a thread for %g s and was sent away", address[0], _QUEUE_SECONDS
                 )
+                self._count_lost()
                 connection.close()
             else:
                 read = self._read_environment
@@ -207,7 +214,8 @@ class Reception:
         try:
             return self._take_waiting()
         except OSError as exc:
-            self._complain("%s", exc)
+            self._complaints.add("%s", exc)
+            self._count_lost()
             return False
 
     def _greet(self, guest: Guest) -> None:
@@ -217,6 +225,7 @@ class Reception:
         if guest.read(guest):
             return  # a probe that is gone again, say
         if len(self._guests) >= _MAX_GUESTS:
+            self._complaints.add("%d connections show no apiKey yet: the oldest were sent away", _MAX_GUESTS)
             self._send_away_the_oldest(1)
         self._guests[guest] = None
         self._of_address[guest.address] += 1
@@ -263,7 +272,7 @@ class Reception:
         self._look_at = now + _LOOK_SECONDS
         for guest in [guest for guest in self._guests if guest.deadline < now]:
             if guest.mark:
-                self._complain(
+                self._complaints.add(
                     "%s showed no apiKey within %g s and was sent away", guest.address, KEY_SECONDS
                 )
             self._send_away(guest)
@@ -352,13 +361,6 @@ class Reception:
             guest.close()
             return None
         return True
-
-    def _complain(self, text: str, *values: object) -> None:
-        """In our log, once a minute: a guesser must not fill it."""
-        now = time.monotonic()
-        if now > self._silent_until.get(text, 0.0):
-            self._silent_until[text] = now + _COMPLAIN_SECONDS
-            logger.error(text, *values)
 
 
 def _is_ours(connection: socket.socket) -> bool:

@@ -4,8 +4,9 @@ import mmap
 import threading
 import time
 
-# Of each worker; `failed` are sessions that ended with a status of 500 or more; `given` are calls that
-# wait for a thread of any worker, less those that it has taken.
+# Of each worker; `failed` are sessions that ended with a status of 500 or more, and calls that were
+# sent away without a thread; `given` are calls that wait for a thread of
+# any worker, less those that it has taken.
 SESSIONS, RUNNING, WAITING, FAILED, GIVEN = range(5)
 _PER_WORKER = 5
 # Of the keeper: times in seconds of time.time(), 0 is never.

@@ -120,6 +120,7 @@ class Worker:
             self._take_waiting,
             self._count_free_threads,
             self._is_server_full,
+            partial(self._count, tally.FAILED, 1),
         )
         for _ in range(self._threads):
             self._start_thread()

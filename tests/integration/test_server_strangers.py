@@ -134,7 +134,7 @@ def test_at_most_so_many_wait_and_the_oldest_go_first(served: Served) -> None:
 
 def test_connections_that_have_waited_too_long_are_refused(served: Served) -> None:
     """While all processes are stopped, they wait in the kernel's queue."""
-    workers = served.workers()
+    workers, failed = served.workers(), served.status()["failed"]
     for worker in workers:
         os.kill(worker, signal.SIGSTOP)
     try:
@@ -151,4 +151,5 @@ def test_connections_that_have_waited_too_long_are_refused(served: Served) -> No
         for worker in workers:
             os.kill(worker, signal.SIGCONT)
     assert "waited for a thread for 10 s and was sent away" in served.site.log()
+    assert served.status()["failed"] == failed + 1
     assert network_call.place(served.port, served.site.key).status == "200"
