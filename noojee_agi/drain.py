@@ -186,8 +186,15 @@ def left_open(legs: list[OpenLeg]) -> list[str]:
 
 def _remembered(config: Config) -> History:
     """What this machine's state directory knows; what is in use now always is."""
+    directory = config.recordings_directory
+    before = history.load(config.state_directory).directories.get(directory)
     try:
-        return history.remember(config.state_directory, config.server_name, config.recordings_directory)
+        known = history.remember(config.state_directory, config.server_name, directory)
+        if before and known.directories[directory] != before:
+            logger.warning(
+                "%s is another disk than the one that was known, and is used from now on", directory
+            )
+        return known
     except OSError as exc:
         path = history.path_in(config.state_directory)
         logger.error("%s cannot be renewed, so a change of directory or name is not followed: %s", path, exc)

@@ -54,7 +54,18 @@ class History:
     def is_away(self, recordings_directory: str) -> bool:
         """Whether something else lies there than the spool that was used: such as a bare mount point."""
         known = self.directories.get(recordings_directory)
-        return known is not None and known != _identity(spool.directory_in(recordings_directory))
+        if known is None:
+            return False
+        found = _identity(spool.directory_in(recordings_directory))
+        return found != known and not self._is_new_disk(recordings_directory, found)
+
+    def _is_new_disk(self, directory: str, identity: str) -> bool:
+        """What was known there may have been the folder below the mount point, before its disk was mounted.
+
+        Only a mount is believed: below a mount point there may lie a spool with an identity of its own, too.
+        """
+        is_another_s = bool(identity) and identity in self.directories.values()
+        return not is_another_s and os.path.ismount(os.path.realpath(directory))
 
 
 def path_in(state_directory: str) -> str:
@@ -94,7 +105,7 @@ def remember(state_directory: str, server: str, recordings_directory: str) -> Hi
     """
     with _locked(state_directory):
         before = load(state_directory)
-        known = _of_this_machine(before)
+        known = _with_new_disk(_of_this_machine(before), recordings_directory)
         known = replace(
             known,
             host=known.host or (server if server == os.uname().nodename else ""),
@@ -128,6 +139,17 @@ def _with_server(servers: dict[str, datetime | None], server: str) -> dict[str, 
     if servers.get(server, server) is None:
         return servers
     return {name: until or recording.now() for name, until in servers.items()} | {server: None}
+
+
+def _with_new_disk(known: History, directory: str) -> History:
+    """With the disk that lies there now instead of what was known there. Raises OSError."""
+    before = known.directories.get(directory)
+    if before is None or known.is_away(directory):
+        return known
+    spool_directory = spool.directory_in(directory)
+    if before == _identity(spool_directory):
+        return known
+    return replace(known, directories={**known.directories, directory: _identify(spool_directory)})
 
 
 def _with_directory(directories: dict[str, str], directory: str) -> dict[str, str]:

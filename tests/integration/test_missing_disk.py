@@ -211,6 +211,26 @@ def disk(recorder: Recorder) -> Iterator[Path]:
         yield disk
 
 
+@pytest.mark.parametrize("is_used", [False, True])
+def test_a_disk_that_is_mounted_after_the_first_sync_is_the_one_that_counts(
+    recorder: Recorder, config: Config, disk: Path, is_used: bool
+) -> None:
+    """is_used: there are recordings of a version that gave no spool its identity."""
+    there = str(recorder.directory)
+    disk.chmod(0o750)
+    if is_used:
+        (disk / "2026").mkdir()
+        (disk / ".spool").mkdir()
+    subprocess.run(["mount", "--bind", str(disk), there], check=True)
+    try:
+        assert run_sync(config)[0] == 0
+        assert "recordings" not in failed_stages(config)
+    finally:
+        subprocess.run(["umount", "--lazy", there], check=True)
+
+    assert f"{there} is not what it was" in run_sync(config)[1], "it is the bare mount point again"
+
+
 def test_the_same_on_a_disk_that_is_really_unmounted(recorder: Recorder, config: Config, disk: Path) -> None:
     there = str(recorder.directory)
     os.unlink(history.path_in(config.state_directory))
