@@ -43,10 +43,14 @@ class Result:
 
 @dataclass
 class Tended:
-    """What tend() did. stored: events of former spools. problems: what could not be seen, for a person."""
+    """What tend() did. stored: events of former spools. problems: what could not be seen, for a person.
+
+    busy: another one is at it, or hangs there.
+    """
 
     stored: int = 0
     closed: int = 0
+    busy: bool = False
     problems: list[str] = field(default_factory=list)
 
 
@@ -128,8 +132,14 @@ def tend(store: Store, config: Config, is_patient: bool = True, failed_since: ti
     """Do what no event of the spool tells of: former spools, and legs that ended without a word.
 
     is_patient: see run(). failed_since: legs that have failed and are no older are looked at again, too.
+    A former disk may hang, so one at a time does it, and the others go on without.
     Raises StoreUnavailable and OSError.
     """
+    with history.tending(config.state_directory) as ours:
+        return _tend(store, config, is_patient, failed_since) if ours else Tended(busy=True)
+
+
+def _tend(store: Store, config: Config, is_patient: bool, failed_since: timedelta) -> Tended:
     known, done = _remembered(config), Tended()
     former = known.former(config.recordings_directory)
     for directory in [config.recordings_directory, *former]:
@@ -377,10 +387,10 @@ def main(path: str, lock: str = "") -> None:
         if result.left:  # such as an ending whose start another host is about to store
             time.sleep(_LEFT_SECONDS)
             result = run(store, known.spool_directory)
+        renew_snapshot(store, known.snapshot_file)  # first: a former disk may hang
         if not result.busy:
             for problem in tend(store, known).problems:
                 logger.error(problem)
-        renew_snapshot(store, known.snapshot_file)
     except (NoojeeError, OSError) as exc:
         logger.error("%s: %s", backlog(known.spool_directory), exc)
     else:

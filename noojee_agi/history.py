@@ -16,7 +16,7 @@ from noojee_agi import recording, spool
 _MACHINE_ID = "/etc/machine-id"  # machine-id(5): a copied machine gets another, a renamed one keeps it
 _IDENTITY = ".identity"
 _IN_USE = "-"
-_LOCK = "history.lock"
+_LOCK, _TENDING_LOCK = "history.lock", "tending.lock"
 _READ_BYTES = 65536
 _NAME_CHARACTERS = 255
 _HEAD = (
@@ -213,10 +213,36 @@ def _read(path: str) -> str:
 
 
 @contextlib.contextmanager
-def _locked(state_directory: str) -> Iterator[None]:
-    """By a file, not by the folder: NFS locks only what is open for writing (flock(2))."""
+def tending(state_directory: str) -> Iterator[bool]:
+    """Whether this is the only one now that looks at former spools: their disk may hang for ever."""
+    try:
+        descriptor = _open_lock(state_directory, _TENDING_LOCK)
+    except OSError:  # told where the history cannot be renewed; nothing former is known then
+        yield True
+        return
+    try:
+        yield _is_taken(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _is_taken(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _open_lock(state_directory: str, name: str) -> int:
+    """A file, not the folder: NFS locks only what is open for writing (flock(2))."""
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(os.path.join(state_directory, _LOCK), flags, 0o640)
+    return os.open(os.path.join(state_directory, name), flags, 0o640)
+
+
+@contextlib.contextmanager
+def _locked(state_directory: str) -> Iterator[None]:
+    descriptor = _open_lock(state_directory, _LOCK)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield

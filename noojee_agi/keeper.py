@@ -26,6 +26,7 @@ _GATHER_AT_MOST_SECONDS = 1.0
 _LOOK_SECONDS = 5.0  # for events that nobody told of: of a call that went the plain way
 _SILENT_LEGS_SECONDS = 60.0
 _FAILED_LEGS_SECONDS = 3600.0
+_TEND_SECONDS = 5.0
 _SNAPSHOT_SECONDS = 10.0
 _PIPE_BYTES = 65536  # all that a pipe holds
 _NICENESS = 19  # audio and the sessions have the processor first
@@ -53,6 +54,8 @@ class Keeper:
         self._opened_with: Config | None = None
         self._silent_legs_at = 0.0
         self._failed_legs_at = 0.0
+        self._tending: threading.Thread | None = None
+        self._failure: NoojeeError | OSError | None = None
         self._problems: list[str] = []
         self._settled: set[str] = set()
 
@@ -84,7 +87,7 @@ class Keeper:
                 self._store, self._opened_with = drain.open_database(config), config
             drain.run_own(self._store, config, is_patient=is_last)
             if time.monotonic() > self._silent_legs_at:
-                self._tend(config, is_last)
+                self._tend_apart(config, is_last)
         except (NoojeeError, OSError) as exc:
             self._opened_with = None
             self._settle(config)
@@ -93,6 +96,25 @@ class Keeper:
         else:
             self._tally.drained()
             self._settled.clear()
+
+    def _tend_apart(self, config: Config, is_last: bool) -> None:
+        """In a thread, of which there is one, and waited for for some seconds: a former disk may hang.
+
+        Raises what it raises.
+        """
+        if not (self._tending and self._tending.is_alive()):
+            self._tending = threading.Thread(target=self._try_to_tend, args=(config, is_last), daemon=True)
+            self._tending.start()
+            self._tending.join(_TEND_SECONDS)
+        failure, self._failure = self._failure, None
+        if failure:
+            raise failure
+
+    def _try_to_tend(self, config: Config, is_last: bool) -> None:
+        try:
+            self._tend(config, is_last)
+        except (NoojeeError, OSError) as exc:
+            self._failure = exc
 
     def _tend(self, config: Config, is_last: bool) -> None:
         """A problem that stays is told once."""

@@ -117,7 +117,7 @@ def sync(known: Config, retry_rejected: bool, is_rebuild: bool) -> None:
         drain.run(store, known.spool_directory)  # its own drain found the spool locked by us
     for problem in tended.problems:
         output.say(problem, err=True)
-    _require_none_refused(spools)
+    _require_none_refused(spools[:1] if tended.busy else spools)
     if failed:
         raise click.ClickException(f"{failed} files could not be used: see above")
     if tended.problems or not is_copied:
@@ -138,6 +138,8 @@ def _drain(store: Store, known: Config) -> list[str]:
 
 
 def _tended(tended: drain.Tended) -> Iterator[str]:
+    if tended.busy:
+        yield "another process looks after former spools and silent legs; if it stays so, a former disk hangs"
     if tended.stored:
         yield f"{tended.stored} events stored that waited where recordings were kept before"
     if tended.closed:

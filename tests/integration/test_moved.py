@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from lab.unavailable import LabUnavailable
 from integration.recorder import CALL_TIME, Recorder, after, ended
 from integration.silent_legs import put_cut_off_leg, write_audio
 from noojee_agi import check, cli, config, drain, history
+from noojee_agi import keeper as keeper_module
 from noojee_agi.actions.finish_record import finish_record
 from noojee_agi.config import Config
 from noojee_agi.database.store import Store
@@ -184,6 +186,47 @@ def test_a_former_spool_of_another_user_is_named_and_left_alone(machine: Machine
 
     assert len(machine.first.waiting()) == 1
     assert "belongs to another user" in machine.failed_stages()["former spools"]
+
+
+@every_way
+def test_a_former_disk_that_hangs_holds_one_process_and_no_event(
+    machine: Machine, work: Callable[[Machine], None]
+) -> None:
+    """Another process hangs there, and has the lock; what waits here is stored all the same."""
+    leg = machine.first.leg()
+    machine.first.put(leg, ended(leg))
+
+    with history.tending(str(machine.state)) as ours:
+        assert ours
+        assert drain.tend(machine.first.store, machine.config).busy
+        work(machine)
+
+    assert machine.first.the_leg(leg)["status"] == "completed"
+    assert not drain.tend(machine.first.store, machine.config).busy
+
+
+def test_a_server_drains_beside_a_former_disk_that_hangs(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known, answers = machine.config, threading.Event()
+    begun: list[int] = []
+
+    def hang(*_: object) -> drain.Tended:
+        begun.append(1)
+        answers.wait(60)
+        return drain.Tended()
+
+    monkeypatch.setattr(drain, "tend", hang)
+    monkeypatch.setattr(keeper_module, "_TEND_SECONDS", 0.1)
+    keeper = Keeper(lambda: known, known, -1, -1, Tally(1), [])
+
+    for number in range(3):
+        keeper._silent_legs_at = 0.0
+        machine.first.put(machine.first.leg(call_uniqueid=f"17.{number}"))
+        keeper._drain(is_last=False)
+
+    assert (len(machine.first.legs()), begun) == (3, [1])
+    answers.set()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder to another user")
