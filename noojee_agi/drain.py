@@ -360,6 +360,8 @@ def _write_side_cars(store: Store, legs: list[dict[str, Any]], others: set[str])
 
 
 def _repair(file: str) -> None:
+    if not recording.is_ours(file):
+        return  # its side-car's word says so
     try:
         wav.repair(file)
     except OSError as exc:

@@ -88,7 +88,7 @@ def load(state_directory: str) -> History:
         first, _, second = rest.partition(" ")
         if kind == "machine":
             known = replace(known, machine=rest)
-        elif kind == "host" and len(rest) <= _NAME_CHARACTERS:
+        elif kind == "host" and len(rest) <= _NAME_CHARACTERS and rest.isprintable():
             known = replace(known, host=rest)
         elif kind == "server":
             with contextlib.suppress(ValueError, TypeError):

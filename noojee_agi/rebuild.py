@@ -212,13 +212,13 @@ def _files(directory: str, unreadable: dict[str, str]) -> Iterator[str]:
 
     tops = {os.path.realpath(directory)}
     for folder, folders, names in os.walk(directory, followlinks=True, onerror=note):
-        folders[:] = sorted(name for name in folders if _is_ours(os.path.join(folder, name), tops))
+        folders[:] = sorted(name for name in folders if is_followed(os.path.join(folder, name), tops))
         for name in sorted(names):
             if not name.startswith("."):
                 yield os.path.join(folder, name)
 
 
-def _is_ours(folder: str, tops: set[str]) -> bool:
+def is_followed(folder: str, tops: set[str]) -> bool:
     """Not hidden, and no link to where we come anyway; the target of any other link joins the tops."""
     name = os.path.basename(folder)
     if name.startswith(".") or name == "lost+found":

@@ -7,7 +7,7 @@ import uuid
 from datetime import datetime
 from typing import Any
 
-from noojee_agi import spool, text
+from noojee_agi import recording, spool, text
 
 logger = logging.getLogger(__name__)
 
@@ -39,9 +39,13 @@ def is_here(file: str) -> bool:
 def write(leg: dict[str, Any]) -> bool:
     """Write or renew the side-car. False when that must be tried again, such as on a full disk.
 
-    When its folder is gone (recordings moved or purged) there is nothing to try again.
+    When its folder is gone (recordings moved or purged) there is nothing to try again; nor where the file is
+    none of ours: who may write in a database that several hosts share must not choose what is written here.
     """
     path = path_for(leg["file"])
+    if not recording.is_ours(leg["file"]):
+        logger.error("no side-car of leg %s: %s is no recording of this program", leg["id"], leg["file"])
+        return True
     try:
         spool.write(path, text.escaped(json.dumps(leg, indent=1, ensure_ascii=False, default=_text)) + "\n")
     except (FileNotFoundError, NotADirectoryError):

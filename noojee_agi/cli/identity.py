@@ -11,8 +11,9 @@ import os
 import pwd
 import stat
 from collections.abc import Iterator
+from dataclasses import dataclass
 
-from noojee_agi import config
+from noojee_agi import config, rebuild
 from noojee_agi.config import Config
 from noojee_agi.errors import ConfigurationError
 
@@ -20,6 +21,14 @@ _MOST_LINKS = 40  # of one path, as the kernel has it (path_resolution(7))
 # Of a user who has no name here nobody knows the group, and that of his folder may never have been his.
 _NO_GROUP = 65534
 _NOT_THERE = (FileNotFoundError, NotADirectoryError)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a path that belongs to another user than root, as it was seen."""
+
+    path: str
+    uid: int
 
 
 def begin(configuration: str, is_check: bool = False) -> Config:
@@ -42,42 +51,46 @@ def begin(configuration: str, is_check: bool = False) -> Config:
 
 
 def load(configuration: str) -> Config:
-    """Read the configuration anew, as who we are by now. Raises ConfigurationError and OSError."""
-    if os.geteuid() == 0 and configuration:
-        _require_root(configuration)
-    known = config.load(configuration)
-    if os.geteuid() == 0:
-        _require_roots(known)
+    """Read the configuration anew, as who we are by now. Raises ConfigurationError."""
+    try:
+        if os.geteuid() == 0 and configuration:
+            _require_root(configuration)
+        known = config.load(configuration)
+        if os.geteuid() == 0:
+            _require_roots(known)
+    except OSError as exc:  # it may be away for a moment
+        raise ConfigurationError(f"{exc.filename}: {exc.strerror}") from exc
     return known
 
 
 def act_for(folder: str) -> None:
     """Root becomes, for good, who can change where the folder is. Raises ConfigurationError and OSError."""
-    part = first_of_another(folder) if os.geteuid() == 0 else ""
+    part = first_of_another(folder) if os.geteuid() == 0 else None
     if part:
-        _become(_uid(part))
+        _become(part.uid)
         _require_writable(folder, part)
 
 
 def require_named_by_its_owner(path: str, file: str) -> None:
     """Whoever can change the file that names path for root may name his own only. Raises as act_for does."""
-    namer = first_of_another(file) if os.geteuid() == 0 else ""
-    if namer and _uid(first_of_another(path)) != _uid(namer):
+    namer = first_of_another(file) if os.geteuid() == 0 else None
+    owner = first_of_another(path) if namer else None
+    if namer and (owner is None or owner.uid != namer.uid):
         raise ConfigurationError(
-            f"{file} names {path}, and user {_name(_uid(namer))} can change that: name the folder yourself"
+            f"{file} names {path}, and user {_name(namer.uid)} can change that: name the folder yourself"
         )
 
 
-def first_of_another(path: str) -> str:
-    """The first part of the way to path that is another user's than root's; empty when there is none.
+def first_of_another(path: str) -> Part | None:
+    """The first part of the way to path that is another user's than root's; None when there is none.
 
     While all that was passed is root's alone, nobody else can change what was seen: no look is a race. Raises
     ConfigurationError for a part of root's that others can change, and OSError.
     """
     place, links = "/", 0
     names = _names(path if os.path.isabs(path) else os.path.join(os.getcwd(), path))
-    if os.lstat(place).st_uid != 0:
-        return place
+    if uid := os.lstat(place).st_uid:
+        return Part(place, uid)
     while names:
         name = names.pop()
         if name == "..":
@@ -86,7 +99,7 @@ def first_of_another(path: str) -> str:
         here = os.path.join(place, name)
         status = os.lstat(here)
         if status.st_uid != 0:
-            return here
+            return Part(here, status.st_uid)
         if stat.S_ISLNK(status.st_mode):
             links += 1
             if links > _MOST_LINKS:
@@ -98,7 +111,7 @@ def first_of_another(path: str) -> str:
             _require_closed(here, status.st_mode, is_sticky_enough=True)
             place = here
     _require_closed(place, os.lstat(place).st_mode, is_sticky_enough=False)
-    return ""
+    return None
 
 
 def _names(path: str) -> list[str]:
@@ -116,15 +129,15 @@ def _require_closed(path: str, mode: int, is_sticky_enough: bool) -> None:
         )
 
 
-def _act_for_first(paths: list[str]) -> str:
-    """Act for the first of them that is there; the part that decided, empty when we stay root."""
+def _act_for_first(paths: list[str]) -> Part | None:
+    """Act for the first of them that is there; the part that decided, None when we stay root."""
     for path in paths:
         with contextlib.suppress(*_NOT_THERE):
             part = first_of_another(path)
             if part:
-                _become(_uid(part))
+                _become(part.uid)
             return part
-    return ""
+    return None
 
 
 def _become(uid: int) -> None:
@@ -155,16 +168,19 @@ def _require_root(path: str) -> None:
     part = first_of_another(path)
     if part:
         raise ConfigurationError(
-            f"the recordings are root's, but user {_name(_uid(part))} can change {part}, where root does not"
-            f" work: give the recordings to Asterisk's user, or {part} to root if Asterisk runs as root"
+            f"the recordings are root's, but user {_name(part.uid)} can change {part.path}, where root does"
+            f" not work: give the recordings to Asterisk's user, or {part.path} to root if Asterisk is root's"
         )
 
 
 def _worked_on(known: Config) -> Iterator[str]:
     """Every folder in which a command makes files or changes them."""
     yield known.recordings_directory
-    for folder, folders, _ in os.walk(known.recordings_directory):
+    tops = {os.path.realpath(known.recordings_directory)}
+    for folder, folders, _ in os.walk(known.recordings_directory, followlinks=True):  # as rebuild does
+        folders[:] = [name for name in folders if rebuild.is_followed(os.path.join(folder, name), tops)]
         yield from (os.path.join(folder, name) for name in folders)
+    yield from (folder for folder, _, _ in os.walk(known.spool_directory))
     yield known.state_directory
     yield os.path.dirname(known.socket_path)
     kind, _, file = known.database_url.partition(":///")
@@ -172,7 +188,7 @@ def _worked_on(known: Config) -> Iterator[str]:
         yield os.path.dirname(file.partition("?")[0])
 
 
-def _require_usable(directory: str, part: str) -> None:
+def _require_usable(directory: str, part: Part | None) -> None:
     """part: what has decided who we are, if we are root no more."""
     try:
         os.stat(directory)
@@ -185,17 +201,13 @@ def _require_usable(directory: str, part: str) -> None:
         _require_writable(directory, part)
 
 
-def _require_writable(directory: str, part: str) -> None:
+def _require_writable(directory: str, part: Part) -> None:
     user = _name(os.geteuid())
     if not os.access(directory, os.W_OK | os.X_OK):
         raise ConfigurationError(
-            f"{part} is user {user}'s, so root acts as that user, who cannot write in {directory}:"
-            f" chown {user}: {directory}, or give {part} to root if Asterisk runs as another user"
+            f"{part.path} is user {user}'s, so root acts as that user, who cannot write in {directory}:"
+            f" chown {user}: {directory}, or give {part.path} to root if Asterisk runs as another user"
         )
-
-
-def _uid(part: str) -> int:
-    return os.lstat(part).st_uid if part else 0
 
 
 def _name(uid: int) -> str:

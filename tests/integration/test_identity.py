@@ -211,6 +211,13 @@ def _linked_year(top: Path, recordings: Path) -> str:
     return site(top, recordings)
 
 
+def _month_of_a_linked_year(top: Path, recordings: Path) -> str:
+    year = folder(top / "disk")
+    folder(year / "11", NOBODY.pw_uid)
+    link(recordings / "2026", year)
+    return site(top, recordings)
+
+
 def _spool(top: Path, recordings: Path) -> str:
     folder(recordings / ".spool", NOBODY.pw_uid)
     return site(top, recordings)
@@ -227,7 +234,10 @@ def _socket(top: Path, recordings: Path) -> str:
     return conf
 
 
-@pytest.mark.parametrize("mix", [_state, _day, _linked_year, _spool, _database, _socket])
+MIXES = [_state, _day, _linked_year, _month_of_a_linked_year, _spool, _database, _socket]
+
+
+@pytest.mark.parametrize("mix", MIXES)
 def test_root_that_stays_root_works_in_no_folder_of_another_user(
     top: Path, mix: Callable[[Path, Path], str]
 ) -> None:
@@ -305,6 +315,19 @@ def test_a_server_that_is_root_takes_no_configuration_of_another_user(top: Path)
     users, _, problem = become(reload)
 
     assert (users, "user nobody can change" in problem) == (ROOT, True)
+
+
+def test_a_configuration_that_is_away_for_a_moment_ends_no_server(top: Path) -> None:
+    """What is no ConfigurationError ends it: SIGHUP shall leave the configuration as it was."""
+    conf = site(top, folder(top / "noojee"))
+
+    def reload() -> None:
+        identity.begin(conf)
+        Path(conf).unlink()
+        with pytest.raises(ConfigurationError):
+            identity.load(conf)
+
+    assert become(reload)[2] == ""
 
 
 def run(conf: str, *words: str) -> subprocess.CompletedProcess[str]:
