@@ -316,7 +316,7 @@ def test_the_caller_notices_a_silent_server_for_50_ms_at_most(
     lock = spool.take_lock(str(calls.site.recordings_directory / ".spool"))
     assert lock is not None
 
-    for number in range(200 if is_long else 30):
+    for number in range(200 if is_long else 10):
         for each in sorted(taken, key=name_of, reverse=bool(number % 2)):
             with each(calls.site.state_directory / "agi.sock"):
                 taken[each].append(calls.record(calls.channel()))
