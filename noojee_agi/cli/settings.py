@@ -92,7 +92,7 @@ def _which_key_counts(known: Config, digest: str) -> str:
 def _changing(known: Config, shown: str = "") -> Iterator[Any]:
     """A transaction, with the snapshot in it: when that cannot be written, nothing has changed.
 
-    shown: what is printed before the commit: what cannot be shown shall not be. The snapshot is written again
+    shown: a key, printed before the commit: what cannot be shown shall not be. The snapshot is written again
     after the commit, since a drain may just have read what was there before; that, and the settings' copy,
     is no reason to say that nothing was done.
     """
@@ -112,21 +112,25 @@ def _changing(known: Config, shown: str = "") -> Iterator[Any]:
 @contextlib.contextmanager
 def _put_back_unless_done(file: str) -> Iterator[None]:
     """The file as it was, by a link to it: a full disk has room for that."""
-    before, was_there, is_done = f"{file}.before", os.path.exists(file), False
+    before, was_there = f"{file}.before", os.path.exists(file)
     with contextlib.suppress(OSError):
         os.unlink(before)
     with contextlib.suppress(OSError):
         os.link(file, before)
-    try:
+    with contextlib.ExitStack() as unless_done:
+        unless_done.callback(_put_back, before if was_there else "", file)
         yield
-        is_done = True
-    finally:
-        with contextlib.suppress(OSError):
-            if was_there and not is_done:
-                os.rename(before, file)
-            os.unlink(
-                before if was_there or is_done else file
-            )  # rename(2) leaves two names of one file alone
+        unless_done.pop_all()
+    with contextlib.suppress(OSError):
+        os.unlink(before)
+
+
+def _put_back(before: str, file: str) -> None:
+    """before: the file's other name; empty when there was no file."""
+    with contextlib.suppress(OSError):
+        if before:
+            os.rename(before, file)  # rename(2) leaves two names of one file alone
+        os.unlink(before or file)
 
 
 @click.group()
@@ -189,8 +193,12 @@ def attach(known: Config, login: str, extension: str) -> None:
     """Let recordings of EXTENSION belong to LOGIN from now on; who had it until now is detached."""
     extension = extensions.of_interface(extension)
     _require_name(extension, "EXTENSION", 149)
-    with _changing(known, f"recordings of {extension} belong to {login} from now on") as connection:
+    with _changing(known) as connection:
         settings.attach(connection, login, extension)
+    try:
+        output.show(f"recordings of {extension} belong to {login} from now on")
+    except NoojeeError as exc:
+        raise click.ClickException(f"{exc}, but {extension} is attached to {login}") from exc
 
 
 @click.command()

@@ -91,9 +91,13 @@ def test_a_key_that_cannot_be_shown_changes_nothing(site: Site, output: str) -> 
     assert_key_is(site, OWN_KEY)
 
 
-def test_what_cannot_be_said_of_an_attachment_was_not_done(site: Site) -> None:
+def add_ann(site: Site) -> None:
     if "ann" not in site.cli("account", "list"):
         site.cli("account", "add", "ann")
+
+
+def test_what_cannot_be_said_of_an_attachment_is_said_with_the_error(site: Site) -> None:
+    add_ann(site)
 
     with full() as output:
         done = subprocess.run(
@@ -106,7 +110,8 @@ def test_what_cannot_be_said_of_an_attachment_was_not_done(site: Site) -> None:
         )
 
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
-    assert "499" not in site.cli("account", "list")
+    assert "standard output cannot be written (No space left on device), but 499 is attached" in done.stderr
+    assert "499" in site.cli("account", "list")
 
 
 @pytest.fixture
@@ -141,6 +146,24 @@ def test_a_key_that_was_shown_and_not_stored_is_said_to_be_void(
     assert "the apiKey is the old one, a new one is void" in done.stderr
     assert digests(refusing) == (known, known)
     assert bool(done.stdout) is (words[1] == "new")
+
+
+@pytest.mark.parametrize("site", [pytest.param("postgresql", marks=pytest.mark.postgresql)], indirect=True)
+def test_an_attachment_that_is_not_stored_is_not_said_to_be_made(refusing: Site) -> None:
+    add_ann(refusing)
+    with Store(refusing.database_url).transaction() as connection:
+        connection.execute(
+            text(
+                "CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON extension_attachment"
+                " DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION refuse()"
+            )
+        )
+
+    done = refusing.run_cli("attach", "ann", "498")
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "the disk is full" in done.stderr
+    assert "498" not in refusing.cli("account", "list")
 
 
 # --- full disks ---
