@@ -81,7 +81,7 @@ def install_agi(folder: str | None) -> None:
     if not folder:
         folder = install.agi_folder(os.environ)
         if folder not in install.USUAL_AGI_FOLDERS:
-            identity.require_named_by_its_owner(folder, install.asterisk_conf(os.environ))
+            identity.act_for_namer(folder, install.asterisk_conf(os.environ))
     identity.act_for(folder)
     for link in install.link_programs(folder):
         output.say(link)

@@ -71,14 +71,21 @@ def act_for(folder: str) -> None:
         _require_writable(folder, part)
 
 
-def require_named_by_its_owner(path: str, file: str) -> None:
-    """Whoever can change the file that names path for root may name his own only. Raises as act_for does."""
+def act_for_namer(path: str, file: str) -> None:
+    """Root becomes, for good, who can change the file that names path; he may name his own only.
+
+    He is who was seen here: in a sticky folder he may put something of root's in path's place afterwards.
+    Raises as act_for does.
+    """
     namer = first_of_another(file) if os.geteuid() == 0 else None
     owner = first_of_another(path) if namer else None
     if namer and (owner is None or owner.uid != namer.uid):
         raise ConfigurationError(
             f"{file} names {path}, and user {_name(namer.uid)} can change that: name the folder yourself"
         )
+    if owner:
+        _become(owner.uid)
+        _require_writable(path, owner)
 
 
 def first_of_another(path: str) -> Part | None:

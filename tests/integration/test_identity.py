@@ -395,6 +395,38 @@ def test_the_recordings_folder_may_change_at_any_moment(top: Path) -> None:
     assert users == [[NOBODY.pw_uid] * 3] * 20
 
 
+def exchanged_when_seen(path: Path, other: Path, looks: int = 1) -> None:
+    """Let the owner of path put other in its place as soon as root has looked at it so often."""
+    lstat, left = os.lstat, [looks]
+
+    def look(seen: str) -> os.stat_result:
+        status = lstat(seen)
+        if seen == str(path):
+            left[0] -= 1
+            if left[0] == 0:
+                path.rename(path.with_suffix(".old"))
+                other.rename(path)
+        return status
+
+    os.lstat = look  # type: ignore[assignment]
+
+
+def test_what_is_put_in_the_place_of_what_was_seen_does_not_make_root_stay_root(top: Path) -> None:
+    """In a sticky folder the owner of an entry may put one of root's there instead (rename(2))."""
+    sticky = folder(top / "tmp", mode=0o1777)
+    recordings, roots = folder(sticky / "noojee", NOBODY.pw_uid), folder(sticky / "roots")
+    conf = site(top, recordings)
+
+    def begin() -> None:
+        exchanged_when_seen(recordings, roots)
+        identity.begin(conf)
+
+    users, _, problem = become(begin)
+
+    assert users == [NOBODY.pw_uid] * 3
+    assert "so root acts as that user, who cannot write in" in problem
+
+
 # --- install-agi ---
 
 
@@ -435,3 +467,20 @@ def test_a_folder_that_another_user_has_named_is_not_roots_to_write_in(top: Path
 
     assert (done.returncode, list(etc.iterdir())) == (1, [])
     assert f"names {etc}, and user nobody can change that: name the folder yourself" in done.stderr
+
+
+def test_who_names_a_folder_of_his_is_acted_for_whatever_he_puts_in_its_place(top: Path) -> None:
+    sticky = folder(top / "tmp", mode=0o1777)
+    agi_bin, roots = folder(sticky / "agi-bin", NOBODY.pw_uid), folder(sticky / "roots")
+    conf = folder(top / "asterisk", NOBODY.pw_uid) / "asterisk.conf"
+    conf.write_text(f"[directories]\nastagidir => {agi_bin}\n")
+
+    def install() -> None:
+        exchanged_when_seen(agi_bin, roots)
+        identity.act_for_namer(str(agi_bin), str(conf))
+        identity.act_for(str(agi_bin))
+
+    users, _, problem = become(install)
+
+    assert users == [NOBODY.pw_uid] * 3
+    assert "so root acts as that user, who cannot write in" in problem
