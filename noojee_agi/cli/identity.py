@@ -185,8 +185,9 @@ def _worked_on(known: Config) -> Iterator[str]:
     yield known.recordings_directory
     tops = {os.path.realpath(known.recordings_directory)}
     for folder, folders, _ in os.walk(known.recordings_directory, followlinks=True):  # as rebuild does
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (os.path.join(folder, name) for name in folders)  # also links to where we come anyway
         folders[:] = [name for name in folders if rebuild.is_followed(os.path.join(folder, name), tops)]
-        yield from (os.path.join(folder, name) for name in folders)
     yield from (folder for folder, _, _ in os.walk(known.spool_directory))
     yield known.state_directory
     yield os.path.dirname(known.socket_path)

@@ -218,6 +218,12 @@ def _month_of_a_linked_year(top: Path, recordings: Path) -> str:
     return site(top, recordings)
 
 
+def _second_way(top: Path, recordings: Path) -> str:
+    """To a place that is walked anyway, but by way of another user's link."""
+    link(recordings / "2025", link(folder(top / "his", NOBODY.pw_uid) / "there", folder(recordings / "2024")))
+    return site(top, recordings)
+
+
 def _spool(top: Path, recordings: Path) -> str:
     folder(recordings / ".spool", NOBODY.pw_uid)
     return site(top, recordings)
@@ -234,7 +240,7 @@ def _socket(top: Path, recordings: Path) -> str:
     return conf
 
 
-MIXES = [_state, _day, _linked_year, _month_of_a_linked_year, _spool, _database, _socket]
+MIXES = [_state, _day, _linked_year, _month_of_a_linked_year, _second_way, _spool, _database, _socket]
 
 
 @pytest.mark.parametrize("mix", MIXES)
