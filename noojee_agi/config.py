@@ -64,8 +64,20 @@ def load(path: str) -> Config:
     Raises ConfigurationError, naming file, section and option.
     """
     config, given = _read(path) if path else (Config(), {})
-    if "server_name" in given:
-        return config
+    return config if "server_name" in given else _named(config)
+
+
+def load_file(path: str) -> Config:
+    """load() without a look into the state directory. Raises ConfigurationError."""
+    return _read(path)[0] if path else Config()
+
+
+def with_name(config: Config) -> Config:
+    """What load_file() has read, with the name that load() gives the server. Raises ConfigurationError."""
+    return config if names_server(config.path) else _named(config)
+
+
+def _named(config: Config) -> Config:
     return replace(config, server_name=history.server_name(config.state_directory))
 
 

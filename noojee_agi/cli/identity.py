@@ -39,7 +39,7 @@ def begin(configuration: str, is_check: bool = False) -> Config:
     if os.geteuid() != 0:
         return config.load(configuration)
     part = _act_for_first([configuration] if configuration else [])
-    known = config.load(configuration)
+    known = config.load_file(configuration)
     if not part:
         others = [known.state_directory] if is_check else []
         part = _act_for_first([known.recordings_directory, *others])
@@ -47,7 +47,7 @@ def begin(configuration: str, is_check: bool = False) -> Config:
         _require_usable(known.recordings_directory, part)
     if not part:
         _require_roots(known)
-    return known
+    return config.with_name(known)  # only now: the way to the history may be another user's
 
 
 def load(configuration: str) -> Config:
@@ -55,12 +55,12 @@ def load(configuration: str) -> Config:
     try:
         if os.geteuid() == 0 and configuration:
             _require_root(configuration)
-        known = config.load(configuration)
+        known = config.load_file(configuration)
         if os.geteuid() == 0:
             _require_roots(known)
+        return config.with_name(known)
     except OSError as exc:  # it may be away for a moment
         raise ConfigurationError(f"{exc.filename}: {exc.strerror}") from exc
-    return known
 
 
 def act_for(folder: str) -> None:

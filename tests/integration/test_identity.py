@@ -16,6 +16,7 @@ import pytest
 from lab.site import PROGRAMS
 
 from integration.recorder import exit_code, forked
+from noojee_agi import history
 from noojee_agi.cli import identity
 from noojee_agi.errors import ConfigurationError
 
@@ -283,6 +284,20 @@ def test_a_configuration_that_a_group_can_write_is_refused(top: Path) -> None:
     conf.chmod(0o660)
 
     assert f"chmod g-w,o-w {conf}" in str(who(str(conf)))
+
+
+def test_the_history_is_read_only_as_who_root_has_become(top: Path) -> None:
+    """The way to it may be another user's link to what only root can read."""
+    secret = folder(top / "secret", mode=0o700)
+    machine = history._machine()
+    (secret / "history").write_text(f"machine {machine}\nhost what-only-root-knows\n")
+    state = link(folder(top / "his", NOBODY.pw_uid) / "state", secret, NOBODY.pw_uid)
+    conf = site(top, _as_the_readme_has_it(top), state=state)
+
+    def begin() -> None:
+        raise ConfigurationError(identity.begin(conf).server_name)
+
+    assert become(begin)[2] == os.uname().nodename
 
 
 def test_a_user_without_a_name_has_no_group_of_anybodys(top: Path) -> None:
