@@ -691,14 +691,15 @@ def test_root_drains_as_asterisks_user(site_of_nobody: Site) -> None:
     site = site_of_nobody
     user = pwd.getpwnam("nobody")
     site.cli("db", "upgrade")
-    folder = site.recordings_directory / "2026"
+    year = site.recordings_directory / "2026"
+    folder = year / "11/27"
     spool_folder = site.recordings_directory / ".spool"
-    for directory in (folder, spool_folder):
+    for directory in (year, folder.parent, folder, spool_folder):
         directory.mkdir(mode=0o750)
         os.chown(directory, user.pw_uid, user.pw_gid)
     recorder = Recorder(Store(site.database_url), site.folder / "recorder")
     recorder.spool = str(spool_folder)
-    leg = recorder.leg(file=str(folder / "17-1.wav"))
+    leg = recorder.leg(file=str(folder / "17-0e5f6b1c.wav"))
     recorder.put(leg, ended(leg))
     recorder.put_text("1-started-x.json", "hello")
     for path in spool_folder.iterdir():
@@ -707,7 +708,7 @@ def test_root_drains_as_asterisks_user(site_of_nobody: Site) -> None:
     done = site.run_cli("sync")
 
     assert done.stdout.startswith("2 events stored, 1 set aside"), done
-    assert (folder / "17-1.json").exists()
+    assert (folder / "17-0e5f6b1c.json").exists()
     assert of_root(site) == []
 
 
