@@ -178,7 +178,7 @@ def test_a_killed_worker_is_replaced_and_the_others_serve_on(served: Served, sit
     assert victim not in served.workers()
     assert statuses == ["200"] * 50 or len(before) == 1
     wait_until(lambda: footprint.are_complete(served.workers(), 4), 20, "all threads of the server")
-    assert served.status()["running"] == 0
+    served.wait_for("running", 0)
     assert "started again" in site.log()
 
 

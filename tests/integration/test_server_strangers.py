@@ -83,7 +83,7 @@ def test_a_peer_that_spreads_its_bytes_has_no_more_time_than_a_silent_one(served
                         break
                 slow.socket.settimeout(5)
         assert time.monotonic() - begun < 3 * reception.KEY_SECONDS
-    assert served.status()["running"] == 0
+    served.wait_for("running", 0)
 
 
 def test_who_shows_a_wrong_key_is_told_so_though_many_others_do(served: Served) -> None:
@@ -154,5 +154,5 @@ def test_connections_that_have_waited_too_long_are_refused(served: Served) -> No
         for worker in workers:
             os.kill(worker, signal.SIGCONT)
     assert "waited for a thread for 10 s and was sent away" in served.site.log()
-    assert served.status()["failed"] == failed + 1
+    served.wait_for("failed", failed + 1)
     assert network_call.place(served.port, served.site.key).status == "200"

@@ -155,6 +155,10 @@ class Served:
         status: dict[str, float] = json.loads(answer)
         return status
 
+    def wait_for(self, counter: str, value: float) -> None:
+        """A session is counted a moment after its call was told."""
+        wait_until(lambda: self.status()[counter] == value, 20, f"{counter} to be {value:g}")
+
     def workers(self) -> list[int]:
         """Its processes that run sessions."""
         return [child for child in processes.children(self.pid) if child != self.keeper]
