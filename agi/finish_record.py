@@ -5,6 +5,6 @@ import _signal  # type: ignore[import-not-found]  # the module signal takes 3 ms
 
 _signal.signal(_signal.SIGHUP, _signal.SIG_IGN)
 
-from noojee_agi import handoff  # noqa: E402
+from noojee_agi.session import handoff  # noqa: E402
 
 handoff.run_finish()

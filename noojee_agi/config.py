@@ -6,8 +6,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 
-from noojee_agi import history, places, spool
+from noojee_agi import paths
 from noojee_agi.errors import ConfigurationError
+from noojee_agi.recordings import history, spool
 
 # Asterisk parses these twice and hands one of them to a shell: nothing in them may need quoting.
 SAFE_PATH = re.compile(r"/[A-Za-z0-9._+@=~:/-]{0,254}")
@@ -30,7 +31,7 @@ class Config:
     recordings_mixmonitor_options: str = ""
     recordings_min_free_percent: float = 2.0
     recordings_unknown_agent: str = "record"
-    state_directory: str = places.STATE_DIRECTORY
+    state_directory: str = paths.STATE_DIRECTORY
     server_name: str = field(default_factory=lambda: os.uname().nodename)
     server_socket: str = ""
     server_listen: str = "127.0.0.1:4573"
@@ -51,34 +52,36 @@ class Config:
 
     @property
     def socket_path(self) -> str:
-        return self.server_socket or places.socket_in(self.state_directory)
+        return self.server_socket or paths.socket_in(self.state_directory)
 
     @property
     def log_file(self) -> str:
         return os.path.join(self.state_directory, "noojee-agi.log")
 
+    @classmethod
+    def load(cls, path: str) -> "Config":
+        """Read the file at path; empty means the defaults.
 
-def load(path: str) -> Config:
-    """Read the file at path; empty means the defaults. history knows the server's name where none is given.
+        Where it gives the server no name, history knows it. Raises ConfigurationError, naming file, section
+        and option.
+        """
+        config, given = _read(path) if path else (cls(), {})
+        return config if "server_name" in given else config._named()
 
-    Raises ConfigurationError, naming file, section and option.
-    """
-    config, given = _read(path) if path else (Config(), {})
-    return config if "server_name" in given else _named(config)
+    @classmethod
+    def load_file(cls, path: str) -> "Config":
+        """load() without a look into the state directory. Raises ConfigurationError."""
+        return _read(path)[0] if path else cls()
 
+    def with_name(self) -> "Config":
+        """What load_file() has read, with the name that load() gives the server.
 
-def load_file(path: str) -> Config:
-    """load() without a look into the state directory. Raises ConfigurationError."""
-    return _read(path)[0] if path else Config()
+        Raises ConfigurationError.
+        """
+        return self if names_server(self.path) else self._named()
 
-
-def with_name(config: Config) -> Config:
-    """What load_file() has read, with the name that load() gives the server. Raises ConfigurationError."""
-    return config if names_server(config.path) else _named(config)
-
-
-def _named(config: Config) -> Config:
-    return replace(config, server_name=history.server_name(config.state_directory))
+    def _named(self) -> "Config":
+        return replace(self, server_name=history.server_name(self.state_directory))
 
 
 def names_server(path: str) -> bool:

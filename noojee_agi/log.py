@@ -5,9 +5,9 @@ import logging
 import os
 from typing import Any
 
-from noojee_agi import arguments, text
+from noojee_agi import text
+from noojee_agi.actions.result import Report
 from noojee_agi.config import Config
-from noojee_agi.session import Report
 
 logger = logging.getLogger("noojee_agi")
 
@@ -46,17 +46,17 @@ def to_file(config: Config) -> None:
 
 def session(report: Report) -> None:
     """The one line of an AGI session; a traceback only for what nobody foresaw."""
-    answer = report.answer
-    level = logging.INFO if answer.status in (200, 401) else logging.WARNING
+    result = report.result
+    level = logging.INFO if result.status in (200, 401) else logging.WARNING
     logger.log(
         level,
         "%s %d %s: leg %s, uniqueid %s, file %s, %.0f ms",
         report.program,
-        answer.status,
-        answer.message,
-        answer.leg_id or "-",
-        arguments.plain(report.uniqueid) or "-",
-        answer.file or "-",
+        result.status,
+        result.message,
+        result.leg_id or "-",
+        text.plain(report.uniqueid) or "-",
+        result.file or "-",
         report.milliseconds,
     )
     if report.failure:

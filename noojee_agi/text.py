@@ -4,6 +4,18 @@ import re
 
 # Of these only the line's end may stand between the tokens of JSON; within them json escapes it.
 _LAYOUT = "\n"
+_CONTROL_TO_BLANK = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)], " ")
+_UNSAFE_IN_A_MESSAGE = re.compile(r"[^\w .@/+-]")
+
+
+def without_controls(text: str) -> str:
+    """The same with a blank for each control character."""
+    return text.translate(_CONTROL_TO_BLANK)
+
+
+def plain(text: str) -> str:
+    """User's text for a message or a log line: what a shell or a dialplan might act on becomes '?'."""
+    return _UNSAFE_IN_A_MESSAGE.sub("?", text)[:60]
 
 
 def printable(text: str) -> str:

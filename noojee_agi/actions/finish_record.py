@@ -2,8 +2,9 @@
 
 import os
 
-from noojee_agi import arguments, recording, spool
+from noojee_agi import text
 from noojee_agi.errors import BadArgument
+from noojee_agi.recordings import recording, spool
 
 
 def finish_record(leg_id: str, file: str) -> None:
@@ -15,7 +16,7 @@ def finish_record(leg_id: str, file: str) -> None:
     found from the file, <recordings directory>/YYYY/MM/DD/<name>.
     """
     if not recording.is_id(leg_id):
-        raise BadArgument(f"{arguments.plain(leg_id)} is no leg's id: start_record.py writes this command")
+        raise BadArgument(f"{text.plain(leg_id)} is no leg's id: start_record.py writes this command")
     directory = file
     for _ in range(4):
         directory = os.path.dirname(directory)

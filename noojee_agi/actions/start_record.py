@@ -9,10 +9,13 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from noojee_agi import arguments, calls, disk, recording, spool, variables
-from noojee_agi.answer import Answer
-from noojee_agi.arguments import Request
-from noojee_agi.calls import Running, Target
+from noojee_agi import text
+from noojee_agi.actions import calls
+from noojee_agi.actions.arguments import Request
+from noojee_agi.actions.context import Context
+from noojee_agi.actions.result import Result
+from noojee_agi.asterisk import variables
+from noojee_agi.asterisk.target import Running, Target
 from noojee_agi.config import SAFE_PATH, Config
 from noojee_agi.errors import (
     BadArgument,
@@ -24,17 +27,15 @@ from noojee_agi.errors import (
     NotStarted,
     TooLittleSpace,
 )
-from noojee_agi.means import Means
-from noojee_agi.recording import Ending, Leg
-from noojee_agi.snapshot import Knowledge
+from noojee_agi.recordings import disk, recording, spool
+from noojee_agi.recordings.recording import Ending, Leg
+from noojee_agi.recordings.snapshot import Knowledge
 
 TYPE_CHECKING = False  # importing typing for it would cost the caller 5 ms
 if TYPE_CHECKING:
-    from noojee_agi.calls import CommandLine
-    from noojee_agi.channel import Channel
-    from noojee_agi.manager import OtherChannel
+    from noojee_agi.asterisk.channel import Channel
+    from noojee_agi.asterisk.target import CommandLine, Recordable
 
-    Recorded = Channel | OtherChannel
 
 # Among 200 calls that begin together Asterisk took 1 s to open a file.
 FILE_SEEN_WITHIN_SECONDS = 3.0
@@ -44,29 +45,29 @@ OK = 200
 _FINISH_PROGRAM = "finish_record.py"
 
 
-def start_record(request: Request, channel: Channel | CommandLine, means: Means) -> Answer:
+def start_record(request: Request, channel: Channel | CommandLine, context: Context) -> Result:
     """Check, spool, start, see the file. channel: the one that asks, which is meant unless another is named.
 
     Raises the errors whose status the dialplan gets, and CallGone.
     """
-    with calls.admitted(request.exten_or_uniqueid, channel, means) as target:
-        agent_known = _check_agent(request.agent_login_name, means.config, means.knowledge)
-        _check_finish_program(means.programs)
-        leg = _new_leg(request, target, means.config, agent_known)
+    with calls.admitted(request.exten_or_uniqueid, channel, context) as target:
+        agent_known = _check_agent(request.agent_login_name, context.config, context.knowledge)
+        _check_finish_program(context.programs)
+        leg = _new_leg(request, target, context.config, agent_known)
 
-        _write_ahead(leg, means.config)
-        answer, troubles = _replace_running(leg, target, means)
-    if answer.status != OK:
-        return answer
-    remarks = _remarks(leg, target, means)
+        _write_ahead(leg, context.config)
+        result, troubles = _replace_running(leg, target, context)
+    if result.status != OK:
+        return result
+    remarks = _remarks(leg, target, context)
     if target.channel is not channel:
         if not troubles:
-            troubles = _tell_recorded(target, replace(answer, message=_message(target, remarks)))
-        answer = replace(answer, leg="")  # what the asking channel knows of its own leg stays
-    return replace(answer, message=_message(target, [*troubles, *remarks]))
+            troubles = _tell_recorded(target, replace(result, message=_message(target, remarks)))
+        result = replace(result, leg="")  # what the asking channel knows of its own leg stays
+    return replace(result, message=_message(target, [*troubles, *remarks]))
 
 
-def _replace_running(leg: Leg, target: Target, means: Means) -> tuple[Answer, list[str]]:
+def _replace_running(leg: Leg, target: Target, context: Context) -> tuple[Result, list[str]]:
     """What records this conversation for us ends, then the new recording begins; and what went wrong.
 
     In this order: a MixMonitor that is begun beside another one takes over its translators, and Asterisk 22
@@ -82,17 +83,17 @@ def _replace_running(leg: Leg, target: Target, means: Means) -> tuple[Answer, li
         if has_ended:
             time.sleep(_FRAME_SECONDS)
     except CallGone:
-        return _never_began(leg, means.config), []
+        return _never_began(leg, context.config), []
     except NoSuchCall:
         pass  # the start says so, too
     except (NotStarted, ManagerUnavailable) as exc:
-        _close_failed(leg, means.config)
-        return Answer(exc.status, str(exc), leg.id), []
-    answer, more = _start(leg, target.channel, means)
-    if answer.status != OK:
+        _close_failed(leg, context.config)
+        return Result(exc.status, str(exc), leg.id), []
+    result, more = _start(leg, target.channel, context)
+    if result.status != OK:
         troubles += ["the former leg has ended, nothing records this call now"] if has_ended else []
-        answer = replace(answer, message="; ".join([answer.message, *troubles]))
-    return answer, [*troubles, *more]
+        result = replace(result, message="; ".join([result.message, *troubles]))
+    return result, [*troubles, *more]
 
 
 def _end(running: Running, troubles: list[str]) -> bool:
@@ -112,26 +113,26 @@ def _end(running: Running, troubles: list[str]) -> bool:
     return was_going_on
 
 
-def _start(leg: Leg, channel: Recorded, means: Means) -> tuple[Answer, list[str]]:
+def _start(leg: Leg, channel: Recordable, context: Context) -> tuple[Result, list[str]]:
     """MixMonitor begins, and its file is seen."""
-    config = means.config
+    config = context.config
     owner = leg.agent_login_name.strip() if leg.agent_known else ""
-    answer = Answer(OK, leg_id=leg.id, file=leg.file, leg=f"{leg.id} {owner}".strip())
+    result = Result(OK, leg_id=leg.id, file=leg.file, leg=f"{leg.id} {owner}".strip())
     try:
         channel.mixmonitor(
-            _asterisk_name(leg, config), _options(config), _end_command(leg, config, means.programs)
+            _asterisk_name(leg, config), _options(config), _end_command(leg, config, context.programs)
         )
         _see(leg.file, channel)
     except CallGone:
         return _hung_up(leg, channel, config)
     except DiskSilent as exc:  # StopMixMonitor would make Asterisk, and so the call, wait for the disk
-        return Answer(exc.status, f"{exc}; then this recording may begin", leg.id), []
+        return Result(exc.status, f"{exc}; then this recording may begin", leg.id), []
     except NoojeeError as exc:
         if isinstance(exc, ManagerUnavailable) and _is_there(leg.file, channel):
-            return answer, [str(exc)]
+            return result, [str(exc)]
         _undo(leg, channel, config)
-        return Answer(exc.status, str(exc), leg.id), []
-    return answer, []
+        return Result(exc.status, str(exc), leg.id), []
+    return result, []
 
 
 def _check_agent(login: str, config: Config, knowledge: Knowledge) -> bool | None:
@@ -146,7 +147,7 @@ def _check_agent(login: str, config: Config, knowledge: Knowledge) -> bool | Non
     snapshot = knowledge.renewed()
     if snapshot is not None and login.strip() in snapshot.logins:
         return True
-    raise BadArgument(f"no enabled account {arguments.plain(login)}: run noojee-agi account add, or list")
+    raise BadArgument(f"no enabled account {text.plain(login)}: run noojee-agi account add, or list")
 
 
 def _check_free_space(config: Config) -> None:
@@ -265,7 +266,7 @@ def _end_command(leg: Leg, config: Config, programs: str) -> str:
     return f"{programs}/{_FINISH_PROGRAM} {config.path or '-'} {leg.id} {leg.file}"
 
 
-def _see(file: str, channel: Recorded) -> None:
+def _see(file: str, channel: Recordable) -> None:
     """Wait for the file, MixMonitor's only proof. It opens it at once, in a thread of its own."""
     if not _appears(file, channel):
         raise NotStarted(
@@ -274,7 +275,7 @@ def _see(file: str, channel: Recorded) -> None:
         )
 
 
-def _appears(file: str, channel: Recorded) -> bool:
+def _appears(file: str, channel: Recordable) -> bool:
     return _is_seen(lambda: channel.sees_file(file)) if channel.host else _appears_here(file)
 
 
@@ -294,7 +295,7 @@ def _is_seen(looks: Callable[[], bool]) -> bool:
     return True
 
 
-def _is_there(file: str, channel: Recorded) -> bool:
+def _is_there(file: str, channel: Recordable) -> bool:
     return channel.sees_file(file) if channel.host else _exists(file)
 
 
@@ -303,7 +304,7 @@ def _exists(file: str) -> bool:
     return os.path.exists(file)
 
 
-def _undo(leg: Leg, channel: Recorded, config: Config) -> None:
+def _undo(leg: Leg, channel: Recordable, config: Config) -> None:
     """Nothing was seen: make sure that nothing of this leg records, and close it."""
     # A channel that is gone records nothing any more; a manager interface that is, cannot be asked.
     with contextlib.suppress(NoSuchCall, ManagerUnavailable):
@@ -320,25 +321,25 @@ def _close_failed(leg: Leg, config: Config) -> None:
         _spool(Ending(leg.id, "failed", recording.now()), config)
 
 
-def _hung_up(leg: Leg, channel: Recorded, config: Config) -> tuple[Answer, list[str]]:
+def _hung_up(leg: Leg, channel: Recordable, config: Config) -> tuple[Result, list[str]]:
     """When there is a file, finish_record.py will close the leg, else we do."""
     if channel.host:
         text = f"the caller hung up: noojee-agi sync on {leg.server} finds out"
-        return Answer(NotStarted.status, text, leg.id), []
+        return Result(NotStarted.status, text, leg.id), []
     if _appears(leg.file, channel):
-        return Answer(OK, leg_id=leg.id, file=leg.file), ["the caller hung up at once"]
+        return Result(OK, leg_id=leg.id, file=leg.file), ["the caller hung up at once"]
     return _never_began(leg, config), []
 
 
-def _never_began(leg: Leg, config: Config) -> Answer:
+def _never_began(leg: Leg, config: Config) -> Result:
     _close_failed(leg, config)
-    return Answer(NotStarted.status, "the caller hung up before the recording began", leg.id)
+    return Result(NotStarted.status, "the caller hung up before the recording began", leg.id)
 
 
-def _tell_recorded(target: Target, answer: Answer) -> list[str]:
+def _tell_recorded(target: Target, result: Result) -> list[str]:
     """The dialplan of the recorded call, which did not ask, can see it too."""
     try:
-        target.channel.set_all(answer.variables)
+        target.channel.set_all(result.variables)
     except NoSuchCall:
         pass  # it has just hung up
     except ManagerUnavailable as exc:
@@ -346,15 +347,15 @@ def _tell_recorded(target: Target, answer: Answer) -> list[str]:
     return []
 
 
-def _remarks(leg: Leg, target: Target, means: Means) -> list[str]:
+def _remarks(leg: Leg, target: Target, context: Context) -> list[str]:
     remarks = []
     if leg.agent_known is False:
         remarks.append(
-            f"there is no enabled account {arguments.plain(leg.agent_login_name)}:"
+            f"there is no enabled account {text.plain(leg.agent_login_name)}:"
             " only the group Recording Manager may hear it; run noojee-agi account list"
         )
-    if leg.agent_known is None and leg.extension and means.knowledge.knows_nobody_at(leg.extension):
-        named = arguments.plain(leg.extension)
+    if leg.agent_known is None and leg.extension and context.knowledge.knows_nobody_at(leg.extension):
+        named = text.plain(leg.extension)
         remarks.append(
             f"nobody is attached to {named}: only the group Recording Manager may hear it;"
             f" run noojee-agi attach LOGIN {named}"

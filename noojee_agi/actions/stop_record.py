@@ -6,30 +6,32 @@ import contextlib
 import os
 from collections.abc import Mapping
 
-from noojee_agi import arguments, calls, disk, recording
-from noojee_agi.answer import Answer
-from noojee_agi.arguments import Request
-from noojee_agi.calls import Running, Target
+from noojee_agi import text
+from noojee_agi.actions import calls
+from noojee_agi.actions.arguments import Request
+from noojee_agi.actions.context import Context
+from noojee_agi.actions.result import Result
+from noojee_agi.asterisk.target import Running, Target
 from noojee_agi.errors import CallGone, ManagerUnavailable, NoSuchCall, NotAllowed, NotRecording
-from noojee_agi.means import Means
+from noojee_agi.recordings import disk, recording
 
 TYPE_CHECKING = False  # importing typing for it would cost the caller 5 ms
 if TYPE_CHECKING:
-    from noojee_agi.calls import CommandLine
-    from noojee_agi.channel import Channel
+    from noojee_agi.asterisk.channel import Channel
+    from noojee_agi.asterisk.target import CommandLine
 
 
-def stop_record(request: Request, channel: Channel | CommandLine, means: Means) -> Answer:
+def stop_record(request: Request, channel: Channel | CommandLine, context: Context) -> Result:
     """End every leg of ours in the conversation. MixMonitor closes the file, and finish_record.py tells of
     the end.
 
     Raises the errors whose status the dialplan gets, and CallGone.
     """
-    with calls.admitted(request.exten_or_uniqueid, channel, means, prefers_recorded=True) as target:
+    with calls.admitted(request.exten_or_uniqueid, channel, context, prefers_recorded=True) as target:
         return _stop(target, request.agent_login_name.strip())
 
 
-def _stop(target: Target, login: str) -> Answer:
+def _stop(target: Target, login: str) -> Result:
     files = {running: _file(running) for running in target.running}
     running = {each: file for each, file in files.items() if file}
     if not running and not target.unreachable:
@@ -47,7 +49,7 @@ def _stop(target: Target, login: str) -> Answer:
         raise ManagerUnavailable(target.unreachable)
     which = f", {target.call}" if target.is_other else ""
     message = f"OK{which}{''.join(f', but {remark}' for remark in target.remarks)}"
-    return Answer(200, message, legs[0][0], next(iter(running.values())))
+    return Result(200, message, legs[0][0], next(iter(running.values())))
 
 
 def _file(running: Running) -> str:
@@ -77,7 +79,7 @@ def _require_owner(login: str, owners: list[str | None]) -> None:
     if None in owners:
         raise NotAllowed("whose recording it is has not come into the database yet: try again in a moment")
     if set(owners) != {login}:
-        raise NotAllowed(f"the recording is not {arguments.plain(login)}'s: it goes on")
+        raise NotAllowed(f"the recording is not {text.plain(login)}'s: it goes on")
 
 
 def _known(running: Running, file: str, login: str) -> tuple[str, str | None]:
@@ -96,7 +98,7 @@ def _known(running: Running, file: str, login: str) -> tuple[str, str | None]:
 
 @disk.bounded()
 def _side_car(file: str) -> Mapping[str, object]:
-    from noojee_agi import sidecar  # 6 ms that no start has to wait for
+    from noojee_agi.recordings import sidecar  # 6 ms that no start has to wait for
 
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         return sidecar.read(sidecar.path_for(file))

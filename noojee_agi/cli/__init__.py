@@ -8,11 +8,12 @@ from typing import Any
 
 import click
 
-from noojee_agi import background, check, install, log, places, text
-from noojee_agi.cli import identity, output, record, recordings, settings
+from noojee_agi import log, paths, text
+from noojee_agi.cli import check, identity, install, output, record, recordings, settings
 from noojee_agi.config import Config
 from noojee_agi.errors import NoojeeError
-from noojee_agi.server import Server
+from noojee_agi.server.server import Server
+from noojee_agi.session import background
 
 
 class _Commands(click.Group):
@@ -48,16 +49,16 @@ def cli(context: click.Context, debug: bool) -> None:
         return
     os.umask(background.UMASK)
     is_check = context.invoked_subcommand == "check"
-    context.obj = identity.begin(places.configuration(os.environ), is_check)
+    context.obj = identity.begin(paths.configuration(os.environ), is_check)
     os.environ["HOME"] = background.home()
 
 
 @cli.command("check")
 @click.pass_obj
-def check_command(known: Config) -> None:
+def check_command(config: Config) -> None:
     """Check every stage, from the configuration to the database."""
     failed = 0
-    for stage in check.stages(known, install.programs_folder()):
+    for stage in check.stages(config, install.programs_folder()):
         output.say(f"{'ok  ' if stage.is_ok else 'FAIL'}  {stage.name:<14} {stage.text}")
         failed += not stage.is_ok
     if failed:
@@ -69,7 +70,7 @@ def serve() -> None:
     """Serve AGI programs and FastAGI until SIGTERM; SIGHUP reads the configuration anew."""
 
     def load() -> Config:
-        return identity.load(places.configuration(os.environ))  # it may be there since today only
+        return identity.load(paths.configuration(os.environ))  # it may be there since today only
 
     Server(load, install.programs_folder()).run(output.say)
 

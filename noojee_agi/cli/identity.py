@@ -13,9 +13,9 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from noojee_agi import config, rebuild
 from noojee_agi.config import Config
 from noojee_agi.errors import ConfigurationError
+from noojee_agi.sync import rebuild
 
 _MOST_LINKS = 40  # of one path, as the kernel has it (path_resolution(7))
 # Of a user who has no name here nobody knows the group, and that of his folder may never have been his.
@@ -37,17 +37,17 @@ def begin(configuration: str, is_check: bool = False) -> Config:
     is_check: do that also where the recordings are not there. Raises ConfigurationError and OSError.
     """
     if os.geteuid() != 0:
-        return config.load(configuration)
+        return Config.load(configuration)
     part = _act_for_first([configuration] if configuration else [])
-    known = config.load_file(configuration)
+    config = Config.load_file(configuration)
     if not part:
-        others = [known.state_directory] if is_check else []
-        part = _act_for_first([known.recordings_directory, *others])
+        others = [config.state_directory] if is_check else []
+        part = _act_for_first([config.recordings_directory, *others])
     if not is_check:
-        _require_usable(known.recordings_directory, part)
+        _require_usable(config.recordings_directory, part)
     if not part:
-        _require_roots(known)
-    return config.with_name(known)  # only now: the way to the history may be another user's
+        _require_roots(config)
+    return config.with_name()  # only now: the way to the history may be another user's
 
 
 def load(configuration: str) -> Config:
@@ -55,10 +55,10 @@ def load(configuration: str) -> Config:
     try:
         if os.geteuid() == 0 and configuration:
             _require_root(configuration)
-        known = config.load_file(configuration)
+        config = Config.load_file(configuration)
         if os.geteuid() == 0:
-            _require_roots(known)
-        return config.with_name(known)
+            _require_roots(config)
+        return config.with_name()
     except OSError as exc:  # it may be away for a moment
         raise ConfigurationError(f"{exc.filename}: {exc.strerror}") from exc
 
@@ -164,9 +164,9 @@ def _become(uid: int) -> None:
         raise ConfigurationError(f"root's rights cannot be given up: run this as user {_name(uid)}")
 
 
-def _require_roots(known: Config) -> None:
+def _require_roots(config: Config) -> None:
     """Root that stays root, since the recordings are its own, works on nothing that another can change."""
-    for path in _worked_on(known):
+    for path in _worked_on(config):
         with contextlib.suppress(*_NOT_THERE):
             _require_root(path)
 
@@ -180,18 +180,18 @@ def _require_root(path: str) -> None:
         )
 
 
-def _worked_on(known: Config) -> Iterator[str]:
+def _worked_on(config: Config) -> Iterator[str]:
     """Every folder in which a command makes files or changes them."""
-    yield known.recordings_directory
-    tops = {os.path.realpath(known.recordings_directory)}
-    for folder, folders, _ in os.walk(known.recordings_directory, followlinks=True):  # as rebuild does
+    yield config.recordings_directory
+    tops = {os.path.realpath(config.recordings_directory)}
+    for folder, folders, _ in os.walk(config.recordings_directory, followlinks=True):  # as rebuild does
         folders[:] = [name for name in folders if not name.startswith(".")]
         yield from (os.path.join(folder, name) for name in folders)  # also links to where we come anyway
         folders[:] = [name for name in folders if rebuild.is_followed(os.path.join(folder, name), tops)]
-    yield from (folder for folder, _, _ in os.walk(known.spool_directory))
-    yield known.state_directory
-    yield os.path.dirname(known.socket_path)
-    kind, _, file = known.database_url.partition(":///")
+    yield from (folder for folder, _, _ in os.walk(config.spool_directory))
+    yield config.state_directory
+    yield os.path.dirname(config.socket_path)
+    kind, _, file = config.database_url.partition(":///")
     if kind.startswith("sqlite"):
         yield os.path.dirname(file.partition("?")[0])
 

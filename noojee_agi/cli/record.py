@@ -6,12 +6,13 @@ from datetime import datetime, timedelta
 
 import click
 
-from noojee_agi import background, config, install, live, manager, script, session, variables
-from noojee_agi.cli import output
+from noojee_agi.asterisk import live, manager, variables
+from noojee_agi.asterisk.live import LiveChannel
+from noojee_agi.cli import install, output
 from noojee_agi.cli.settings import ask_key
 from noojee_agi.config import Config
 from noojee_agi.errors import ConfigurationError, NoSuchCall
-from noojee_agi.live import LiveChannel
+from noojee_agi.session import background, plain, session
 
 _KEY = "NOOJEE_AGI_KEY"
 _FIELDS = ("extension", "uniqueid", "call_uniqueid", "channel", "state", "other_party", "since", "recorded")
@@ -31,48 +32,48 @@ def record() -> None:
 @click.option("--tag", default="", help="External Reference of the call, and the leg's tag.")
 @click.option("--login", default="", help="Who owns the leg; else whoever is attached to the extension.")
 @click.pass_obj
-def record_start(known: Config, exten_or_uniqueid: str, tag: str, login: str) -> None:
+def record_start(config: Config, exten_or_uniqueid: str, tag: str, login: str) -> None:
     """Record the live call at EXTEN_OR_UNIQUEID."""
-    _run(known, "start_record", extenOrUniqueId=exten_or_uniqueid, tag=tag, agentLoginName=login)
+    _run(config, "start_record", extenOrUniqueId=exten_or_uniqueid, tag=tag, agentLoginName=login)
 
 
 @record.command("stop")
 @click.argument("exten_or_uniqueid")
 @click.option("--login", default="", help="Stop it only if this account owns the leg.")
 @click.pass_obj
-def record_stop(known: Config, exten_or_uniqueid: str, login: str) -> None:
+def record_stop(config: Config, exten_or_uniqueid: str, login: str) -> None:
     """End the recording of the live call at EXTEN_OR_UNIQUEID."""
-    _run(known, "stop_record", extenOrUniqueId=exten_or_uniqueid, agentLoginName=login)
+    _run(config, "stop_record", extenOrUniqueId=exten_or_uniqueid, agentLoginName=login)
 
 
-def _run(known: Config, program: str, **arguments: str) -> None:
+def _run(config: Config, program: str, **arguments: str) -> None:
     if not arguments["extenOrUniqueId"].strip():
         raise click.ClickException("EXTEN_OR_UNIQUEID is empty: noojee-agi record list shows the live calls")
     key = os.environ.pop(_KEY, "") or ask_key()
     surroundings = session.Surroundings(
-        install.programs_folder(), lambda: config.load(known.path), background.read_database
+        install.programs_folder(), lambda: Config.load(config.path), background.read_database
     )
-    call = session.Call(program, pairs=[(name, value) for name, value in arguments.items() if value])
-    report = session.run_from_command_line(call, key, surroundings)
-    script.finish_in_background(report, known)
-    answer = report.answer
-    if answer.status != 200:
-        raise click.ClickException(f"{answer.status} {answer.message}")
-    output.say(f"{answer.status} {answer.message}")
-    output.say(f"leg   {answer.leg_id or '-'}")
-    output.say(f"file  {answer.file}")
+    pairs = [(name, value) for name, value in arguments.items() if value]
+    report = session.run_from_command_line(session.Invocation(program, pairs=pairs), key, surroundings)
+    plain.finish_in_background(report, config)
+    result = report.result
+    if result.status != 200:
+        raise click.ClickException(f"{result.status} {result.message}")
+    output.say(f"{result.status} {result.message}")
+    output.say(f"leg   {result.leg_id or '-'}")
+    output.say(f"file  {result.file}")
 
 
 @record.command("list")
 @click.option("--json", "as_json", is_flag=True, help="A list with one object per channel.")
 @click.pass_obj
-def record_list(known: Config, as_json: bool) -> None:
+def record_list(config: Config, as_json: bool) -> None:
     """List live calls: who talks with whom since when, and whether we record it."""
-    if not known.manager_username:
+    if not config.manager_username:
         raise ConfigurationError(
-            f"{known.path or 'noojee_agi.conf'} has no [manager] username: the README says what to set"
+            f"{config.path or 'noojee_agi.conf'} has no [manager] username: the README says what to set"
         )
-    with contextlib.closing(manager.Manager(known)) as asked:
+    with contextlib.closing(manager.Manager(config)) as asked:
         board = live.Switchboard(asked.channels())
         rows = [_row(asked, channel, board) for channel in board.telephones()]
     if as_json:

@@ -7,12 +7,13 @@ from typing import Any
 
 import click
 
-from noojee_agi import drain, history, rebuild, spool
 from noojee_agi.cli import output
 from noojee_agi.cli.settings import save_settings
 from noojee_agi.config import Config
 from noojee_agi.database import queries, settings
 from noojee_agi.database.store import Store
+from noojee_agi.recordings import history, spool
+from noojee_agi.sync import drain, housekeeping, opening, rebuild, renew_snapshot
 
 JSON_FIELDS = (
     *("id", "call_record_id", "leg", "uniqueid", "call_uniqueid", "channel", "extension"),
@@ -39,7 +40,7 @@ _COLUMNS = (
 @click.option("--json", "as_json", is_flag=True, help="A list with one object per leg.")
 @click.pass_obj
 def recordings(
-    known: Config,
+    config: Config,
     /,
     as_json: bool,
     started_from: datetime | None,
@@ -52,7 +53,7 @@ def recordings(
         started_to=_local(started_to),
         **wanted,
     )
-    pages = _pages(drain.open_database(known), wanted_legs)
+    pages = _pages(opening.open_database(config), wanted_legs)
     try:
         _print_json(pages) if as_json else _print_table(pages)
     except BrokenPipeError:  # such as `| head`
@@ -98,23 +99,25 @@ def _local(moment: datetime | None) -> datetime | None:
 @click.option("--retry-rejected", is_flag=True, help="Try again what the database has refused.")
 @click.option("--rebuild", "is_rebuild", is_flag=True, help="Make rows that are missing from the side-cars.")
 @click.pass_obj
-def sync(known: Config, retry_rejected: bool, is_rebuild: bool) -> None:
+def sync(config: Config, retry_rejected: bool, is_rebuild: bool) -> None:
     """Bring what waits in the spool into the database. Safe to repeat, and beside live calls."""
     # What the spool holds comes after that: an ending may wait there, or have been set aside, for its leg.
-    store, spools = drain.open_database(known), _spools(known)
-    failed = _rebuild(store, known) if is_rebuild else 0
+    store, spools = opening.open_database(config), _spools(config)
+    failed = _rebuild(store, config) if is_rebuild else 0
     for directory in spools if retry_rejected or is_rebuild else []:
         spool.retry_rejected(directory)
-    said = _drain(store, known)
-    tended = drain.tend(store, known, failed_since=drain.ALL if is_rebuild else drain.LATELY)
-    drain.renew_snapshot(store, known.snapshot_file)
-    is_copied = save_settings(store, known)
+    said = _drain(store, config)
+    tended = housekeeping.run(
+        store, config, failed_since=housekeeping.ALL if is_rebuild else housekeeping.LATELY
+    )
+    renew_snapshot.run(store, config.snapshot_file)
+    is_copied = save_settings(store, config)
     for line in [*said, *_tended(tended)]:  # a full disk of the log that this goes to keeps no work back
         output.say(line)
     if is_rebuild:
-        for path in rebuild.files_without_side_car(store, known.recordings_directory):
-            output.say(f"nothing is known of {output.cell(path)}: it has no side-car, and is left alone")
-        drain.run(store, known.spool_directory)  # its own drain found the spool locked by us
+        for path in rebuild.files_without_side_car(store, config.recordings_directory):
+            output.say(f"nothing is config of {output.cell(path)}: it has no side-car, and is left alone")
+        drain.run(store, config.spool_directory)  # its own drain found the spool locked by us
     for problem in tended.problems:
         output.say(problem, err=True)
     _require_none_refused(spools[:1] if tended.busy else spools)
@@ -124,20 +127,20 @@ def sync(known: Config, retry_rejected: bool, is_rebuild: bool) -> None:
         sys.exit(1)
 
 
-def _spools(known: Config) -> list[str]:
+def _spools(config: Config) -> list[str]:
     """Where events may lie: here, and where recordings were kept before."""
-    here, remembered = known.recordings_directory, history.load(known.state_directory)
+    here, remembered = config.recordings_directory, history.load(config.state_directory)
     return [spool.directory_in(directory) for directory in (here, *remembered.former(here))]
 
 
-def _drain(store: Store, known: Config) -> list[str]:
-    with output.progress("storing", len(spool.waiting(known.spool_directory))) as update:
-        result = drain.run_own(store, known, update)
+def _drain(store: Store, config: Config) -> list[str]:
+    with output.progress("storing", len(spool.waiting(config.spool_directory))) as update:
+        result = drain.run_own(store, config, update)
     said = [f"{result.stored} events stored, {result.rejected} set aside, {len(result.left)} for later"]
     return [*said, "another drain is at work and takes the rest"] if result.busy else said
 
 
-def _tended(tended: drain.Tended) -> Iterator[str]:
+def _tended(tended: housekeeping.Result) -> Iterator[str]:
     if tended.busy:
         yield "another process looks after former spools and silent legs; if it stays so, a former disk hangs"
     if tended.stored:
@@ -154,14 +157,14 @@ def _require_none_refused(spools: list[str]) -> None:
         raise click.ClickException("mend the cause, then run noojee-agi sync --retry-rejected")
 
 
-def _rebuild(store: Store, known: Config) -> int:
+def _rebuild(store: Store, config: Config) -> int:
     """Make every row again that the recordings tell of; returns how many files could not be used."""
-    remembered = history.load(known.state_directory)
-    if remembered.is_away(known.recordings_directory):
-        raise click.ClickException(drain.obstacle(known, remembered, known.recordings_directory))
-    with output.progress("rebuilding", rebuild.count_side_cars(known.recordings_directory)) as update:
-        result = rebuild.run(store, known.recordings_directory, update)
-    drain.restore_key(store, known.snapshot_file)
+    remembered = history.load(config.state_directory)
+    if remembered.is_away(config.recordings_directory):
+        raise click.ClickException(housekeeping.obstacle(config, remembered, config.recordings_directory))
+    with output.progress("rebuilding", rebuild.count_side_cars(config.recordings_directory)) as update:
+        result = rebuild.run(store, config.recordings_directory, update)
+    opening.restore_key(store, config.snapshot_file)
     output.say(
         f"{result.side_cars} side-cars read, {result.legs} legs and {result.settings} settings made again"
     )

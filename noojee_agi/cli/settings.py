@@ -9,12 +9,15 @@ from typing import Any
 
 import click
 
-from noojee_agi import access, drain, extensions, history, rebuild, snapshot
+from noojee_agi.actions import access
+from noojee_agi.asterisk import extensions
 from noojee_agi.cli import output
 from noojee_agi.config import Config
 from noojee_agi.database import schema, settings
 from noojee_agi.database.store import Store
 from noojee_agi.errors import NoojeeError
+from noojee_agi.recordings import history, snapshot
+from noojee_agi.sync import opening, rebuild, renew_snapshot
 
 _SHORT_KEY = 16
 
@@ -26,14 +29,14 @@ def db() -> None:
 
 @db.command("upgrade")
 @click.pass_obj
-def db_upgrade(known: Config) -> None:
+def db_upgrade(config: Config) -> None:
     """Make or upgrade the tables."""
-    store = Store(known.database_url)
+    store = Store(config.database_url)
     is_new = not store.revision()
     schema.upgrade(store)
     if is_new:
-        drain.restore_settings(store, known)
-    drain.renew_snapshot(store, known.snapshot_file)
+        opening.restore_settings(store, config)
+    renew_snapshot.run(store, config.snapshot_file)
     output.say(f"{store.name} has schema {store.revision()}")
 
 
@@ -44,22 +47,22 @@ def apikey() -> None:
 
 @apikey.command("new")
 @click.pass_obj
-def apikey_new(known: Config) -> None:
+def apikey_new(config: Config) -> None:
     """Make a new key and print it, this once. The old key ends at once."""
     key = secrets.token_hex(20)
-    _set_key(known, key, shown=key)
+    _set_key(config, key, shown=key)
 
 
 @apikey.command("set")
 @click.pass_obj
-def apikey_set(known: Config) -> None:
+def apikey_set(config: Config) -> None:
     """Set the key that is read from standard input. The old key ends at once."""
     key = ask_key()
     if not key or key != key.strip() or not key.isprintable() or "\ufffd" in key:
         raise click.ClickException("an apiKey is one line of printable characters, no blanks at its ends")
     if len(key) < _SHORT_KEY:
         output.say(f"warning: under {_SHORT_KEY} characters, it can be guessed from its digest", err=True)
-    _set_key(known, key)
+    _set_key(config, key)
 
 
 def ask_key() -> str:
@@ -69,19 +72,19 @@ def ask_key() -> str:
     return sys.stdin.buffer.readline().decode("utf-8", "replace").rstrip("\r\n")
 
 
-def _set_key(known: Config, key: str, shown: str = "") -> None:
+def _set_key(config: Config, key: str, shown: str = "") -> None:
     digest = access.digest(key)
     try:
-        with _changing(known, shown) as connection:
+        with _changing(config, shown) as connection:
             settings.set_key_digest(connection, digest)
     except (NoojeeError, OSError) as exc:
-        raise click.ClickException(f"{exc}: {_which_key_counts(known, digest)}") from exc
+        raise click.ClickException(f"{exc}: {_which_key_counts(config, digest)}") from exc
 
 
-def _which_key_counts(known: Config, digest: str) -> str:
+def _which_key_counts(config: Config, digest: str) -> str:
     """After a failure: a commit that was not answered may be done."""
     try:
-        with drain.open_database(known).reading() as connection:
+        with opening.open_database(config).reading() as connection:
             is_new = settings.key_digest(connection) == digest
     except (NoojeeError, OSError):
         return "if a new key was given or printed, it may be valid or not: run this again later"
@@ -89,24 +92,24 @@ def _which_key_counts(known: Config, digest: str) -> str:
 
 
 @contextlib.contextmanager
-def _changing(known: Config, shown: str = "") -> Iterator[Any]:
+def _changing(config: Config, shown: str = "") -> Iterator[Any]:
     """A transaction, with the snapshot in it: when that cannot be written, nothing has changed.
 
     shown: a key, printed before the commit: what cannot be shown shall not be. The snapshot is written again
     after the commit, since a drain may just have read what was there before; that, and the settings' copy,
     is no reason to say that nothing was done.
     """
-    store = drain.open_database(known)
-    with _put_back_unless_done(known.snapshot_file), store.transaction() as connection:
+    store = opening.open_database(config)
+    with _put_back_unless_done(config.snapshot_file), store.transaction() as connection:
         yield connection
-        snapshot.save(known.snapshot_file, settings.snapshot(connection))
+        snapshot.save(config.snapshot_file, settings.snapshot(connection))
         if shown:
             output.show(shown)
     try:
-        drain.renew_snapshot(store, known.snapshot_file)
+        renew_snapshot.run(store, config.snapshot_file)
     except (NoojeeError, OSError) as exc:
-        output.say(f"warning: done, but {known.snapshot_file} cannot be renewed now: {exc}", err=True)
-    save_settings(store, known)
+        output.say(f"warning: done, but {config.snapshot_file} cannot be renewed now: {exc}", err=True)
+    save_settings(store, config)
 
 
 @contextlib.contextmanager
@@ -143,40 +146,40 @@ def account() -> None:
 @click.option("--name", default="", help="The person's name; the login when not given.")
 @click.option("--group", "groups", multiple=True, help="Administrator, Recording Manager, … (repeatable).")
 @click.pass_obj
-def account_add(known: Config, login: str, name: str, groups: tuple[str, ...]) -> None:
+def account_add(config: Config, login: str, name: str, groups: tuple[str, ...]) -> None:
     """Add an enabled account."""
     _require_name(login, "LOGIN", 100)
     _require_name(name or login, "--name", 255)
     for group in groups:
         _require_name(group, "--group", 100)
-    with _changing(known) as connection:
+    with _changing(config) as connection:
         settings.add_account(connection, login, name or login, groups)
 
 
 @account.command("enable")
 @click.argument("login")
 @click.pass_obj
-def account_enable(known: Config, login: str) -> None:
+def account_enable(config: Config, login: str) -> None:
     """Let LOGIN own and hear recordings again."""
-    with _changing(known) as connection:
+    with _changing(config) as connection:
         settings.enable_account(connection, login, True)
 
 
 @account.command("disable")
 @click.argument("login")
 @click.pass_obj
-def account_disable(known: Config, login: str) -> None:
+def account_disable(config: Config, login: str) -> None:
     """Let LOGIN own no more recordings by its name, and hear none; what it owns stays its own."""
-    with _changing(known) as connection:
+    with _changing(config) as connection:
         settings.enable_account(connection, login, False)
 
 
 @account.command("list")
 @click.option("--json", "as_json", is_flag=True)
 @click.pass_obj
-def account_list(known: Config, as_json: bool) -> None:
+def account_list(config: Config, as_json: bool) -> None:
     """List all accounts with their groups and the extensions they are attached to."""
-    with drain.open_database(known).reading() as connection:
+    with opening.open_database(config).reading() as connection:
         rows = settings.accounts(connection)
     if as_json:
         output.say_json(rows)
@@ -189,11 +192,11 @@ def account_list(known: Config, as_json: bool) -> None:
 @click.argument("login")
 @click.argument("extension")
 @click.pass_obj
-def attach(known: Config, login: str, extension: str) -> None:
+def attach(config: Config, login: str, extension: str) -> None:
     """Let recordings of EXTENSION belong to LOGIN from now on; who had it until now is detached."""
     extension = extensions.of_interface(extension)
     _require_name(extension, "EXTENSION", 149)
-    with _changing(known) as connection:
+    with _changing(config) as connection:
         settings.attach(connection, login, extension)
     try:
         output.show(f"recordings of {extension} belong to {login} from now on")
@@ -204,9 +207,9 @@ def attach(known: Config, login: str, extension: str) -> None:
 @click.command()
 @click.argument("extension")
 @click.pass_obj
-def detach(known: Config, extension: str) -> None:
+def detach(config: Config, extension: str) -> None:
     """Let recordings of EXTENSION belong to nobody from now on."""
-    with _changing(known) as connection:
+    with _changing(config) as connection:
         settings.detach(connection, extensions.of_interface(extension))
 
 
@@ -217,13 +220,13 @@ def _require_name(value: str, what: str, limit: int) -> None:
         )
 
 
-def save_settings(store: Store, known: Config) -> bool:
+def save_settings(store: Store, config: Config) -> bool:
     """A copy with the recordings, for --rebuild; a failure is no reason to undo what was done."""
-    path = rebuild.copy_path(known.recordings_directory)
+    path = rebuild.copy_path(config.recordings_directory)
     try:
-        if history.load(known.state_directory).is_away(known.recordings_directory):
+        if history.load(config.state_directory).is_away(config.recordings_directory):
             problem = "is not renewed, since the disk of the recordings is not there: see noojee-agi check"
-        elif rebuild.save_settings(store, known.recordings_directory):
+        elif rebuild.save_settings(store, config.recordings_directory):
             return True
         else:
             problem = "knows settings that the database has lost: noojee-agi sync --rebuild brings them back"

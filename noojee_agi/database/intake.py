@@ -20,7 +20,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from noojee_agi.database.tables import RECORDING, account, call_record, extension_attachment, recording_leg
 from noojee_agi.errors import StoreRejected
-from noojee_agi.recording import Ending, Event, Leg, leg_id
+from noojee_agi.recordings.recording import Ending, Event, Leg, leg_id
 
 _CALLS = uuid.UUID("5d3f4b0e-6a58-4c29-9a53-2f6a9f1d7c11")
 _LONG_AGO = datetime.min.replace(tzinfo=timezone.utc)

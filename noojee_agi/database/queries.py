@@ -19,7 +19,7 @@ from noojee_agi.database.tables import (
     team_member,
     without_system,
 )
-from noojee_agi.recording import OpenLeg
+from noojee_agi.recordings.recording import OpenLeg
 
 _PIECE = 200  # legs
 _HEARS_ALL = ("Administrator", "Recording Manager")

@@ -18,7 +18,7 @@ from noojee_agi.database.tables import (
     team,
     team_member,
 )
-from noojee_agi.recording import Ending, Leg
+from noojee_agi.recordings.recording import Ending, Leg
 
 _SETTINGS = (system_variable, account, account_group, team, team_member, extension_attachment)
 _ENDS = {"team_member": "left_at", "extension_attachment": "detached_at"}

@@ -6,7 +6,6 @@ from typing import Any
 from sqlalchemy import Connection, Table, select, true, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from noojee_agi import recording
 from noojee_agi.database.tables import (
     account,
     account_group,
@@ -14,7 +13,8 @@ from noojee_agi.database.tables import (
     system_variable,
 )
 from noojee_agi.errors import BadArgument
-from noojee_agi.snapshot import Snapshot
+from noojee_agi.recordings import recording
+from noojee_agi.recordings.snapshot import Snapshot
 
 _API_KEY = "apiKey"
 _ACCOUNTS = uuid.UUID("c0a6e9b4-5f0d-4d3e-8f0a-9f3b6d1f2a77")

@@ -28,10 +28,10 @@ from lab.traffic import LINE, TALK_SECONDS, Call, Traffic
 from lab.unavailable import LabUnavailable
 from lab.waiting import wait_until
 
-from noojee_agi import recording, spool
 from noojee_agi.database import settings
 from noojee_agi.database.store import Store
-from noojee_agi.recording import Event, Leg
+from noojee_agi.recordings import recording, spool
+from noojee_agi.recordings.recording import Event, Leg
 
 pytestmark = [pytest.mark.asterisk, pytest.mark.postgresql]
 
@@ -393,7 +393,7 @@ def test_a_silent_database_gathers_no_crowd_of_drains(
 
 IMPATIENT_DRAIN = """\
 import sys
-from noojee_agi import drain
+from noojee_agi.sync import drain
 from noojee_agi.database import store
 store._SILENT_SECONDS = store._STATEMENT_SECONDS = 3
 drain.main(sys.argv[1])
@@ -403,7 +403,7 @@ drain.main(sys.argv[1])
 @contextmanager
 def drain_at_work(office: Office, is_patient: bool) -> Iterator[subprocess.Popen[bytes]]:
     """As after a call, but an impatient one waits for an answer for 3 s, and not for 70."""
-    how = ["-m", "noojee_agi.drain"] if is_patient else ["-c", IMPATIENT_DRAIN]
+    how = ["-m", "noojee_agi.sync"] if is_patient else ["-c", IMPATIENT_DRAIN]
     with subprocess.Popen([sys.executable, "-I", *how, str(office.site.conf)]) as drain:
         try:
             yield drain

@@ -16,9 +16,9 @@ from lab.postgresql import free_port
 from lab.site import Site
 from lab.waiting import wait_until
 
-from noojee_agi import config
-from noojee_agi.live import Switchboard
-from noojee_agi.manager import Manager
+from noojee_agi.asterisk.live import Switchboard
+from noojee_agi.asterisk.manager import Manager
+from noojee_agi.config import Config
 
 pytestmark = [pytest.mark.asterisk, pytest.mark.alone]
 
@@ -74,7 +74,7 @@ def seconds_to_find(pbx: Pbx, channels: int) -> float:
     missing = range(count() // 2 + 1, channels // 2 + 1)
     pbx.asterisk.originate_at_once((f"{2 * number}@waiting/n", f"{number}@waiting") for number in missing)
     wait_until(lambda: count() == channels, 60, f"{channels} channels")
-    known = config.load(str(pbx.site.conf))
+    known = Config.load(str(pbx.site.conf))
     seconds = []
     for _ in range(TIMES):
         begun = time.perf_counter()

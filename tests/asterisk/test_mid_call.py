@@ -10,9 +10,10 @@ from lab.pbx import Pbx
 from lab.small_disk import fill, small_disk
 from lab.waiting import wait_until
 
-from noojee_agi import closing, recording
 from noojee_agi.database.store import Store
 from noojee_agi.database.tables import recording_leg
+from noojee_agi.recordings import recording
+from noojee_agi.sync import closing
 
 pytestmark = pytest.mark.asterisk
 

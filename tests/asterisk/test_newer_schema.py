@@ -5,8 +5,8 @@ from lab.pbx import Pbx
 from lab.waiting import wait_until
 from sqlalchemy import text
 
-from noojee_agi import spool
 from noojee_agi.database.store import REVISION, Store
+from noojee_agi.recordings import spool
 
 pytestmark = pytest.mark.asterisk
 

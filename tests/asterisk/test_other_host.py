@@ -23,9 +23,10 @@ from lab.served import Served
 from lab.site import PROGRAMS, Site
 from lab.waiting import wait_until
 
-from noojee_agi import closing, config, drain
+from noojee_agi.config import Config
 from noojee_agi.database import queries
 from noojee_agi.database.store import Store
+from noojee_agi.sync import closing, housekeeping
 
 pytestmark = [pytest.mark.asterisk, pytest.mark.postgresql]
 
@@ -40,10 +41,10 @@ one_version = pytest.mark.parametrize("hosts", [ASTERISK_22], indirect=True)  # 
 CLOSE_AT_ONCE = """
 import sys
 from datetime import timedelta
-from noojee_agi import closing, config, drain
+from noojee_agi.sync import closing, drain
 closing.SETTLED_AFTER = timedelta()
-known = config.load(sys.argv[1])
-print(drain.tend(drain.open_database(known), known).closed)
+known = Config.load(sys.argv[1])
+print(housekeeping.run(opening.open_database(known), known).closed)
 """
 
 
@@ -168,7 +169,7 @@ def test_a_call_of_another_host_is_recorded_and_ended_there(hosts: TwoHosts) -> 
 
 
 @one_version
-def test_the_servers_keeper_leaves_a_leg_alone_whose_file_it_cannot_see(
+def test_the_servers_drain_process_leaves_a_leg_alone_whose_file_it_cannot_see(
     hosts: TwoHosts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(closing, "SETTLED_AFTER", timedelta())
@@ -177,8 +178,8 @@ def test_the_servers_keeper_leaves_a_leg_alone_whose_file_it_cannot_see(
     view = hosts.pbx.view()
     wait_until(lambda: hosts.status(view) == "recording", 20, "the leg in the database")
 
-    known = replace(config.load(str(site.conf)), server_name=OURS)
-    closed = drain.tend(store, known).closed
+    known = replace(Config.load(str(site.conf)), server_name=OURS)
+    closed = housekeeping.run(store, known).closed
 
     assert (closed, hosts.status(view)) == (0, "recording")
     with store.reading() as connection:
@@ -263,14 +264,14 @@ def test_hagi_without_a_server_is_a_failure_that_the_dialplan_sees(hosts: TwoHos
 @one_version
 def test_an_ending_that_came_before_its_start_is_brought_in_by_the_next_sync_there(hosts: TwoHosts) -> None:
     """The one host spools the start, the other the ending; so short a call may end in the wrong order."""
-    keeper = hosts.served.keeper
-    os.kill(keeper, signal.SIGSTOP)
+    drain_process = hosts.served.drain_process
+    os.kill(drain_process, signal.SIGSTOP)
     try:
         view = hosts.pbx.dial(hosts.agi(), seconds=0.5)
         wait_until(lambda: [*(hosts.far / "recordings/.spool").glob(f"*{view.leg_id}*")], 10, "the ending")
         wait_until(lambda: not hosts.pbx.site.drains(), 20, "the drain there")
     finally:
-        os.kill(keeper, signal.SIGCONT)
+        os.kill(drain_process, signal.SIGCONT)
     wait_until(lambda: hosts.status(view) == "recording", 20, "the leg in the database")
 
     hosts.sync_there()

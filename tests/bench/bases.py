@@ -19,11 +19,12 @@ from unit import fakes
 
 from bench import copying, many_legs
 from bench.places import Places
-from noojee_agi import drain, recording, spool
 from noojee_agi.database import queries
 from noojee_agi.database.queries import Filter
 from noojee_agi.database.store import Store
-from noojee_agi.recording import Ending, Leg
+from noojee_agi.recordings import recording, spool
+from noojee_agi.recordings.recording import Ending, Leg
+from noojee_agi.sync import drain
 
 CALLS = 250
 QUERIES = 100

@@ -16,7 +16,7 @@ from bench import processor, ways
 from bench.ways import Held, Way
 
 CALL_SECONDS = 60.0
-STILL_SECONDS = 0.15  # longer than the server's keeper waits for further events before it works
+STILL_SECONDS = 0.15  # longer than the server's drain process waits for further events before it works
 STILL_USES = 0.001
 OPTIONS = {"log.level": "info"}
 

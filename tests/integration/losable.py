@@ -17,10 +17,13 @@ from lab.umask import kept_umask
 from sqlalchemy import insert, select
 
 from integration.recorder import Recorder, after, ended
-from noojee_agi import access, cli, drain, recording, sidecar
+from noojee_agi import cli
+from noojee_agi.actions import access
 from noojee_agi.database import schema, settings, tables
 from noojee_agi.database.store import Store
-from noojee_agi.recording import Leg
+from noojee_agi.recordings import recording, sidecar
+from noojee_agi.recordings.recording import Leg
+from noojee_agi.sync import __main__ as background_drain
 
 KEY = "a key of some length"
 Dump = dict[str, list[dict[str, Any]]]
@@ -102,7 +105,7 @@ class LosableSite:
 
     def drain_in_a_fork(self) -> None:
         """What each call starts, in a process that ends with it."""
-        drain.main(str(self.conf))
+        background_drain.main(str(self.conf))
 
     def lose(self) -> None:
         """The database is gone, and there is a new one with empty tables."""
@@ -111,7 +114,7 @@ class LosableSite:
 
     def background_drain(self) -> None:
         """The drain that each call starts, as a process."""
-        command = [sys.executable, "-I", "-m", "noojee_agi.drain", str(self.conf)]
+        command = [sys.executable, "-I", "-m", "noojee_agi.sync", str(self.conf)]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 

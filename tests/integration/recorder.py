@@ -15,13 +15,14 @@ from typing import Any
 
 from sqlalchemy import select
 
-from noojee_agi import drain, recording, sidecar, spool
 from noojee_agi.config import Config
 from noojee_agi.database import queries
 from noojee_agi.database.queries import Filter
 from noojee_agi.database.store import Store
 from noojee_agi.database.tables import call_record
-from noojee_agi.recording import Ending, Event, Leg
+from noojee_agi.recordings import recording, sidecar, spool
+from noojee_agi.recordings.recording import Ending, Event, Leg
+from noojee_agi.sync import drain, housekeeping
 
 CALL_TIME = datetime(2026, 3, 1, 9, 30, 15, 123456, tzinfo=timezone.utc)
 
@@ -96,7 +97,7 @@ class Recorder:
         config = Config(
             recordings_directory=str(self.directory), state_directory=str(state), server_name=server
         )
-        return drain.tend(self.store, config).closed
+        return housekeeping.run(self.store, config).closed
 
     def store_all(self, *events: Event) -> None:
         """Put and drain; nothing may be left."""

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from integration.recorder import CALL_TIME, Recorder, after, as_json
-from noojee_agi import recording, sidecar
 from noojee_agi.database.queries import Filter
-from noojee_agi.recording import Ending, Leg
+from noojee_agi.recordings import recording, sidecar
+from noojee_agi.recordings.recording import Ending, Leg
 
 HEADER_BYTES = 44
 REJECTED_PER_CALL = 2

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from noojee_agi import handoff
+from noojee_agi.session import handoff
 
 _READ_BYTES = 65536
 _LIMIT_SECONDS = 20.0

@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from noojee_agi import access, check, history, spool
+from noojee_agi.actions import access
+from noojee_agi.cli import check
+from noojee_agi.cli.install import AGI_PROGRAMS
 from noojee_agi.config import Config
 from noojee_agi.database import settings
 from noojee_agi.database.store import Store
-from noojee_agi.install import AGI_PROGRAMS
+from noojee_agi.recordings import history, spool
 
 STAGES = (
     *("configuration", "recordings", "state", "free space", "programs"),

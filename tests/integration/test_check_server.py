@@ -13,8 +13,9 @@ from lab.served import Served
 from lab.site import PROGRAMS, Site
 from lab.waiting import wait_until
 
-from noojee_agi import check, config
-from noojee_agi.check import Stage
+from noojee_agi.cli import check
+from noojee_agi.cli.check import Stage
+from noojee_agi.config import Config
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def served(site: Site) -> Iterator[Served]:
 
 def stage(site: Site) -> Stage:
     (found,) = [
-        stage for stage in check.stages(config.load(str(site.conf)), str(PROGRAMS)) if stage.name == "server"
+        stage for stage in check.stages(Config.load(str(site.conf)), str(PROGRAMS)) if stage.name == "server"
     ]
     return found
 
@@ -95,12 +96,12 @@ def test_a_server_in_which_nobody_drains_says_so(
     served: Served, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert stage(site).is_ok
-    os.kill(served.keeper, signal.SIGSTOP)
+    os.kill(served.drain_process, signal.SIGSTOP)
     try:
         monkeypatch.setattr(check, "_NO_DRAIN_SECONDS", 0.1)
         found = wait_until(lambda: next((s for s in [stage(site)] if not s.is_ok), None), 10, "a complaint")
     finally:
-        os.kill(served.keeper, signal.SIGCONT)
+        os.kill(served.drain_process, signal.SIGCONT)
 
     assert found.text.endswith("and start noojee-agi serve again")
     assert ": nobody drains: see " in found.text

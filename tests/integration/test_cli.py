@@ -24,12 +24,14 @@ from sqlalchemy import text
 
 from integration.conftest import BACKENDS
 from integration.recorder import CALL_TIME, Recorder, after, ended
-from noojee_agi import access, cli, snapshot, spool
+from noojee_agi import cli
+from noojee_agi.actions import access
+from noojee_agi.cli.install import AGI_PROGRAMS
 from noojee_agi.config import Config
 from noojee_agi.database import settings, store
 from noojee_agi.database.store import Store
-from noojee_agi.install import AGI_PROGRAMS
-from noojee_agi.recording import Ending
+from noojee_agi.recordings import snapshot, spool
+from noojee_agi.recordings.recording import Ending
 
 SECRET = "hunter2-and-more"
 

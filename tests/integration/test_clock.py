@@ -16,9 +16,10 @@ from lab.site import PROGRAMS, Site
 
 from integration.recorder import Recorder, after, ended
 from integration.silent_legs import write_audio
-from noojee_agi import closing, recording, spool
 from noojee_agi.database.store import Store
-from noojee_agi.recording import Leg, OpenLeg
+from noojee_agi.recordings import recording, spool
+from noojee_agi.recordings.recording import Leg, OpenLeg
+from noojee_agi.sync import closing
 
 HOUR = 3600.0
 # Europe/Berlin, by its rule: also where no zoneinfo is installed.

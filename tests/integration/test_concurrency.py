@@ -16,10 +16,11 @@ from lab.postgresql import PrivatePostgreSQL
 from sqlalchemy import text
 
 from integration.recorder import Recorder, after, ended, exit_code, forked
-from noojee_agi import drain, sidecar, spool
 from noojee_agi.database import schema
 from noojee_agi.database.store import Store
-from noojee_agi.recording import Event, Leg
+from noojee_agi.recordings import sidecar, spool
+from noojee_agi.recordings.recording import Event, Leg
+from noojee_agi.sync import drain
 
 _fork = multiprocessing.get_context("fork")
 

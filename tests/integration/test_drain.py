@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from integration.recorder import CALL_TIME, Recorder, after, ended, exit_code, forked
-from noojee_agi import drain, recording, sidecar, spool
-from noojee_agi.recording import Ending, Event
+from noojee_agi.recordings import recording, sidecar, spool
+from noojee_agi.recordings.recording import Ending, Event
+from noojee_agi.sync import drain
 
 # --- rows ---
 

@@ -19,7 +19,8 @@ from unit.fakes import PROGRAMS, FakeAsterisk
 
 from integration.piped import Piped
 from integration.recorder import exit_code, forked
-from noojee_agi import check, recording
+from noojee_agi.cli import check
+from noojee_agi.recordings import recording
 
 NOBODY = pwd.getpwnam("nobody")
 

@@ -26,9 +26,10 @@ from unit.fakes import FakeAsterisk
 
 from integration import stand_ins
 from integration.piped import Piped
-from noojee_agi import handoff, spool
 from noojee_agi.database.store import Store
 from noojee_agi.database.tables import recording_leg
+from noojee_agi.recordings import spool
+from noojee_agi.session import handoff
 
 MOST_SECONDS = 0.05
 Illness = Callable[[Path], AbstractContextManager[None]]
@@ -521,7 +522,7 @@ def test_another_user_hands_over_nothing(served_by_nobody: Served, is_open: bool
 
 ASK = """
 import socket, sys
-from noojee_agi import handoff
+from noojee_agi.session import handoff
 server = socket.socket(socket.AF_UNIX)
 server.settimeout(10)
 server.connect(sys.argv[1])

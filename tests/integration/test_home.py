@@ -17,8 +17,8 @@ from sqlalchemy import text
 from unit.fakes import FakeAsterisk
 
 from integration.piped import Piped
-from noojee_agi import background
 from noojee_agi.database.store import Store
+from noojee_agi.session import background
 
 pytestmark = pytest.mark.postgresql
 TLS = ("ssl", "ssl_cert_file", "ssl_key_file")

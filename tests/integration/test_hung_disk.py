@@ -17,8 +17,8 @@ from lab.waiting import wait_until
 from unit.fakes import FakeAsterisk, MixMonitor
 
 from integration.piped import Piped
-from noojee_agi import disk
 from noojee_agi.actions import start_record
+from noojee_agi.recordings import disk
 
 THREADS = 4
 CALLS = 3 * THREADS

@@ -16,9 +16,9 @@ import pytest
 from lab.site import PROGRAMS
 
 from integration.recorder import exit_code, forked
-from noojee_agi import history
 from noojee_agi.cli import identity
 from noojee_agi.errors import ConfigurationError
+from noojee_agi.recordings import history
 
 NOBODY = pwd.getpwnam("nobody")
 DAEMON = pwd.getpwnam("daemon")

@@ -25,10 +25,11 @@ from integration.silent_legs import (
     put_call,
     put_cut_off_leg,
 )
-from noojee_agi import drain, sidecar, spool, wav
 from noojee_agi.database import schema, tables
 from noojee_agi.database.store import REVISION, Store
-from noojee_agi.recording import Event
+from noojee_agi.recordings import sidecar, spool, wav
+from noojee_agi.recordings.recording import Event
+from noojee_agi.sync import __main__ as background_drain
 
 Tell = Callable[[str], None]
 Line = tuple[str, int]
@@ -49,7 +50,7 @@ class Victims:
 
     def drain(self) -> None:
         """All that the background drain does: events, silent legs, snapshot."""
-        drain.main(self.conf)
+        background_drain.main(self.conf)
 
     def kill(self, begin: Callable[[], int]) -> None:
         """Put a call, let `begin` drain it in a process that dies, and see the next drain make it good."""
@@ -137,7 +138,7 @@ def test_a_drain_program_killed_at_any_moment_loses_and_doubles_nothing(
     def begin(seconds: float) -> int:
         lock = spool.take_lock(victims.recorder.spool)
         assert lock is not None
-        command = [sys.executable, "-I", "-m", "noojee_agi.drain", victims.conf, str(lock)]
+        command = [sys.executable, "-I", "-m", "noojee_agi.sync", victims.conf, str(lock)]
         with subprocess.Popen(command, pass_fds=(lock,)) as process:
             os.close(lock)
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -147,7 +148,7 @@ def test_a_drain_program_killed_at_any_moment_loses_and_doubles_nothing(
 
     victims.kill_often(60 if is_long else 5, begin, since=0.5)
 
-    tell(f"kill -9 of python -m noojee_agi.drain, {backend}: {victims.losses()}")
+    tell(f"kill -9 of python -m noojee_agi.sync.drain, {backend}: {victims.losses()}")
 
 
 # --- at every line ---

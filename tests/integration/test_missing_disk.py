@@ -15,9 +15,12 @@ from lab.umask import kept_umask
 
 from integration.recorder import Recorder, after
 from integration.silent_legs import write_audio
-from noojee_agi import check, cli, closing, drain, history, recording
+from noojee_agi import cli
+from noojee_agi.cli import check
 from noojee_agi.config import Config
-from noojee_agi.recording import Ending, Leg
+from noojee_agi.recordings import history, recording
+from noojee_agi.recordings.recording import Ending, Leg
+from noojee_agi.sync import closing, housekeeping
 
 RECENTLY = recording.now() - timedelta(hours=1)
 
@@ -36,7 +39,7 @@ def config(recorder: Recorder, tmp_path: Path) -> Config:
         state_directory=str(tmp_path / "state"),
         server_name="pbx1",
     )
-    drain.tend(recorder.store, config)
+    housekeeping.run(recorder.store, config)
     return config
 
 
@@ -82,14 +85,14 @@ def test_a_leg_whose_folder_is_not_there_stays_open_until_it_is(recorder: Record
     year = recorder.directory / leg.file[len(str(recorder.directory)) + 1 :].split("/")[0]
     year.rename(year.with_name("elsewhere"))
 
-    done = drain.tend(recorder.store, config)
+    done = housekeeping.run(recorder.store, config)
 
     assert (done.closed, recorder.the_leg(leg)["status"]) == (0, "recording")
     assert "1 legs stay open" in done.problems[0]
     assert os.path.dirname(leg.file) in failed_stages(config)["open legs"]
     assert not year.exists()
     year.with_name("elsewhere").rename(year)
-    assert drain.tend(recorder.store, config).closed == 1
+    assert housekeeping.run(recorder.store, config).closed == 1
     assert recorder.the_leg(leg)["status"] == "interrupted"
     assert recorder.the_leg(leg)["duration_seconds"] == 1.0
 
@@ -98,7 +101,7 @@ def test_a_leg_whose_folder_is_there_without_its_file_has_failed(recorder: Recor
     leg = recorder.leg()
     recorder.store_all(leg)
 
-    assert drain.tend(recorder.store, config).closed == 1
+    assert housekeeping.run(recorder.store, config).closed == 1
 
     assert recorder.the_leg(leg)["status"] == "failed"
 
@@ -133,12 +136,12 @@ def test_sync_over_a_bare_mount_point_gives_up_no_leg_and_makes_nothing(
 def test_a_disk_that_is_gone_for_good_is_taken_out_by_its_line(recorder: Recorder, config: Config) -> None:
     unmount(recorder)
     path = Path(history.path_in(config.state_directory))
-    assert str(path) in drain.tend(recorder.store, config).problems[0]
+    assert str(path) in housekeeping.run(recorder.store, config).problems[0]
 
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(line for line in lines if not line.endswith(f"{recorder.directory}\n")))
 
-    assert drain.tend(recorder.store, config).problems == []
+    assert housekeeping.run(recorder.store, config).problems == []
 
 
 def put_failed_leg(recorder: Recorder, **changes: object) -> Leg:
@@ -158,8 +161,8 @@ def test_failed_legs_whose_file_appears_get_their_true_status(recorder: Recorder
     os.utime(silent.file, (after(60).timestamp(),) * 2)
     Path(written.file).write_bytes(b"just now")
 
-    assert drain.tend(recorder.store, config).closed == 0, "each call's drain need not look"
-    assert drain.tend(recorder.store, config, failed_since=drain.LATELY).closed == 3
+    assert housekeeping.run(recorder.store, config).closed == 0, "each call's drain need not look"
+    assert housekeeping.run(recorder.store, config, failed_since=housekeeping.LATELY).closed == 3
 
     expected = ["completed", "interrupted", "interrupted", "failed", "failed"]
     assert [recorder.the_leg(leg)["status"] for leg in legs] == expected
@@ -167,7 +170,7 @@ def test_failed_legs_whose_file_appears_get_their_true_status(recorder: Recorder
     assert {call["ended_at"] for call in recorder.calls() if call["uniqueid"] in ("17.0", "17.1")} == {
         after(60)
     }
-    assert drain.tend(recorder.store, config, failed_since=drain.LATELY).closed == 0
+    assert housekeeping.run(recorder.store, config, failed_since=housekeeping.LATELY).closed == 0
     recorder.assert_side_cars_tell_the_same()
 
 
@@ -188,7 +191,7 @@ def test_failed_legs_of_another_server_are_left_alone(recorder: Recorder, config
     leg = put_failed_leg(recorder, server="pbx2")
     write_audio(leg.file)
 
-    drain.tend(recorder.store, config, failed_since=drain.LATELY)
+    housekeeping.run(recorder.store, config, failed_since=housekeeping.LATELY)
 
     assert recorder.the_leg(leg)["status"] == "failed"
 
@@ -236,15 +239,15 @@ def test_the_same_on_a_disk_that_is_really_unmounted(recorder: Recorder, config:
     os.unlink(history.path_in(config.state_directory))
     subprocess.run(["mount", "--bind", str(disk), there], check=True)
     try:
-        drain.tend(recorder.store, config)
+        housekeeping.run(recorder.store, config)
         leg = put_cut_off_leg(recorder)
         subprocess.run(["umount", there], check=True)
-        done = drain.tend(recorder.store, config)
+        done = housekeeping.run(recorder.store, config)
         assert (done.closed, recorder.the_leg(leg)["status"]) == (0, "recording")
         assert f"{there} is not what it was" in done.problems[0]
     finally:
         subprocess.run(["mount", "--bind", str(disk), there], check=True)
-        done = drain.tend(recorder.store, config)
+        done = housekeeping.run(recorder.store, config)
         subprocess.run(["umount", "--lazy", there], check=True)
 
     assert (done.closed, done.problems) == (1, [])

@@ -17,14 +17,18 @@ from lab.unavailable import LabUnavailable
 
 from integration.recorder import CALL_TIME, Recorder, after, ended
 from integration.silent_legs import put_cut_off_leg, write_audio
-from noojee_agi import check, cli, config, drain, history
-from noojee_agi import keeper as keeper_module
+from noojee_agi import cli
 from noojee_agi.actions.finish_record import finish_record
+from noojee_agi.cli import check
 from noojee_agi.config import Config
 from noojee_agi.database.store import Store
-from noojee_agi.keeper import Keeper
-from noojee_agi.recording import Leg
-from noojee_agi.tally import Tally
+from noojee_agi.recordings import history
+from noojee_agi.recordings.recording import Leg
+from noojee_agi.server import drain_process as drain_process_module
+from noojee_agi.server.counters import Counters
+from noojee_agi.server.drain_process import DrainProcess
+from noojee_agi.sync import __main__ as background_drain
+from noojee_agi.sync import housekeeping
 
 
 @dataclass
@@ -48,7 +52,7 @@ class Machine:
 
     @property
     def config(self) -> Config:
-        return config.load(str(self.conf))
+        return Config.load(str(self.conf))
 
     def failed_stages(self) -> dict[str, str]:
         return {stage.name: stage.text for stage in check.stages(self.config, "/x") if not stage.is_ok}
@@ -66,7 +70,7 @@ def machine(recorder: Recorder, tmp_path: Path) -> Machine:
 
 
 def by_drain(machine: Machine) -> None:
-    drain.main(str(machine.conf))
+    background_drain.main(str(machine.conf))
 
 
 def by_sync(machine: Machine, *words: str) -> str:
@@ -81,7 +85,7 @@ def by_sync(machine: Machine, *words: str) -> str:
 
 def by_server(machine: Machine) -> None:
     known = machine.config
-    Keeper(lambda: known, known, -1, -1, Tally(1), [])._drain(is_last=True)
+    DrainProcess(lambda: known, known, -1, -1, Counters(1), [])._drain(is_last=True)
 
 
 every_way = pytest.mark.parametrize("work", [by_drain, by_sync, by_server])
@@ -166,11 +170,11 @@ def test_a_server_tells_once_of_a_former_directory_that_is_not_there(machine: Ma
     machine.configure(machine.second().directory)
     machine.first.directory.rename(machine.first.directory.with_name("unmounted"))
     known = machine.config
-    keeper = Keeper(lambda: known, known, -1, -1, Tally(1), [])
+    drain_process = DrainProcess(lambda: known, known, -1, -1, Counters(1), [])
 
     for _ in range(3):
-        keeper._silent_legs_at = 0.0
-        keeper._drain(is_last=False)
+        drain_process._silent_legs_at = 0.0
+        drain_process._drain(is_last=False)
 
     assert Path(known.log_file).read_text().count("is not what it was") == 1
 
@@ -198,11 +202,11 @@ def test_a_former_disk_that_hangs_holds_one_process_and_no_event(
 
     with history.tending(str(machine.state)) as ours:
         assert ours
-        assert drain.tend(machine.first.store, machine.config).busy
+        assert housekeeping.run(machine.first.store, machine.config).busy
         work(machine)
 
     assert machine.first.the_leg(leg)["status"] == "completed"
-    assert not drain.tend(machine.first.store, machine.config).busy
+    assert not housekeeping.run(machine.first.store, machine.config).busy
 
 
 def test_a_server_drains_beside_a_former_disk_that_hangs(
@@ -211,19 +215,19 @@ def test_a_server_drains_beside_a_former_disk_that_hangs(
     known, answers = machine.config, threading.Event()
     begun: list[int] = []
 
-    def hang(*_: object) -> drain.Tended:
+    def hang(*_: object) -> housekeeping.Result:
         begun.append(1)
         answers.wait(60)
-        return drain.Tended()
+        return housekeeping.Result()
 
-    monkeypatch.setattr(drain, "tend", hang)
-    monkeypatch.setattr(keeper_module, "_TEND_SECONDS", 0.1)
-    keeper = Keeper(lambda: known, known, -1, -1, Tally(1), [])
+    monkeypatch.setattr(housekeeping, "run", hang)
+    monkeypatch.setattr(drain_process_module, "_TEND_SECONDS", 0.1)
+    drain_process = DrainProcess(lambda: known, known, -1, -1, Counters(1), [])
 
     for number in range(3):
-        keeper._silent_legs_at = 0.0
+        drain_process._silent_legs_at = 0.0
         machine.first.put(machine.first.leg(call_uniqueid=f"17.{number}"))
-        keeper._drain(is_last=False)
+        drain_process._drain(is_last=False)
 
     assert (len(machine.first.legs()), begun) == (3, [1])
     answers.set()
@@ -235,7 +239,7 @@ def test_the_spool_in_use_may_seem_another_user_s(machine: Machine) -> None:
     by_drain(machine)
     os.chown(machine.first.spool, 65534, 65534)
 
-    assert drain.tend(machine.first.store, machine.config).problems == []
+    assert housekeeping.run(machine.first.store, machine.config).problems == []
 
 
 def test_what_a_former_spool_has_set_aside_is_named_and_tried_again(machine: Machine) -> None:
@@ -296,7 +300,7 @@ def test_a_state_directory_that_cannot_be_written_is_told_and_keeps_nothing_back
     shutil.rmtree(machine.state)
     known = replace(machine.config, state_directory="/nonexistent")
 
-    assert drain.tend(machine.first.store, known).closed == 1
+    assert housekeeping.run(machine.first.store, known).closed == 1
 
     assert machine.first.the_leg(leg)["status"] == "interrupted"
 

@@ -19,7 +19,7 @@ from noojee_agi.database import intake, queries
 from noojee_agi.database.queries import Filter
 from noojee_agi.database.store import Store
 from noojee_agi.database.tables import call_record
-from noojee_agi.recording import Ending, Event, Leg, leg_id
+from noojee_agi.recordings.recording import Ending, Event, Leg, leg_id
 
 CALLS = 2
 _ENDINGS = ("completed", "empty", "failed", "interrupted")

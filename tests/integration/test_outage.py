@@ -17,12 +17,13 @@ from lab.site import Site
 from sqlalchemy import text
 
 from integration.recorder import Recorder, after, ended
-from noojee_agi import drain, recording, spool
 from noojee_agi.database import schema
 from noojee_agi.database import store as store_module
 from noojee_agi.database.schema import open_store
 from noojee_agi.database.store import Store
 from noojee_agi.errors import NoojeeError, StoreUnavailable
+from noojee_agi.recordings import recording, spool
+from noojee_agi.sync import drain
 
 Trouble = Callable[[Path], AbstractContextManager[str]]
 SECRET = "hunter2-and-more"
@@ -251,7 +252,7 @@ def site_with_a_waiting_leg(tmp_path: Path) -> tuple[Site, Recorder]:
 
 
 def run_background_drain(site: Site) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-I", "-m", "noojee_agi.drain", str(site.conf)]
+    command = [sys.executable, "-I", "-m", "noojee_agi.sync", str(site.conf)]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
 

@@ -20,11 +20,12 @@ from lab.site import Site
 from sqlalchemy import text
 
 from integration.recorder import Recorder, after, ended, exit_code, forked
-from noojee_agi import drain, spool
 from noojee_agi.database import intake
 from noojee_agi.database import store as store_module
 from noojee_agi.database.store import Store
 from noojee_agi.errors import StoreUnavailable
+from noojee_agi.recordings import spool
+from noojee_agi.sync import drain
 
 pytestmark = pytest.mark.postgresql
 

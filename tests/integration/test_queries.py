@@ -10,10 +10,10 @@ import pytest
 from sqlalchemy import update
 
 from integration.recorder import Recorder, after, ended
-from noojee_agi import recording
 from noojee_agi.database import settings
 from noojee_agi.database.queries import Filter
 from noojee_agi.database.tables import account, extension_attachment, team, team_member
+from noojee_agi.recordings import recording
 
 DAY = 86_400.0
 PEOPLE = {

@@ -12,8 +12,10 @@ import pytest
 from lab.site import Site, _command_lines
 from lab.waiting import wait_until
 
-from noojee_agi import background, config, renew_snapshot, snapshot
 from noojee_agi.config import Config
+from noojee_agi.recordings import snapshot
+from noojee_agi.session import background
+from noojee_agi.sync import renew_snapshot
 
 CALLS = 4
 
@@ -25,12 +27,12 @@ def silent_database(tmp_path: Path) -> Iterator[Config]:
     with socket.create_server(("127.0.0.1", 0), backlog=64) as silent:
         url = f"postgresql+psycopg2://a:b@127.0.0.1:{silent.getsockname()[1]}/noojee"
         site.configure({"database.url": url})
-        yield config.load(str(site.conf))
+        yield Config.load(str(site.conf))
     wait_until(lambda: not readers(site.conf), 2 * renew_snapshot.READ_SECONDS, "the end of all readers")
 
 
 def readers(conf: Path) -> list[int]:
-    marks = (os.fsencode(conf), b"noojee_agi.renew_snapshot")
+    marks = (os.fsencode(conf), b"noojee_agi.sync.renew_snapshot")
     return [pid for pid, words in _command_lines() if all(mark in words for mark in marks)]
 
 
@@ -44,7 +46,7 @@ def test_one_process_at_a_time_asks_the_database(silent_database: Config) -> Non
 
 def test_a_reader_that_another_call_has_started_serves_this_one(tmp_path: Path) -> None:
     site = Site(tmp_path / "site")
-    known = config.load(str(site.conf))
+    known = Config.load(str(site.conf))
     site.snapshot.unlink()
     first = background._start_reader(known)
     assert first

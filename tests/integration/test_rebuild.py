@@ -32,11 +32,13 @@ from integration.losable import (
     write_wav,
 )
 from integration.recorder import CALL_TIME, after, die_after, ended, exit_code, forked
-from noojee_agi import access, drain, rebuild, recording, sidecar, snapshot, spool, wav
+from noojee_agi.actions import access
 from noojee_agi.database import schema, settings
 from noojee_agi.database.tables import call_record, recording_leg, team_member
 from noojee_agi.errors import BadArgument
-from noojee_agi.snapshot import Knowledge
+from noojee_agi.recordings import recording, sidecar, snapshot, spool, wav
+from noojee_agi.recordings.snapshot import Knowledge
+from noojee_agi.sync import rebuild, renew_snapshot
 
 
 @pytest.fixture
@@ -945,7 +947,7 @@ def test_calls_are_accepted_although_nothing_is_left_of_the_key_but_the_snapshot
     site.rebuild()
 
     def read_database() -> None:
-        drain.renew_snapshot(site.store, str(site.snapshot))
+        renew_snapshot.run(site.store, str(site.snapshot))
 
     knowledge = Knowledge(str(site.snapshot), read_database)
 
@@ -1007,7 +1009,7 @@ def test_a_rebuild_without_the_settings_copy_makes_no_call_be_refused(site: Losa
 
 def assert_key_is_accepted(site: LosableSite) -> None:
     def read_database() -> None:
-        drain.renew_snapshot(site.store, str(site.snapshot))
+        renew_snapshot.run(site.store, str(site.snapshot))
 
     access.require_key(KEY, Knowledge(str(site.snapshot), read_database))
 

@@ -21,7 +21,7 @@ from noojee_agi.database import queries, schema, tables
 from noojee_agi.database.queries import Filter
 from noojee_agi.database.store import REVISION, Store
 from noojee_agi.errors import ConfigurationError, StoreUnavailable
-from noojee_agi.recording import Ending
+from noojee_agi.recordings.recording import Ending
 
 _fork = multiprocessing.get_context("fork")
 

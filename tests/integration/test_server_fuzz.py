@@ -24,9 +24,9 @@ from lab.site import Site
 from lab.waiting import wait_until
 from sqlalchemy import select
 
-from noojee_agi import handoff
 from noojee_agi.database.store import Store
 from noojee_agi.database.tables import recording_leg
+from noojee_agi.session import handoff
 
 Tell = Callable[[str], None]
 T = TypeVar("T")

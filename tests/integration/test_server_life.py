@@ -22,7 +22,7 @@ from lab.served import Served
 from lab.site import PROGRAMS, Site
 from lab.waiting import wait_until
 
-from noojee_agi import access
+from noojee_agi.actions import access
 from noojee_agi.database import settings
 from noojee_agi.database.store import Store
 
@@ -212,7 +212,7 @@ def test_all_processes_killed_again_and_again_lose_no_call_that_was_told_200(
     assert [each for each in told if stored.count(each) != 1] == [], f"seed {seed}"
 
 
-def test_a_keeper_that_is_killed_in_the_middle_loses_nothing(
+def test_a_drain_process_that_is_killed_in_the_middle_loses_nothing(
     served: Served, site: Site, is_long: bool, tell: Tell
 ) -> None:
     kills = 50 if is_long else 5
@@ -220,21 +220,21 @@ def test_a_keeper_that_is_killed_in_the_middle_loses_nothing(
         for _ in range(kills):
             wait_until(lambda: events(site), 20, "events")
             time.sleep(random.uniform(0, 0.3))
-            kill(served.keeper)
+            kill(served.drain_process)
         calls = [network_call.place(served.port, site.key) for _ in range(20)]
     assert [call.status for call in calls] == ["200"] * 20
     wait_until(lambda: not events(site), 60, "an empty spool")
 
     stored = uniqueids(site)
-    tell(f"{kills} keepers killed in the middle: {len(stored)} legs, each there once")
+    tell(f"{kills} drain processes killed in the middle: {len(stored)} legs, each there once")
     assert len(stored) == len(set(stored))
     assert {call.uniqueid for call in calls} <= set(stored)
     assert not list((site.recordings_directory / ".spool" / "rejected").glob("*"))
 
 
-def test_sigterm_in_a_loop_of_dying_keepers_ends_the_server(served: Served) -> None:
+def test_sigterm_in_a_loop_of_dying_drain_processes_ends_the_server(served: Served) -> None:
     for _ in range(3):
-        processes.send(signal.SIGKILL, [served.keeper])
+        processes.send(signal.SIGKILL, [served.drain_process])
     assert served.stop() == 0
 
 
@@ -319,7 +319,7 @@ def test_sighup_again_and_again_disturbs_no_call_and_leaks_nothing(served: Serve
     wait_until(lambda: call.leg_id in site.log(), 10, "the call in the new log file")
 
 
-def test_sighup_while_the_keeper_waits_for_the_database_has_it_use_the_new_one(
+def test_sighup_while_the_drain_process_waits_for_the_database_has_it_use_the_new_one(
     served: Served, site: Site
 ) -> None:
     """It comes in the middle of a drain, whose database does not answer."""
@@ -327,7 +327,7 @@ def test_sighup_while_the_keeper_waits_for_the_database_has_it_use_the_new_one(
         url = f"postgresql+psycopg2://a:b@127.0.0.1:{silent.getsockname()[1]}/noojee"
         served.configure({"database.url": url})
         served.reload()
-        keeper = served.keeper
+        drain_process = served.drain_process
         call = network_call.place(served.port, site.key)
         silent.accept()[0].close()
         connection = silent.accept()[0]  # now it waits
@@ -336,7 +336,7 @@ def test_sighup_while_the_keeper_waits_for_the_database_has_it_use_the_new_one(
         connection.close()
 
     assert [leg["id"] for leg in site.wait_for_legs()] == [call.leg_id]
-    assert served.keeper == keeper
+    assert served.drain_process == drain_process
 
 
 @pytest.mark.parametrize("what", [signal.SIGTERM, signal.SIGINT])

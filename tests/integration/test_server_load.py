@@ -24,13 +24,13 @@ from lab.served import Served
 from lab.site import Site
 from lab.waiting import wait_until
 
-from noojee_agi import handoff
+from noojee_agi.session import handoff
 
 Tell = Callable[[str], None]
 
 WARM_UP = 400
 FLAT_BYTES_PER_SESSION = 100  # a page now and then, no more
-SQLITE_CACHE_BYTES = 2_000_000  # the keeper's, filled by and by
+SQLITE_CACHE_BYTES = 2_000_000  # the drain process's, filled by and by
 AT_ONCE = 1000
 THREADS = 32
 FLOOD_CONNECTIONS = 2 * THREADS
@@ -98,15 +98,16 @@ def test_thousands_of_sessions_in_a_row_leave_nothing_behind(
     assert stored(served) == WARM_UP + 2 * half
     wait_for_the_same(served, {process: held.countable for process, held in before.items()})
     after = footprint.of_all(all_of(served))
-    keeper = served.keeper
+    drain_process = served.drain_process
     first, second = (
-        max(to[worker].kilobytes - since[worker].kilobytes for worker in since if worker != keeper)
+        max(to[worker].kilobytes - since[worker].kilobytes for worker in since if worker != drain_process)
         for since, to in ((before, middle), (middle, after))
     )
-    kept = after[keeper].kilobytes - middle[keeper].kilobytes
+    kept = after[drain_process].kilobytes - middle[drain_process].kilobytes
     tell(
         f"{2 * half} sessions in a row, {2 * half / seconds:.0f} a second: descriptors and threads as before,"
-        f" memory of a worker {first:+} kB in the first half, {second:+} in the second, the keeper's {kept:+}"
+        f" memory of a worker {first:+} kB in the first half, {second:+} in the second,"
+        f" the drain process's {kept:+}"
     )
     assert 1024 * second < FLAT_BYTES_PER_SESSION * half
     assert 1024 * kept < FLAT_BYTES_PER_SESSION * half + SQLITE_CACHE_BYTES
@@ -135,7 +136,7 @@ def test_a_thousand_connections_at_once_are_all_served(served: Served, tell: Tel
     wait_for_the_same(served, before)
 
 
-def test_the_keeper_tells_of_its_drains_although_calls_never_pause(served: Served) -> None:
+def test_the_drain_process_tells_of_its_drains_although_calls_never_pause(served: Served) -> None:
     with flood(served.port, served.site.key, FLOOD_CONNECTIONS):
         wait_until(lambda: served.status()["drained_at"], 20, "the first drain's end")
         first = served.status()["drained_at"]

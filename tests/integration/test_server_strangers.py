@@ -22,7 +22,8 @@ from lab.served import Served
 from lab.site import Site
 from lab.waiting import wait_until
 
-from noojee_agi import handoff, reception
+from noojee_agi.server import acceptor
+from noojee_agi.session import handoff
 
 Tell = Callable[[str], None]
 
@@ -82,7 +83,7 @@ def test_a_peer_that_spreads_its_bytes_has_no_more_time_than_a_silent_one(served
                     if not slow.socket.recv(4096):
                         break
                 slow.socket.settimeout(5)
-        assert time.monotonic() - begun < 3 * reception.KEY_SECONDS
+        assert time.monotonic() - begun < 3 * acceptor.KEY_SECONDS
     served.wait_for("running", 0)
 
 
@@ -126,7 +127,7 @@ def test_a_frozen_program_holds_no_thread(served: Served) -> None:
 def test_at_most_so_many_wait_and_the_oldest_go_first(served: Served) -> None:
     """More than a server has room for: the newest ones, as a right call is, are heard."""
     before = footprint.countable(served.workers())
-    room = reception._MAX_GUESTS * len(served.workers())
+    room = acceptor._MAX_GUESTS * len(served.workers())
     silent: list[socket.socket] = []
     with contextlib.ExitStack() as stack:
         for _ in range(room + 50):
@@ -144,7 +145,7 @@ def test_connections_that_have_waited_too_long_are_refused(served: Served) -> No
         with NetworkCall(served.port, served.site.key) as late:
             late.begin()
             begun = time.monotonic()
-            wait_until(lambda: time.monotonic() > begun + reception._QUEUE_SECONDS + 0.5, 20)
+            wait_until(lambda: time.monotonic() > begun + acceptor._QUEUE_SECONDS + 0.5, 20)
             for worker in workers:
                 os.kill(worker, signal.SIGCONT)
             late.socket.settimeout(5)

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import select, update
 
 from integration.recorder import CALL_TIME
-from noojee_agi import access
+from noojee_agi.actions import access
 from noojee_agi.database import settings
 from noojee_agi.database.store import Store
 from noojee_agi.database.tables import account, account_group, extension_attachment

@@ -15,11 +15,11 @@ from sqlalchemy import Connection, text
 
 from integration.recorder import Recorder, after, ended, exit_code, forked
 from integration.silent_legs import lengths, put_cut_off_leg
-from noojee_agi import sidecar
 from noojee_agi.database import intake
 from noojee_agi.database.store import Store
 from noojee_agi.errors import StoreUnavailable
-from noojee_agi.recording import Event
+from noojee_agi.recordings import sidecar
+from noojee_agi.recordings.recording import Event
 
 Tell = Callable[[str], None]
 _fork = multiprocessing.get_context("fork")

@@ -21,11 +21,11 @@ from lab.waiting import wait_until
 from sqlalchemy import Connection, text
 
 from integration.recorder import Recorder, after, ended, exit_code, forked
-from noojee_agi import spool
 from noojee_agi.database import queries
 from noojee_agi.database import store as store_module
 from noojee_agi.database.store import Store
 from noojee_agi.errors import StoreUnavailable
+from noojee_agi.recordings import spool
 
 pytestmark = pytest.mark.postgresql
 
@@ -370,7 +370,7 @@ def test_a_drain_program_gives_a_frozen_server_up_and_says_so(
     with recorder.store.transaction(takes_long=True) as holder:  # or our own would be given up, too
         ask(holder, [LOCK])
         start = time.monotonic()
-        program = subprocess.Popen([sys.executable, "-I", "-m", "noojee_agi.drain", str(site.conf)])
+        program = subprocess.Popen([sys.executable, "-I", "-m", "noojee_agi.sync", str(site.conf)])
         wait_until(lambda: ask_waiting(recorder.store), 20, "the drain at the lock")
         postgresql.freeze()
         try:

@@ -13,12 +13,12 @@ from lab.waiting import wait_until
 from sqlalchemy import Connection, select, text
 
 from integration.recorder import Recorder, after, ended, exit_code, forked
-from noojee_agi import rebuild
 from noojee_agi.database import intake, settings
 from noojee_agi.database.store import Store, in_turn
 from noojee_agi.database.tables import account, extension_attachment
 from noojee_agi.errors import BadArgument, StoreDuplicate
-from noojee_agi.recording import Leg
+from noojee_agi.recordings.recording import Leg
+from noojee_agi.sync import rebuild
 
 pytestmark = [pytest.mark.postgresql, pytest.mark.parametrize("backend", ["postgresql"])]
 

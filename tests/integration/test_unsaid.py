@@ -16,9 +16,10 @@ from lab.small_disk import fill, small_disk
 from sqlalchemy import text
 
 from integration.conftest import BACKENDS
-from noojee_agi import access, snapshot
+from noojee_agi.actions import access
 from noojee_agi.database import settings
 from noojee_agi.database.store import Store
+from noojee_agi.recordings import snapshot
 
 OWN_KEY = "a key of some length"
 FULL = "/dev/full"

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from noojee_agi.worker import STRANGER_THREADS
+from noojee_agi.server.worker import STRANGER_THREADS
 
 WITH_DISK = 2  # threads of a process that runs no sessions
 _FIGURE = re.compile(r"^(Threads|RssAnon):\s+(\d+)", re.MULTILINE)
@@ -62,7 +62,7 @@ def polls(process: int) -> bool:
 def are_complete(workers: Sequence[int], threads: int) -> bool:
     """Whether a server's workers have all their threads, so many together, and look for connections.
 
-    Each has a second one, for the disk; each worker has its reception's, and some for wrong keys.
+    Each has a second one, for the disk; each worker has its acceptor's, and some for wrong keys.
     """
     expected = 2 * threads + len(workers) * (1 + STRANGER_THREADS)
     return sum(of(worker).threads for worker in workers) == expected and all(map(polls, workers))

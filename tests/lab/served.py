@@ -17,7 +17,7 @@ from types import TracebackType
 from lab import processes
 from lab.site import Site
 from lab.waiting import wait_until
-from noojee_agi import handoff
+from noojee_agi.session import handoff
 
 START_SECONDS = 20.0
 STOP_SECONDS = 60.0
@@ -161,17 +161,17 @@ class Served:
 
     def workers(self) -> list[int]:
         """Its processes that run sessions."""
-        return [child for child in processes.children(self.pid) if child != self.keeper]
+        return [child for child in processes.children(self.pid) if child != self.drain_process]
 
     @property
-    def keeper(self) -> int:
+    def drain_process(self) -> int:
         """Its process for the database: the one that has made itself nicer."""
 
         def nicer() -> list[int]:
             ours = _niceness(self.pid)
             return [child for child in processes.children(self.pid) if _niceness(child) > ours]
 
-        return wait_until(nicer, 10, "the keeper")[0]
+        return wait_until(nicer, 10, "the drain process")[0]
 
     def _is_up(self) -> bool:
         said = _SERVES.findall(self.stdout)

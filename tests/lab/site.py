@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from lab.waiting import wait_until
-from noojee_agi import config, drain
+from noojee_agi.config import Config
 from noojee_agi.database import queries
+from noojee_agi.sync import opening
 
 PROGRAMS = Path(sys.executable).parent
 
@@ -108,10 +109,10 @@ class Site:
 
     def legs(self, *words: str) -> list[dict[str, Any]]:
         """As `noojee-agi recordings --json` with these filters, in this process: tests ask often."""
-        known = config.load(str(self.conf))
+        known = Config.load(str(self.conf))
         names = (FILTERS.get(word, word.removeprefix("--")) for word in words[::2])
         wanted = queries.Filter(**dict(zip(names, words[1::2], strict=True)))  # type: ignore[arg-type]
-        with drain.open_database(known).reading() as connection:
+        with opening.open_database(known).reading() as connection:
             return [_plain(leg) for leg in queries.legs(connection, wanted)]
 
     def wait_for_legs(self, *words: str, count: int = 1, status: str | None = None) -> list[dict[str, Any]]:
@@ -138,7 +139,7 @@ class Site:
 
     def drains(self) -> list[int]:
         """Those of them that are drains in the background, at work or only loading."""
-        marks = (str(self.conf).encode(), b"noojee_agi.drain")
+        marks = (str(self.conf).encode(), b"noojee_agi.sync")
         return [pid for pid, words in _command_lines() if all(mark in words for mark in marks)]
 
 

@@ -12,10 +12,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from noojee_agi import access, recording, session, snapshot, spool
+from noojee_agi.actions import access
+from noojee_agi.actions.result import Report
 from noojee_agi.config import Config
-from noojee_agi.recording import Ending, Event, Leg
-from noojee_agi.snapshot import Snapshot
+from noojee_agi.recordings import recording, snapshot, spool
+from noojee_agi.recordings.recording import Ending, Event, Leg
+from noojee_agi.recordings.snapshot import Snapshot
+from noojee_agi.session import session
 
 KEY = "f863246a-Key-973e"
 PROGRAMS = str(Path(sys.executable).parent)
@@ -373,9 +376,9 @@ class Site:
     def surroundings(self) -> session.Surroundings:
         return session.Surroundings(PROGRAMS, lambda: self.config, self.database)
 
-    def run(self, asterisk: FakeAsterisk, *words: str, program: str = "start_record") -> session.Report:
+    def run(self, asterisk: FakeAsterisk, *words: str, program: str = "start_record") -> Report:
         """One AGI(program.py,words) on this channel, start to end."""
-        call = session.Call(program, words)
+        call = session.Invocation(program, words)
         report = session.run(asterisk.streams(), lambda channel: call, self.surroundings)
         asterisk.check()
         return report

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from noojee_agi import access
+from noojee_agi.actions import access
 from noojee_agi.errors import KeyRefused
-from noojee_agi.snapshot import Knowledge
+from noojee_agi.recordings.snapshot import Knowledge
 from unit.fakes import KEY, FakeDatabase, Site, age_snapshot
 
 

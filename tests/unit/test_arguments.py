@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from noojee_agi import arguments
-from noojee_agi.arguments import Request
+from noojee_agi import text
+from noojee_agi.actions import arguments
+from noojee_agi.actions.arguments import Request
 from noojee_agi.errors import BadArgument
 
 NAMES = ("extenOrUniqueId", "tag", "agentLoginName")
@@ -176,12 +177,12 @@ def test_names_and_positions_say_the_same(exten: str, tag: str, agent: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("text", "shown"),
+    ("said", "shown"),
     [("410", "410"), ("PJSIP/410", "PJSIP/410"), ("${SHELL(id)}", "??SHELL?id??"), ("a\nb", "a?b")],
 )
-def test_a_message_shows_only_what_nothing_acts_on(text: str, shown: str) -> None:
-    assert arguments.plain(text) == shown
+def test_a_message_shows_only_what_nothing_acts_on(said: str, shown: str) -> None:
+    assert text.plain(said) == shown
 
 
 def test_a_message_shows_60_characters_of_a_value_at_most() -> None:
-    assert arguments.plain("x" * 61) == "x" * 60
+    assert text.plain("x" * 61) == "x" * 60

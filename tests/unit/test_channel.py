@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from noojee_agi.channel import Channel
+from noojee_agi.asterisk.channel import Channel
+from noojee_agi.asterisk.stream import Stream
 from noojee_agi.errors import CallGone, NoojeeError, NotStarted
-from noojee_agi.stream import Stream
 from unit.fakes import (
     DEAD_CHANNEL,
     END_OF_FILE,

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from noojee_agi import closing
-from noojee_agi.recording import Ending, OpenLeg
+from noojee_agi.recordings.recording import Ending, OpenLeg
+from noojee_agi.sync import closing
 
 NOW = datetime(2025, 3, 9, 12, tzinfo=timezone.utc)
 SETTLED = closing.SETTLED_AFTER

@@ -6,8 +6,8 @@ import logging
 
 import pytest
 
-from noojee_agi import complaints
-from noojee_agi.complaints import Complaints
+from noojee_agi.server import complaints
+from noojee_agi.server.complaints import Complaints
 
 TEXT = "%s waited for %g s"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from noojee_agi import config, places
+from noojee_agi import paths
 from noojee_agi.config import Config
 from noojee_agi.errors import ConfigurationError
 
@@ -46,7 +46,7 @@ level = debug
 
 
 def _load(directory: Path, text: str) -> Config:
-    return config.load(_written(directory, text))
+    return Config.load(_written(directory, text))
 
 
 def _written(directory: Path, text: str) -> str:
@@ -56,7 +56,7 @@ def _written(directory: Path, text: str) -> str:
 
 
 def test_without_a_file_everything_has_its_documented_default() -> None:
-    default = config.load("")
+    default = Config.load("")
 
     assert default == Config(
         path="",
@@ -84,13 +84,13 @@ def test_without_a_file_everything_has_its_documented_default() -> None:
 def test_an_empty_file_means_the_defaults(tmp_path: Path) -> None:
     path = _written(tmp_path, "")
 
-    assert config.load(path) == Config(path=path)
+    assert Config.load(path) == Config(path=path)
 
 
 def test_every_option_is_read_and_has_its_type(tmp_path: Path) -> None:
     path = _written(tmp_path, EVERY_OPTION)
 
-    assert config.load(path) == Config(
+    assert Config.load(path) == Config(
         path=path,
         database_url="postgresql://noojee:p4ss@db.example/noojee",
         recordings_directory="/srv/recordings",
@@ -155,7 +155,7 @@ def test_an_unknown_section_or_option_is_an_error_that_names_it(
     path = _written(tmp_path, text)
 
     with pytest.raises(ConfigurationError) as refused:
-        config.load(path)
+        Config.load(path)
 
     assert str(refused.value).startswith(f"{path}: {named}: there is no such ")
 
@@ -222,7 +222,7 @@ def test_a_value_that_cannot_be_is_an_error_that_names_its_place(
     path = _written(tmp_path, f"[{section}]\n{option} = {value}\n")
 
     with pytest.raises(ConfigurationError) as refused:
-        config.load(path)
+        Config.load(path)
 
     assert str(refused.value).startswith(f"{path}: [{section}] {option}: ")
     assert "\n" not in str(refused.value)
@@ -272,7 +272,7 @@ def test_an_error_is_one_line_that_repeats_nothing_of_the_values(tmp_path: Path,
     path = _written(tmp_path, text)
 
     with pytest.raises(ConfigurationError) as refused:
-        config.load(path)
+        Config.load(path)
 
     assert str(refused.value).startswith(path)
     assert "s3cret" not in str(refused.value)
@@ -283,9 +283,9 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     missing = str(tmp_path / "missing.conf")
 
     with pytest.raises(ConfigurationError, match=r"missing\.conf: cannot be read: No such file"):
-        config.load(missing)
+        Config.load(missing)
     with pytest.raises(ConfigurationError, match="cannot be read: Is a directory"):
-        config.load(str(tmp_path))
+        Config.load(str(tmp_path))
 
 
 def test_a_file_that_is_not_utf_8_is_refused_without_its_bytes(tmp_path: Path) -> None:
@@ -293,7 +293,7 @@ def test_a_file_that_is_not_utf_8_is_refused_without_its_bytes(tmp_path: Path) -
     path.write_bytes(b"[manager]\nsecret = s3cr\xfct\n")
 
     with pytest.raises(ConfigurationError) as refused:
-        config.load(str(path))
+        Config.load(str(path))
 
     assert str(refused.value) == f"{path}: not an INI file: it is not UTF-8"
 
@@ -301,7 +301,7 @@ def test_a_file_that_is_not_utf_8_is_refused_without_its_bytes(tmp_path: Path) -
 @pytest.mark.parametrize("path", ["noojee_agi.conf", "/etc/a b.conf", "/etc/x;touch", "/etc/$(id).conf"])
 def test_the_files_own_path_must_be_safe_for_a_shell(path: str) -> None:
     with pytest.raises(ConfigurationError, match="must be an absolute path"):
-        config.load(path)
+        Config.load(path)
 
 
 def test_the_file_is_looked_for_in_the_documented_order(tmp_path: Path) -> None:
@@ -309,9 +309,9 @@ def test_the_file_is_looked_for_in_the_documented_order(tmp_path: Path) -> None:
     in_asterisks_folder.touch()
     environment = {"AST_CONFIG_DIR": str(tmp_path)}
 
-    assert places.configuration(environment) == str(in_asterisks_folder)
-    assert places.configuration({**environment, "NOOJEE_AGI_CONF": "/not/there.conf"}) == "/not/there.conf"
-    assert places.configuration({**environment, "NOOJEE_AGI_CONF": ""}) == str(in_asterisks_folder)
+    assert paths.configuration(environment) == str(in_asterisks_folder)
+    assert paths.configuration({**environment, "NOOJEE_AGI_CONF": "/not/there.conf"}) == "/not/there.conf"
+    assert paths.configuration({**environment, "NOOJEE_AGI_CONF": ""}) == str(in_asterisks_folder)
 
     in_asterisks_folder.unlink()
-    assert places.configuration(environment) == places.configuration({})
+    assert paths.configuration(environment) == paths.configuration({})

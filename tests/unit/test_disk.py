@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 from lab.waiting import wait_until
 
-from noojee_agi import disk
 from noojee_agi.errors import DiskSilent, NotStarted
+from noojee_agi.recordings import disk
 
 LIMIT = 0.2
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from noojee_agi import extensions
+from noojee_agi.asterisk import extensions
 
 
 @pytest.mark.parametrize(

@@ -7,16 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from noojee_agi import arguments, fastagi, session
-from noojee_agi.arguments import Request
-from noojee_agi.channel import Channel
+from noojee_agi.actions import arguments
+from noojee_agi.actions.arguments import Request
+from noojee_agi.asterisk.channel import Channel
 from noojee_agi.errors import BadArgument
+from noojee_agi.server import fastagi
+from noojee_agi.session import session
 from unit.fakes import KEY, FakeAsterisk, Site
 
 
 def asked(script: str, *words: str) -> Request:
     """What agi://host/SCRIPT,WORDS asks for. Raises BadArgument."""
-    call = fastagi.call_of(Channel(*asterisk_with(script, *words).streams()))
+    call = fastagi.invocation_of(Channel(*asterisk_with(script, *words).streams()))
     assert call.program == "start_record"
     return arguments.parse(call.words, call.pairs)
 
@@ -129,7 +131,7 @@ def test_an_api_key_among_them_is_refused_and_told_to_nobody(tmp_path: Path, scr
     path, words = script(KEY)
     asterisk = asterisk_with(path, *words)
 
-    report = session.run(asterisk.streams(), fastagi.call_of, site.surroundings)
+    report = session.run(asterisk.streams(), fastagi.invocation_of, site.surroundings)
 
     asterisk.check()
     answers = asterisk.answers()
@@ -142,9 +144,9 @@ def test_a_request_is_recorded_like_any_other(tmp_path: Path) -> None:
     site = Site(tmp_path)
     asterisk = asterisk_with("start_record?tag=Gr%C3%BC%C3%9Fe", "800", "", "Fred")
 
-    report = session.run(asterisk.streams(), fastagi.call_of, site.surroundings)
+    report = session.run(asterisk.streams(), fastagi.invocation_of, site.surroundings)
 
     asterisk.check()
     (leg,) = site.legs()
-    assert (report.program, report.answer.status) == ("start_record", 200)
+    assert (report.program, report.result.status) == ("start_record", 200)
     assert (leg.tag, leg.agent_login_name) == ("Grüße", "Fred")

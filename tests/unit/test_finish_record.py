@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from noojee_agi import recording
 from noojee_agi.actions.finish_record import finish_record
 from noojee_agi.errors import BadArgument
+from noojee_agi.recordings import recording
 from unit.fakes import PROGRAMS, WAV_HEADER, FakeAsterisk, Site
 
 LEG_ID = "0e5f6b1c-6a57-4a6e-8f5e-0123456789ab"

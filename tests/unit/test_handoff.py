@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from noojee_agi import handoff
+from noojee_agi.session import handoff
 
 BYTES = st.binary(max_size=60).map(lambda data: data.replace(b"\0", b""))  # what execve(2) can pass on
 PROGRAMS = st.text(min_size=1, max_size=20).filter(lambda text: "\0" not in text).map(str)

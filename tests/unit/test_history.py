@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from noojee_agi import config, history, recording, spool
+from noojee_agi import config
+from noojee_agi.config import Config
+from noojee_agi.recordings import history, recording, spool
 
 
 @pytest.fixture
@@ -50,7 +52,7 @@ def configured(state: str, recordings: Path, name: str = "") -> config.Config:
     path = Path(state).parent / "noojee_agi.conf"
     server = f"[server]\nname = {name}\n" if name else ""
     path.write_text(f"[recordings]\ndirectory = {recordings}\n[state]\ndirectory = {state}\n{server}")
-    return config.load(str(path))
+    return Config.load(str(path))
 
 
 def remember(state: str, recordings: Path, name: str = "") -> history.History:

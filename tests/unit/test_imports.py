@@ -16,34 +16,27 @@ import pytest
 import noojee_agi
 
 PACKAGE = Path(noojee_agi.__file__).parent
-CORE = {
-    "noojee_agi",
-    *(f"noojee_agi.{name}" for name in ("errors", "variables", "arguments", "extensions", "recording")),
-    *(
-        f"noojee_agi.{name}"
-        for name in (
-            "access",
-            "answer",
-            "calls",
-            "live",
-            "peers",
-            "turns",
-            "means",
-            "sidecar",
-            "snapshot",
-            "spool",
-            "text",
-            "config",
-            "history",
-            "disk",
-            "places",
-            "wav",
-        )
-    ),
-}
+# The house from top to bottom: a folder or file imports only those below it, itself apart.
+ORDER = (
+    "cli",
+    "server",
+    "session",
+    "sync",
+    "log",
+    "actions",
+    "asterisk",
+    "database",
+    "config",
+    "recordings",
+    "paths",
+    "text",
+    "errors",
+)
+# These import the standard library and each other only.
+PLAIN = ("actions", "asterisk", "config", "recordings", "paths", "text", "errors")
 # Each foreign package, and the modules (or the package) that may import it.
 FOREIGN = {
-    "asterisk": "noojee_agi.channel",
+    "asterisk": "noojee_agi.asterisk.channel",
     "sqlalchemy": "noojee_agi.database",
     "alembic": "noojee_agi.database",
     "psycopg2": "noojee_agi.database",
@@ -62,18 +55,9 @@ def _name(path: Path) -> str:
 TREES = {_name(path): ast.parse(path.read_text(encoding="utf-8")) for path in sorted(PACKAGE.rglob("*.py"))}
 
 
-def _nodes(tree: ast.AST) -> Iterator[ast.AST]:
-    """Every node that runs: the body of `if TYPE_CHECKING` does not."""
-    for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            continue
-        yield node
-        yield from _nodes(node)
-
-
 def _imports(tree: ast.AST) -> Iterator[str]:
     """The modules that a tree imports by their full names; `from a import b` is a.b when that is a module."""
-    for node in _nodes(tree):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -90,22 +74,33 @@ def _is_within(module: str, package: str) -> bool:
     return module == package or module.startswith(f"{package}.")
 
 
-def _is_core(module: str) -> bool:
-    return module in CORE or _is_within(module, "noojee_agi.actions")
+def _floor(module: str) -> str:
+    return module.split(".")[1] if "." in module else ""
 
 
-def test_the_modules_are_found() -> None:
-    assert set(TREES) >= CORE | {"noojee_agi.session", "noojee_agi.script", "noojee_agi.database.store"}
-    assert "noojee_agi.spool" in IMPORTS["noojee_agi.actions.start_record"]
-    assert "noojee_agi.channel" not in IMPORTS["noojee_agi.actions.start_record"]
+def _is_plain(module: str) -> bool:
+    return _floor(module) in PLAIN
 
 
-@pytest.mark.parametrize("module", sorted(filter(_is_core, TREES)))
-def test_the_core_imports_the_standard_library_and_the_core_only(module: str) -> None:
+def test_the_order_names_every_folder_and_file() -> None:
+    assert {_floor(module) for module in TREES} - {""} == set(ORDER)
+    assert "noojee_agi.recordings.spool" in IMPORTS["noojee_agi.actions.start_record"]
+
+
+@pytest.mark.parametrize("module", sorted(set(TREES) - {"noojee_agi"}))
+def test_imports_go_downwards(module: str) -> None:
+    """Those for types, too."""
+    place = ORDER.index(_floor(module))
+
+    assert {name for name in IMPORTS[module] & set(TREES) if ORDER.index(_floor(name)) < place} == set()
+
+
+@pytest.mark.parametrize("module", sorted(filter(_is_plain, TREES)))
+def test_what_a_call_needs_imports_the_standard_library_pyst2_and_itself_only(module: str) -> None:
     outside = {
         name
-        for name in IMPORTS[module]
-        if not _is_core(name) and name.partition(".")[0] not in sys.stdlib_module_names
+        for name in IMPORTS[module] - {"asterisk"}
+        if not _is_plain(name) and name.partition(".")[0] not in sys.stdlib_module_names
     }
     assert outside == set()
 
@@ -144,7 +139,7 @@ def test_there_is_one_broad_except_at_the_boundary() -> None:
         (module, types) for module, types in caught if re.search(r"\b(Base)?Exception\b|everything", types)
     ]
 
-    assert broad == [("noojee_agi.session", "Exception")]
+    assert broad == [("noojee_agi.session.session", "Exception")]
 
 
 def test_no_suppress_is_as_broad_as_that() -> None:
@@ -181,11 +176,11 @@ def test_before_it_hands_over_a_program_imports_next_to_nothing(program: Path) -
         check=True,
     )
 
-    ours = ["noojee_agi", "noojee_agi.handoff", "noojee_agi.places"]
+    ours = ["noojee_agi", "noojee_agi.paths", "noojee_agi.session", "noojee_agi.session.handoff"]
     assert (loaded.stdout.split(), loaded.stderr) == (["_socket", *ours], "")
 
 
-@pytest.mark.parametrize("module", ["noojee_agi.script", "noojee_agi.session"])
+@pytest.mark.parametrize("module", ["noojee_agi.session.plain", "noojee_agi.session.session"])
 def test_a_call_does_not_wait_for_the_import_of_what_it_does_not_need(module: str) -> None:
     code = f"import sys, {module}; print(*sorted(set({SLOW!r}) & set(sys.modules)))"
     path = os.pathsep.join([str(PACKAGE.parent), sysconfig.get_path("purelib")])

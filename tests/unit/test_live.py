@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from noojee_agi import calls, variables
+from noojee_agi.asterisk import target, variables
+from noojee_agi.asterisk.live import LiveChannel, Switchboard
 from noojee_agi.errors import NoSuchCall
-from noojee_agi.live import LiveChannel, Switchboard
 
 RINGING = 5
 OUR_MIXMONITOR = "0x7f3500000001"
@@ -16,7 +16,7 @@ OUR_MIXMONITOR = "0x7f3500000001"
 
 def channel(name: str, uniqueid: str, **fields: object) -> LiveChannel:
     """A channel in a call of its own unless the test says more."""
-    values = {**dict.fromkeys(calls.READ, ""), **dict(fields.pop("values", {}))}  # type: ignore[call-overload]
+    values = {**dict.fromkeys(target.READ, ""), **dict(fields.pop("values", {}))}  # type: ignore[call-overload]
     ordinary = {"linkedid": uniqueid, "values": values, **fields}
     return LiveChannel(name, uniqueid, **ordinary)  # type: ignore[arg-type]
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from noojee_agi import calls, live, manager, variables
+from noojee_agi.asterisk import live, manager, target, variables
+from noojee_agi.asterisk.live import LiveChannel
+from noojee_agi.asterisk.manager import Manager
 from noojee_agi.config import Config
 from noojee_agi.errors import ManagerUnavailable, NoojeeError, NoSuchCall
-from noojee_agi.live import LiveChannel
-from noojee_agi.manager import Manager
 from unit.fake_manager import SECRET, USER, FakeChannel, FakeManager
 
 BOTH = "PJSIP/410-00000001", "PJSIP/411-00000002"
@@ -55,7 +55,7 @@ def test_channels_are_listed_with_what_a_start_must_know(asterisk: FakeManager, 
 
     assert one == LiveChannel(
         BOTH[0], "1.1", "1.1", 6, 7, "b1", "Queue", "410", "411", "800", "4930800", False,
-        {**dict.fromkeys(calls.READ, ""), variables.LINKEDID: "1.1", variables.MEMBERINTERFACE: "PJSIP/410"},
+        {**dict.fromkeys(target.READ, ""), variables.LINKEDID: "1.1", variables.MEMBERINTERFACE: "PJSIP/410"},
     )  # fmt: skip
     assert (other.linkedid, other.state, other.caller, other.bridge) == ("1.1", 5, "", "")
 
@@ -371,7 +371,7 @@ def test_a_call_is_described_as_its_first_channel_is(client: Manager) -> None:
 def test_the_command_line_without_a_user_is_503(asterisk: FakeManager) -> None:
     client = Manager(replace(asterisk.config, manager_username=""))
     with pytest.raises(ManagerUnavailable, match=r"\[manager\] username"):
-        manager.find(client, "410", calls.CommandLine("key"))
+        manager.find(client, "410", target.CommandLine("key"))
 
 
 def test_without_a_user_nobody_is_asked(asterisk: FakeManager) -> None:

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from noojee_agi import manager, session
 from noojee_agi.actions import start_record
+from noojee_agi.actions.result import Report
+from noojee_agi.asterisk import manager
+from noojee_agi.session import session
 from unit.fake_manager import FakeChannel, FakeManager
 from unit.fakes import KEY, PROGRAMS, FakeAsterisk, FakeDatabase, Site
 
@@ -416,27 +418,27 @@ def test_who_does_not_own_the_other_calls_leg_may_not(
 # ---- Without a channel of one's own
 
 
-def from_command_line(site: Site, program: str, *words: str, key: str = KEY) -> session.Report:
-    return session.run_from_command_line(session.Call(program, words), key, site.surroundings)
+def from_command_line(site: Site, program: str, *words: str, key: str = KEY) -> Report:
+    return session.run_from_command_line(session.Invocation(program, words), key, site.surroundings)
 
 
 def test_the_command_line_starts_and_stops(site: Site, other: FakeChannel) -> None:
     started = from_command_line(site, "start_record", "410", "INV-22")
     (leg,) = site.legs()
-    assert (started.answer.status, started.answer.leg_id, leg.tag) == (200, leg.id, "INV-22")
+    assert (started.result.status, started.result.leg_id, leg.tag) == (200, leg.id, "INV-22")
 
-    assert from_command_line(site, "stop_record", UNIQUEID).answer.status == 200
+    assert from_command_line(site, "stop_record", UNIQUEID).result.status == 200
     assert other.mixmonitors == {}
 
 
 @pytest.mark.parametrize(("asked", "status"), [("AT/410", 200), ("at/", 400)])
 def test_the_command_line_takes_at_as_the_dialplan_does(site: Site, asked: str, status: int) -> None:
-    assert from_command_line(site, "start_record", asked).answer.status == status
+    assert from_command_line(site, "start_record", asked).result.status == status
 
 
 def test_the_command_line_needs_the_key(site: Site, pbx: FakeManager) -> None:
     for key in ("", "wrong"):
-        assert from_command_line(site, "start_record", "410", key=key).answer.status == 401
+        assert from_command_line(site, "start_record", "410", key=key).result.status == 401
     assert (pbx.connections, site.events()) == (0, [])
 
 

@@ -6,10 +6,10 @@ import os
 
 import pytest
 
-from noojee_agi import script, session
-from noojee_agi.answer import Answer
+from noojee_agi.actions.result import Report, Result
 from noojee_agi.cli import record
 from noojee_agi.config import Config
+from noojee_agi.session import plain, session
 from unit.fakes import KEY
 
 
@@ -18,14 +18,14 @@ def test_the_key_is_used_and_left_in_no_environment(monkeypatch: pytest.MonkeyPa
     used: list[str] = []
     left: list[str | None] = []
 
-    def act(call: session.Call, key: str, surroundings: session.Surroundings) -> session.Report:
+    def act(call: session.Invocation, key: str, surroundings: session.Surroundings) -> Report:
         used.append(key)
         left.append(os.environ.get("NOOJEE_AGI_KEY"))
-        return session.Report(call.program, "", Answer(200), 1.0)
+        return Report(call.program, "", Result(200), 1.0)
 
     monkeypatch.setattr(session, "run_from_command_line", act)
     monkeypatch.setattr(
-        script, "finish_in_background", lambda report, known: left.append(os.environ.get("NOOJEE_AGI_KEY"))
+        plain, "finish_in_background", lambda report, known: left.append(os.environ.get("NOOJEE_AGI_KEY"))
     )
 
     record._run(Config(), "start_record", extenOrUniqueId="410")

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from noojee_agi import recording
-from noojee_agi.recording import Ending, Event, Leg
+from noojee_agi.recordings import recording
+from noojee_agi.recordings.recording import Ending, Event, Leg
 from unit.fakes import leg
 
 LEG_ID = "0e5f6b1c-6a57-4a6e-8f5e-0123456789ab"

@@ -8,15 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from noojee_agi import session
+from noojee_agi.actions.result import Report
 from noojee_agi.config import Config
 from noojee_agi.errors import BadArgument, ConfigurationError, KeyRefused, NoojeeError, NotStarted
+from noojee_agi.session import session
 from unit.fakes import DEAD_CHANNEL, HANG_UPS, KEY, PROGRAMS, FakeAsterisk, Site
 
-START = session.Call("start_record")
+START = session.Invocation("start_record")
 
 
-def _run(site: Site, asterisk: FakeAsterisk, load_config: Callable[[], Config]) -> session.Report:
+def _run(site: Site, asterisk: FakeAsterisk, load_config: Callable[[], Config]) -> Report:
     surroundings = session.Surroundings(PROGRAMS, load_config, site.database)
     report = session.run(asterisk.streams(), lambda channel: START, surroundings)
     asterisk.check()
@@ -35,7 +36,7 @@ def test_the_report_says_which_call_it_was_and_how_long_it_took(tmp_path: Path) 
 
     report = site.run(FakeAsterisk())
 
-    assert (report.program, report.uniqueid, report.answer.status) == ("start_record", "1762420501.77", 200)
+    assert (report.program, report.uniqueid, report.result.status) == ("start_record", "1762420501.77", 200)
     assert 0 < report.milliseconds < 10_000
     assert (report.config, report.failure) == (site.config, None)
 
@@ -73,7 +74,7 @@ def test_an_error_of_ours_is_told_in_all_four_variables_and_in_asterisks_log(
         "RECORDING_FILE": "",
     }
     assert asterisk.log == [f"WARNING noojee-agi: {status} {error}"]
-    assert (report.answer.status, report.failure) == (status, None)
+    assert (report.result.status, report.failure) == (status, None)
 
 
 @pytest.mark.parametrize("error", [RuntimeError(KEY), KeyError(KEY), OSError(5, KEY), UnicodeError(KEY)])
@@ -161,7 +162,7 @@ def test_a_hang_up_while_the_answer_is_told_is_no_failure(
 
         report = _run(Site(tmp_path / f"{number}"), asterisk, _raiser(error))
 
-        assert report.answer.status in (401, 500)
+        assert report.result.status in (401, 500)
 
 
 @pytest.mark.parametrize("text", ["", "agi_channel: SIP/1-1\n", "agi_channel: SIP/1-1\nagi_unique"])
@@ -170,7 +171,7 @@ def test_a_call_that_is_gone_before_it_began_is_a_report_and_nothing_else(tmp_pa
 
     report = session.run((io.StringIO(text), writer), lambda channel: START, site.surroundings)
 
-    assert (report.uniqueid, report.failure, report.answer.leg_id) == ("", None, "")
+    assert (report.uniqueid, report.failure, report.result.leg_id) == ("", None, "")
     assert writer.getvalue() == ""
     assert site.events() == []
 
@@ -189,7 +190,7 @@ def test_streams_that_are_closed_raise_nothing(tmp_path: Path) -> None:
 def test_a_program_that_is_not_there_is_status_500(tmp_path: Path) -> None:
     site, asterisk = Site(tmp_path), FakeAsterisk()
 
-    session.run(asterisk.streams(), lambda channel: session.Call("fly"), site.surroundings)
+    session.run(asterisk.streams(), lambda channel: session.Invocation("fly"), site.surroundings)
 
     asterisk.check()
     assert asterisk.answers()["RECORDING_STATUS"] == "500"
@@ -209,7 +210,7 @@ def test_the_database_is_read_once_in_a_session_at_most(tmp_path: Path) -> None:
 # ---- A session that another program has begun
 
 
-def _go_on(site: Site, asterisk: FakeAsterisk) -> session.Report:
+def _go_on(site: Site, asterisk: FakeAsterisk) -> Report:
     report = session.run(asterisk.streams(), lambda channel: START, site.surroundings, is_continued=True)
     asterisk.check()
     return report
@@ -236,9 +237,9 @@ def test_who_goes_on_passes_over_what_was_left_unread(tmp_path: Path, left_unrea
 
     report = _go_on(site, asterisk)
 
-    assert (report.answer.status, report.failure) == (200, None)
+    assert (report.result.status, report.failure) == (200, None)
     assert asterisk.answers()["RECORDING_STATUS"] == "200"
-    assert asterisk.running() == [report.answer.file]
+    assert asterisk.running() == [report.result.file]
 
 
 @pytest.mark.parametrize("left_unread", ["", "200 result=0\n", "511 Command Not Permitted\n"])

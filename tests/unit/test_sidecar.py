@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from noojee_agi import sidecar
+from noojee_agi.recordings import sidecar
 
 ID = "0e5f6b1c-6a57-4a6e-8f5e-0123456789ab"
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from noojee_agi import recording, snapshot
-from noojee_agi.snapshot import Knowledge, Snapshot
+from noojee_agi.recordings import recording, snapshot
+from noojee_agi.recordings.snapshot import Knowledge, Snapshot
 from unit.fakes import Site, age_snapshot
 
 AT = datetime(2025, 3, 9, 12, tzinfo=timezone.utc)

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from noojee_agi import recording, spool
-from noojee_agi.recording import Ending
+from noojee_agi.recordings import recording, spool
+from noojee_agi.recordings.recording import Ending
 from unit.fakes import leg
 
 

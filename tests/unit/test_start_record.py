@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from noojee_agi import extensions, recording, spool
 from noojee_agi.actions import start_record
+from noojee_agi.asterisk import extensions
+from noojee_agi.recordings import recording, spool
 from unit.fakes import (
     DEAD_CHANNEL,
     END_OF_FILE,
@@ -99,7 +100,7 @@ def test_a_call_with_the_right_key_is_recorded_and_the_dialplan_told(site: Site)
         "RECORDING_FILE": leg.file,
     }
     assert asterisk.running() == [leg.file] == site.audio_files()
-    assert (report.answer.leg_id, report.answer.file, site.endings()) == (leg.id, leg.file, [])
+    assert (report.result.leg_id, report.result.file, site.endings()) == (leg.id, leg.file, [])
     assert _broken_promises(site) == []
 
 
@@ -801,4 +802,4 @@ def test_a_recording_whose_caller_hung_up_at_its_start_is_in_our_log_by_its_id(
 
     [leg] = site.legs()
     assert site.audio_files() == [leg.file]
-    assert report.answer.leg_id == leg.id
+    assert report.result.leg_id == leg.id

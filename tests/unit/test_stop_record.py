@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from noojee_agi import sidecar, spool
-from noojee_agi.recording import Leg
+from noojee_agi.recordings import sidecar, spool
+from noojee_agi.recordings.recording import Leg
 from unit.fakes import DEAD_CHANNEL, FakeAsterisk, FakeDatabase, Site
 
 KNOWN = {"Fred", "Ann"}
@@ -125,7 +125,7 @@ def test_a_caller_who_hangs_up_meanwhile_disturbs_nothing(site: Site, asterisk: 
     for at in range(1, 6):
         asterisk.hang_up_at, asterisk.hang_up_style = at, DEAD_CHANNEL
         report = site.run(asterisk, program="stop_record")
-        assert (report.answer.status in (200, 404, 409), report.failure) == (True, None)
+        assert (report.result.status in (200, 404, 409), report.failure) == (True, None)
 
 
 # ---- Who may stop it by name

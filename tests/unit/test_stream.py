@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from noojee_agi import stream
-from noojee_agi.stream import Stream
+from noojee_agi.asterisk import stream
+from noojee_agi.asterisk.stream import Stream
 
 LIMIT_SECONDS = 0.2
 

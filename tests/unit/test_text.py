@@ -14,7 +14,10 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from noojee_agi import answer, arguments, cli, config, install, log, text, variables
+from noojee_agi import cli, config, log, text
+from noojee_agi.actions import result
+from noojee_agi.asterisk import variables
+from noojee_agi.cli import install
 
 PACKAGE = Path(cli.__file__).parent
 ALL = "".join(chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code <= 0xDFFF)
@@ -44,7 +47,7 @@ def test_no_character_of_unicode_that_acts_is_printed() -> None:
 
     assert (acting(shown), len(shown)) == (set(), len(ALL))
     assert text.printable("Müller 東京 🎧") == "Müller 東京 🎧"
-    assert acting("".join(map(arguments.plain, acting(ALL)))) == set()
+    assert acting("".join(map(text.plain, acting(ALL)))) == set()
 
 
 def test_json_says_the_same_without_them() -> None:
@@ -72,7 +75,7 @@ def test_the_log_has_one_line_for_each_message_and_nothing_in_it_acts(open_log: 
 
 
 def test_asterisks_log_and_the_dialplan_get_one_harmless_line() -> None:
-    shown = answer.Answer(503, f"cannot: {HOSTILE}").variables[variables.MESSAGE]
+    shown = result.Result(503, f"cannot: {HOSTILE}").variables[variables.MESSAGE]
 
     assert (shown.isprintable(), shown[:8]) == (True, "cannot: ")
 

@@ -14,11 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from noojee_agi import background, spool, worker
 from noojee_agi.config import Config
-from noojee_agi.overflow import Overflow
-from noojee_agi.tally import Tally
-from noojee_agi.worker import Links, Worker
+from noojee_agi.recordings import spool
+from noojee_agi.server import worker
+from noojee_agi.server.counters import Counters
+from noojee_agi.server.overflow import Overflow
+from noojee_agi.server.worker import Links, Worker
+from noojee_agi.session import background
 
 THREADS, ASKERS = 16, 2  # an eighth of them
 
@@ -46,7 +48,7 @@ def test_another_host_is_one_of_another_address_written_as_it_is_known(
 
 
 class Asking:
-    """A worker's sessions that want the snapshot renewed, each in a thread of its own; we are the keeper."""
+    """A worker's sessions that want the snapshot renewed, each in a thread; we are the drain process."""
 
     def __init__(self, config: Config, pool: ThreadPoolExecutor, links: Links, questions: int) -> None:
         self._config = config
@@ -87,7 +89,7 @@ def asking(tmp_path: Path) -> Iterator[Asking]:
             stack.callback(os.close, end)
         local = stack.enter_context(socket.socket(socket.AF_UNIX))
         pool = stack.enter_context(ThreadPoolExecutor(2 * THREADS))
-        yield Asking(config, pool, Links(None, local, ask, ask, Tally(1), Overflow()), questions)
+        yield Asking(config, pool, Links(None, local, ask, ask, Counters(1), Overflow()), questions)
 
 
 def seconds(waits: list[Future[float]]) -> list[float]:

@@ -1,0 +1,170 @@
+"""Which call is meant: the one that asks, or another live one, which `live` finds."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from noojee_agi import text
+from noojee_agi.actions import access, channel_lock
+from noojee_agi.actions.context import Context
+from noojee_agi.asterisk import extensions, peers, variables
+from noojee_agi.asterisk.peers import Peer, Peers
+from noojee_agi.asterisk.target import READ, CommandLine, Running, Target
+from noojee_agi.errors import BadArgument, ManagerUnavailable, NoSuchCall
+from noojee_agi.recordings import recording
+
+TYPE_CHECKING = False  # importing typing for it would cost the caller 5 ms
+if TYPE_CHECKING:
+    from noojee_agi.asterisk.channel import Channel
+
+_AT = "at/"  # in front of what names another live call
+_UNIQUEID = re.compile(r"(?:.+-)?\d+\.\d+")  # channel.c __ast_channel_alloc_ap: [system-]seconds.number
+_TRIES = 3
+
+
+@contextlib.contextmanager
+def admitted(
+    asked: str, channel: Channel | CommandLine, context: Context, prefers_recorded: bool = False
+) -> Iterator[Target]:
+    """The call that extenOrUniqueId means, if the key is right.
+
+    An extension is this call, for whoever sits there; a uniqueid is the call that has it; at/410 is the call
+    that is at 410 now. While the block runs, nobody else starts or stops a recording of that conversation.
+    prefers_recorded: of several other calls, one that we record. Raises KeyRefused, BadArgument, and as
+    context.find_other does.
+    """
+    if isinstance(channel, CommandLine):
+        access.require_key(channel.get_all(variables.API_KEY)[variables.API_KEY], context.knowledge)
+        with _found(_at(asked) or asked, channel, context, prefers_recorded) as target:
+            yield target
+        return
+    # Without a manager interface a channel is reached by its own dialplan only, which waits for each program.
+    may_be_reached = bool(context.config.manager_username)
+    lock, linkedid = _Lock(context.config.state_directory if may_be_reached else ""), channel.uniqueid
+    # Mostly a call's first channel asks, whose uniqueid is the call's linkedid.
+    for tries_left in reversed(range(_TRIES)):
+        with lock.of(linkedid):
+            # What was told before counts only where nobody else can have changed it.
+            told = None if may_be_reached else channel.told
+            values = told or channel.get_all(variables.API_KEY, *READ)
+            access.require_key(values[variables.API_KEY], context.knowledge)
+            other = _other(asked, channel, values)
+            before, linkedid = linkedid, values[variables.LINKEDID] or channel.uniqueid
+            if not other and (linkedid == before or not may_be_reached or not tries_left):
+                yield _own(asked, channel, values, context)
+                return
+        if other:
+            with _found(other, channel, context, prefers_recorded) as target:
+                yield target
+            return
+
+
+class _Lock:
+    """That of a conversation: all its channels have the same linkedid (bridge_channel.c)."""
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+
+    def of(self, linkedid: str) -> contextlib.AbstractContextManager[None]:
+        return channel_lock.of(self._directory, linkedid) if self._directory else contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def _found(
+    asked: str, channel: Channel | CommandLine, context: Context, prefers_recorded: bool
+) -> Iterator[Target]:
+    """Looked for once to know whose lock it is, and again under it: it may have been recorded meanwhile."""
+    lock = _Lock(context.config.state_directory)
+    linkedid = _linkedid(context.find_other(asked, prefers_recorded))
+    for _ in range(_TRIES):
+        with lock.of(linkedid):
+            target = context.find_other(asked, prefers_recorded)
+            before, linkedid = linkedid, _linkedid(target)
+            if before == linkedid:
+                yield replace(target, is_other=target.channel.uniqueid != channel.uniqueid)
+                return
+    raise NoSuchCall(f"{text.plain(asked)} goes from one call to the next: try again")
+
+
+def _linkedid(target: Target) -> str:
+    return target.values[variables.LINKEDID] or target.channel.uniqueid
+
+
+def _other(asked: str, channel: Channel, values: Mapping[str, str]) -> str:
+    """What names another live call than this channel's; empty when this one is meant. Raises BadArgument."""
+    if at := _at(asked):
+        return at
+    own = (channel.uniqueid, values[variables.LINKEDID])
+    system = f"{values[variables.SYSTEMNAME]}-"
+    is_own = asked in own or asked in [uniqueid.removeprefix(system) for uniqueid in own]
+    return "" if is_own or not _UNIQUEID.fullmatch(asked) else asked
+
+
+def _at(asked: str) -> str:
+    """What stands behind at/; empty when it does not begin so. Raises BadArgument."""
+    if not asked.casefold().startswith(_AT):
+        return ""
+    if asked.casefold() == _AT:
+        raise BadArgument("at/ names no call: at/410 is the call that is at extension 410 now")
+    return asked[len(_AT) :]
+
+
+def _own(asked: str, channel: Channel, values: Mapping[str, str], context: Context) -> Target:
+    """The asking channel: whatever extension is named, it is only for whoever sits there."""
+    others = peers.find(channel, values, looks_for_caller=bool(context.config.manager_username))
+    on_call = _extensions_on_call(channel, values, others)
+    extension = "" if _is_own_name(asked, channel, values) else extensions.named(asked, on_call)
+    target = Target(
+        channel,
+        values,
+        extension,
+        (extension,) if extension else on_call,
+        _running(channel, values),
+        others.telephone,
+        _remarks(extension, on_call, context),
+    )
+    recorded = [end for end in others.ends if end.mixmonitor_id]
+    return _whole_conversation(target, recorded[0], context) if recorded else target
+
+
+def _is_own_name(asked: str, channel: Channel, values: Mapping[str, str]) -> bool:
+    return (
+        not asked
+        or bool(_UNIQUEID.fullmatch(asked))
+        or asked.casefold() == channel.name.casefold()
+        or (asked in (channel.uniqueid, values[variables.LINKEDID]))
+    )
+
+
+def _whole_conversation(target: Target, recorded: Peer, context: Context) -> Target:
+    """When we record it already at its other end, that is the end: so it has one leg at a time."""
+    try:
+        found = context.find_other(target.channel.uniqueid, True)
+    except (ManagerUnavailable, NoSuchCall) as exc:
+        name = text.plain(recorded.name)
+        reason = f"its other end, {name}, is recorded by us too, and cannot be reached: {exc}"
+        return replace(target, unreachable=reason)
+    return replace(target, channel=found.channel, values=found.values, running=found.running, peer=found.peer)
+
+
+def _running(channel: Channel, values: Mapping[str, str]) -> tuple[Running, ...]:
+    mixmonitor_id = recording.mixmonitor_id(values[variables.MIXMONITOR_ID])
+    return (Running(channel, mixmonitor_id, values[variables.LEG]),) if mixmonitor_id else ()
+
+
+def _remarks(extension: str, on_call: tuple[str, ...], context: Context) -> tuple[str, ...]:
+    """Where another call could have been meant, as it once was."""
+    if not extension or extension in on_call or not context.config.manager_username:
+        return ()
+    named = text.plain(extension)
+    return (
+        f"this call is meant, for extension {named}, which is not on it now; at/{named} is the call there",
+    )
+
+
+def _extensions_on_call(channel: Channel, values: Mapping[str, str], others: Peers) -> tuple[str, ...]:
+    own = extensions.of_channel(channel.name)
+    return extensions.distinct([others.agent, own, *others.talking, channel.extension, channel.did])

@@ -1,0 +1,25 @@
+"""What an action works with, beside the channel that asks for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from noojee_agi.asterisk.target import Target
+from noojee_agi.config import Config
+from noojee_agi.recordings.snapshot import Knowledge
+
+TYPE_CHECKING = False  # importing typing for it would cost the caller 5 ms
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@dataclass(frozen=True)
+class Context:
+    """programs: the folder in which finish_record.py lies. find_other: any live call, by extension or
+    uniqueid, and whether one is preferred that we record; it raises NoSuchCall and ManagerUnavailable.
+    """
+
+    config: Config
+    programs: str
+    knowledge: Knowledge
+    find_other: Callable[[str, bool], Target]

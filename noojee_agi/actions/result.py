@@ -1,0 +1,46 @@
+"""What comes of a session: for the dialplan, and for our log."""
+
+from dataclasses import dataclass
+
+from noojee_agi import text
+from noojee_agi.asterisk import variables
+from noojee_agi.config import Config
+
+_MESSAGE_LIMIT = 400  # characters, so that the line stays below Asterisk's limit in any language
+
+
+@dataclass(frozen=True)
+class Result:
+    """status: see the README's table. leg_id and file: empty when no recording was tried.
+
+    leg: what a stop must know of a leg that has begun, see variables.LEG.
+    """
+
+    status: int
+    message: str = "OK"
+    leg_id: str = ""
+    file: str = ""
+    leg: str = ""
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """The same as channel variables."""
+        values = {
+            variables.STATUS: str(self.status),
+            variables.MESSAGE: text.printable(text.without_controls(self.message[:_MESSAGE_LIMIT])),
+            variables.LEG_ID: self.leg_id,
+            variables.FILE: self.file,
+        }
+        return {**values, variables.LEG: self.leg} if self.leg else values
+
+
+@dataclass(frozen=True)
+class Report:
+    """One session for our log. failure: an exception that nobody foresaw."""
+
+    program: str
+    uniqueid: str
+    result: Result
+    milliseconds: float
+    config: Config | None = None
+    failure: Exception | None = None

@@ -1,0 +1,243 @@
+"""All live channels of an Asterisk, and which of them an extension or a uniqueid means."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from noojee_agi import text
+from noojee_agi.asterisk import extensions, variables
+from noojee_agi.errors import NoSuchCall
+from noojee_agi.recordings import recording
+
+UP = 6  # include/asterisk/channelstate.h AST_STATE_UP
+_ZOMBIE = "<ZOMBIE>"  # channel.c: what a masquerade leaves behind
+# channel.c ast_channel_yank, pbx.c, res_parking before 12: in front of the name of the channel they hold.
+_HOLDERS = ("AsyncGoto/", "Parked/", "Surrogate/", "Bridge/")
+# Asterisk's own, at which nobody sits.
+_INTERNAL = ("announcer", "cbann", "cbrec", "message", "multicastrtp", "recorder", "snoop", "unicastrtp")
+# Applications whose bridge holds all who wait, and those in which everybody talks with all.
+_WAITING_IN = ("park", "bridgewait")
+_CONFERENCES = ("confbridge", "meetme")
+_PAIR = 2
+
+
+@dataclass(frozen=True)
+class LiveChannel:
+    """A channel as the manager interface lists it. seconds: since it was made; values: of target.READ."""
+
+    name: str
+    uniqueid: str
+    linkedid: str = ""
+    state: int = UP
+    seconds: int = 0
+    bridge: str = ""
+    application: str = ""
+    caller: str = ""
+    connected: str = ""
+    extension: str = ""
+    did: str = ""
+    is_parked: bool = False
+    values: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def technology(self) -> str:
+        return _held(self.name).partition("/")[0].casefold()
+
+    @property
+    def own_extension(self) -> str:
+        """That of its name: who sits there."""
+        return extensions.of_channel(_held(self.name))
+
+    @property
+    def is_local(self) -> bool:
+        return self.technology == "local"
+
+    @property
+    def is_somebodys(self) -> bool:
+        """Whether somebody may sit there, and it is not just being replaced."""
+        return not self.name.endswith(_ZOMBIE) and self.technology not in _INTERNAL
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it is parked, say: up, but with nobody to talk to."""
+        return self.is_parked or self.application.casefold() in _WAITING_IN
+
+    @property
+    def talks_with_one(self) -> bool:
+        """Whether who is alone in a bridge with it is whom it talks with."""
+        return bool(self.bridge) and not self.is_waiting and self.application.casefold() not in _CONFERENCES
+
+    @property
+    def half(self) -> str:
+        """What the two halves of a Local channel have in common: Local/410@agents-00000001;1 and ;2."""
+        return self.name.rpartition(";")[0] if self.is_local else ""
+
+    @property
+    def mixmonitor_id(self) -> str:
+        return recording.mixmonitor_id(self.values.get(variables.MIXMONITOR_ID, ""))
+
+
+@dataclass(frozen=True)
+class Found:
+    """extension: the one that was named, if it was one; extensions: whose owner the leg may have.
+
+    others: how many further calls were named. recorded: the ends of the conversation that we record. peer:
+    the telephone with which that channel talks, if there is one.
+    """
+
+    channel: LiveChannel
+    extension: str
+    extensions: tuple[str, ...]
+    others: int
+    recorded: tuple[LiveChannel, ...] = ()
+    peer: LiveChannel | None = None
+
+
+class Switchboard:
+    """All live channels, and who talks with whom."""
+
+    def __init__(self, channels: Iterable[LiveChannel]) -> None:
+        self.channels = [channel for channel in channels if channel.is_somebodys]
+        self._bridges: defaultdict[str, list[LiveChannel]] = defaultdict(list)
+        self._halves: defaultdict[str, list[LiveChannel]] = defaultdict(list)
+        for channel in self.channels:
+            self._bridges[channel.bridge].append(channel)
+            self._halves[channel.half].append(channel)
+
+    def find(self, asked: str, prefers_recorded: bool = False) -> Found:
+        """The channel that a uniqueid or an extension means. Raises NoSuchCall.
+
+        When the same conversation is being recorded by us at its other end, that end is meant: the recording
+        has one leg at a time. prefers_recorded: of several calls one that we record, as who stops it means.
+        """
+        named, extension = _of_uniqueid(asked, self.channels), ""
+        if not named:
+            named = _at_extension(asked, self.channels)
+            extension = named[0].own_extension if named else ""
+        if not named:
+            raise NoSuchCall(
+                f"no live call has the extension or uniqueid {text.plain(asked)}:"
+                " noojee-agi record list shows them"
+            )
+        preferred = [channel for channel in named if self._recorded(channel)] if prefers_recorded else []
+        best = min(preferred or named, key=_rank)
+        others = {channel.linkedid for channel in named} - {best.linkedid}
+        owners = [extension] if extension else self._owners(best)
+        recorded = self._recorded(best)
+        end = next(iter(recorded), best)
+        peers = [each for each in self.conversation(best) if each != end and not each.is_local]
+        peer = next(iter(peers), None)
+        return Found(end, extension, extensions.distinct(owners), len(others), recorded, peer)
+
+    def telephones(self) -> list[LiveChannel]:
+        """Where somebody sits, the oldest first; Local channels where nobody else is in the call."""
+        return sorted(_real(self.channels), key=lambda channel: (-channel.seconds, channel.uniqueid))
+
+    def conversation(self, channel: LiveChannel) -> Iterator[LiveChannel]:
+        """The channel, the one that it is bridged with, and so on through the halves of Local channels.
+
+        In a conference each is for itself.
+        """
+        seen, found = {channel.name}, [channel]
+        while found:
+            current = found.pop()
+            yield current
+            for other in self._next_to(current):
+                if other.name not in seen:
+                    seen.add(other.name)
+                    found.append(other)
+
+    def _next_to(self, channel: LiveChannel) -> Iterator[LiveChannel]:
+        bridge = self._bridges[channel.bridge]
+        if channel.talks_with_one and len(bridge) == _PAIR:
+            yield from (other for other in bridge if other.talks_with_one)
+        if not channel.bridge:
+            yield from (other for other in bridge if _is_answered_by(channel, other))
+            yield from (other for other in bridge if _is_answered_by(other, channel))
+        if channel.half:
+            yield from self._halves[channel.half]
+
+    def _recorded(self, channel: LiveChannel) -> tuple[LiveChannel, ...]:
+        """The ends at which its conversation is being recorded by us: its own first."""
+        return tuple(end for end in self.conversation(channel) if end.mixmonitor_id)
+
+    def _owners(self, channel: LiveChannel) -> list[str]:
+        """The queue's agent, if it is he who talks: the variable outlives him. Then the channel's own
+        extension, then those with whom it talks.
+        """
+        talking = [end.own_extension for end in self.conversation(channel)]
+        agent = extensions.of_interface(channel.values.get(variables.MEMBERINTERFACE, ""))
+        return [agent, *talking] if agent in talking else talking
+
+
+def _is_answered_by(caller: LiveChannel, called: LiveChannel) -> bool:
+    """Whether called has just answered caller, and the two are about to be bridged.
+
+    Dial's option U, a queue's membergosub and its AGI run in between; a Local channel that caller rings
+    answers only after what is behind it.
+
+    The variables outlive their call, so caller must be in its application yet; one whose event cannot be
+    believed does not say in which.
+    """
+    if caller is called or caller.linkedid != called.linkedid or caller.bridge or called.bridge:
+        return False
+    application = caller.application.casefold()
+    if called.name.endswith(";1") and called.is_local and called.state != UP:
+        return application in ("dial", "queue", "")
+    if called.state != UP:
+        return False
+    agent = extensions.of_interface(caller.values.get(variables.MEMBERINTERFACE, ""))
+    is_dialled = application in ("dial", "") and caller.values.get(variables.DIALEDPEERNAME) == called.name
+    return is_dialled or (application in ("queue", "agi", "") and agent == called.own_extension)
+
+
+def _real(channels: Sequence[LiveChannel]) -> list[LiveChannel]:
+    """Without Local channels of calls in which somebody else is, too."""
+    calls = {channel.linkedid for channel in channels if not channel.is_local}
+    return [channel for channel in channels if not channel.is_local or channel.linkedid not in calls]
+
+
+def _held(name: str) -> str:
+    holder = next((holder for holder in _HOLDERS if name.startswith(holder)), "")
+    return name.removeprefix(holder)
+
+
+def _of_uniqueid(asked: str, live: Sequence[LiveChannel]) -> list[LiveChannel]:
+    """By uniqueid, with or without the system's name, or by the channel's whole name; else by the call's."""
+    wanted = {asked, *(f"{channel.values[variables.SYSTEMNAME]}-{asked}" for channel in live[:1])}
+    by_channel = [
+        channel
+        for channel in live
+        if channel.uniqueid in wanted or channel.name.casefold() == asked.casefold()
+    ]
+    return by_channel or [channel for channel in live if channel.linkedid in wanted]
+
+
+def _at_extension(asked: str, live: Sequence[LiveChannel]) -> list[LiveChannel]:
+    """At 410 or, if a technology is named, at PJSIP/410; Local/410@agents is whoever sits at 410."""
+    technology, slash, _ = asked.partition("/")
+    wanted = extensions.of_interface(asked).casefold()
+    is_any = not slash or technology.casefold() == "local"
+    return _real(
+        [
+            channel
+            for channel in live
+            if channel.own_extension.casefold() == wanted
+            and (is_any or channel.technology == technology.casefold())
+        ]
+    )
+
+
+def _rank(channel: LiveChannel) -> tuple[bool, bool, bool, int, int]:
+    """The smallest is meant: up, talking, the newest."""
+    number = re.search(r"\.(\d+)$", channel.uniqueid)  # counts Asterisk's channels (channel.c)
+    return (
+        channel.state != UP,
+        channel.is_waiting,
+        channel.is_local and not channel.bridge,
+        channel.seconds,
+        -int(number[1]) if number else 0,
+    )

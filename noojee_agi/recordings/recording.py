@@ -1,0 +1,168 @@
+"""One recording leg: its file, and the events of its life that go through the spool."""
+
+import json
+import os
+import re
+from dataclasses import dataclass, fields
+from datetime import datetime, timezone
+
+from noojee_agi.recordings import wav
+
+STARTED, FINISHED = "started", "finished"  # the kinds of event, also in the names of their files
+EMPTY_FILE_BYTES = 44  # a bare WAV header's length; what else is as short has no audio either
+_OUR_FILE = re.compile(r"/\d{4}/\d\d/\d\d/[A-Za-z0-9._-]+-[0-9a-f]{8}\.\w+$")
+_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_STORED_AS = {"wav49": "WAV"}  # app_mixmonitor.c mixmonitor_save_prep
+
+
+@dataclass(frozen=True)
+class Leg:
+    """A recording leg as the call path knows it; owner and number are settled when it is stored.
+
+    extension: the one that was asked for, if any. extensions: all on this call, that one first.
+    agent_known: whether an enabled account of agent_login_name was known when the call came; None when
+    nobody was named. peer_channel, peer_uniqueid: with whom the channel talked then; empty when with nobody,
+    or with several.
+    """
+
+    id: str
+    server: str
+    call_uniqueid: str
+    uniqueid: str
+    channel: str
+    extension: str
+    extensions: tuple[str, ...]
+    agent_login_name: str
+    agent_known: bool | None
+    tag: str
+    source: str
+    destination: str
+    did: str
+    file: str
+    started_at: datetime
+    peer_channel: str = ""
+    peer_uniqueid: str = ""
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a leg ended: status completed, empty, failed or interrupted; duration in seconds."""
+
+    leg_id: str
+    status: str
+    ended_at: datetime
+    bytes: int | None = None
+    duration_seconds: float | int | None = None
+
+
+Event = Leg | Ending
+
+
+@dataclass(frozen=True)
+class OpenLeg:
+    """A leg that the database believes to be recording."""
+
+    id: str
+    file: str
+    started_at: datetime
+
+
+def now() -> datetime:
+    return datetime.now(timezone.utc)
+
+
+def new_id() -> str:
+    """A random UUID (RFC 9562, 5.4), without the import of uuid: up to Python 3.12 that costs the caller."""
+    number = int.from_bytes(os.urandom(16), "big")
+    number = number & ~(0xF << 76) | 4 << 76  # the version
+    number = number & ~(0b11 << 62) | 0b10 << 62  # the variant
+    digits = f"{number:032x}"
+    return "-".join([digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]])
+
+
+def is_id(value: str) -> bool:
+    """Whether it is a leg's id, a UUID as new_id() writes it: it enters the names of files."""
+    return _ID.fullmatch(value) is not None
+
+
+def file_path(directory: str, uniqueid: str, leg_id: str, file_format: str, started_at: datetime) -> str:
+    """Where the leg's audio lies: only what we made and a filtered uniqueid enter the name."""
+    safe_uniqueid = re.sub(r"[^A-Za-z0-9._-]", "_", uniqueid)[:64].lstrip(".") or "call"
+    suffix = _STORED_AS.get(file_format, file_format)
+    return os.path.join(directory, started_at.strftime("%Y/%m/%d"), f"{safe_uniqueid}-{leg_id[:8]}.{suffix}")
+
+
+def id_in(file: str) -> str:
+    """The first eight digits of the leg's id, with which the name of its file ends."""
+    return os.path.splitext(os.path.basename(file))[0].rpartition("-")[2]
+
+
+def is_ours(file: str) -> bool:
+    """Whether a recording has a name as file_path() makes them."""
+    return bool(_OUR_FILE.search(file))
+
+
+def mixmonitor_id(value: str) -> str:
+    """The value, if it is an id as Asterisk makes them (app_mixmonitor.c, "%p"), else empty."""
+    return value if re.fullmatch(r"0x[0-9a-f]+", value) else ""
+
+
+def ending(leg_id: str, file: str, ended_at: datetime) -> Ending:
+    """What the closed file says of the leg; duration None when it is no WAV file. Raises OSError."""
+    try:
+        size = os.path.getsize(file)
+        header = wav.read(file)
+    except FileNotFoundError:
+        return Ending(leg_id, "failed", ended_at)
+    if size <= (header.data_at if header else EMPTY_FILE_BYTES):
+        return Ending(leg_id, "empty", ended_at, size, 0.0)
+    return Ending(leg_id, "completed", ended_at, size, header.seconds if header else None)
+
+
+def to_json(event: Event) -> str:
+    """The event as its spool file says it."""
+    content: dict[str, object] = {"event": kind(event), **vars(event)}
+    for name, value in content.items():
+        if isinstance(value, datetime):
+            content[name] = value.isoformat(timespec="microseconds")
+    return json.dumps(content, ensure_ascii=False)
+
+
+def leg_id(event: Event) -> str:
+    return event.id if isinstance(event, Leg) else event.leg_id
+
+
+def kind(event: Event) -> str:
+    return STARTED if isinstance(event, Leg) else FINISHED
+
+
+def from_json(text: str) -> Event:
+    """The event in a spool file. Raises ValueError, KeyError or TypeError when it is not one of ours."""
+    content = dict(json.loads(text))
+    event_kind = content.pop("event")
+    for name in ("started_at", "ended_at"):
+        if name in content:
+            content[name] = datetime.fromisoformat(content[name])
+    if event_kind == STARTED:
+        content["extensions"] = tuple(content["extensions"])
+        return _checked(Leg(**content))
+    if event_kind == FINISHED:
+        return _checked(Ending(**content))
+    raise ValueError(f"unknown event {event_kind!r}")
+
+
+def _checked(event: Event) -> Event:
+    """The event, whose file somebody may have touched. Raises TypeError and ValueError."""
+    for each in fields(event):
+        value = getattr(event, each.name)
+        if each.name == "extensions":
+            is_right = all(isinstance(one, str) for one in value)
+        else:
+            is_right = isinstance(value, each.type)  # type: ignore[arg-type]
+        if not is_right or (isinstance(value, datetime) and value.tzinfo is None):
+            raise TypeError(f"{each.name} = {value!r}")
+        if isinstance(value, str) and "\0" in value:
+            raise TypeError(f"{each.name} holds a NUL")
+    if not is_id(leg_id(event)):
+        raise ValueError(f"{leg_id(event)!r} is no leg's id")
+    return event

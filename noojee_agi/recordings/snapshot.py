@@ -1,0 +1,111 @@
+"""The little that the call path must know of the database, in one local file."""
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import datetime
+
+from noojee_agi.recordings import recording, spool
+
+FRESH_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """key_digest: of the system variable apiKey, empty when none is set. logins: of enabled accounts.
+
+    attached: the extensions to which somebody is attached; None when that is not known.
+    """
+
+    key_digest: str
+    logins: frozenset[str]
+    read_at: datetime
+    attached: frozenset[str] | None = None
+
+    def is_fresh(self, now: datetime) -> bool:
+        """Whether the database was read only seconds ago."""
+        return abs((now - self.read_at).total_seconds()) < FRESH_SECONDS
+
+
+def load(path: str) -> Snapshot | None:
+    """The snapshot at path; None when there is none that can be read."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            content = json.load(file)
+        digest, read_at = content["key_digest"], datetime.fromisoformat(content["read_at"])
+        if not isinstance(digest, str) or read_at.tzinfo is None:
+            return None
+        attached = content.get("attached")  # a former version's snapshot has none
+        known = None if attached is None else frozenset(attached)
+        return Snapshot(digest, frozenset(content["logins"]), read_at, known)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+class Cached:
+    """load(), for a process that lives long: reads the file when it has changed."""
+
+    def __init__(self) -> None:
+        self._known: tuple[object, Snapshot | None] = (None, None)
+
+    def __call__(self, path: str) -> Snapshot | None:
+        try:
+            there = os.stat(path)
+        except OSError:
+            return None
+        state = (path, there.st_ino, there.st_mtime_ns)
+        if self._known[0] != state:
+            self._known = (state, load(path))
+        return self._known[1]
+
+
+def save(path: str, snapshot: Snapshot) -> None:
+    """Write what was read of the database, unless somebody has read it later. Raises OSError.
+
+    A database that has no apiKey any more has lost it: with no digest every call would be refused.
+    """
+    there = load(path)
+    if there and there.key_digest and not snapshot.key_digest:
+        return
+    if there and snapshot.read_at < there.read_at <= recording.now():
+        return
+    content = asdict(snapshot)
+    content["logins"] = sorted(snapshot.logins)
+    content["attached"] = None if snapshot.attached is None else sorted(snapshot.attached)
+    content["read_at"] = content["read_at"].isoformat()
+    spool.write(path, json.dumps(content, indent=1, ensure_ascii=False))
+
+
+class Knowledge:
+    """The snapshot of one AGI session, and the way to have it renewed once.
+
+    read_database: has the database read and the file written anew; returns within a second, done or not.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        read_database: Callable[[], None],
+        load_snapshot: Callable[[str], Snapshot | None] = load,
+    ) -> None:
+        self._path = path
+        self._read_database = read_database
+        self._load = load_snapshot
+        self._snapshot = load_snapshot(path)
+
+    def current(self) -> Snapshot | None:
+        """What is known without asking anybody; None when there is no snapshot yet."""
+        return self._snapshot
+
+    def knows_nobody_at(self, extension: str) -> bool:
+        """Whether it is known that nobody is attached to the extension."""
+        attached = self._snapshot.attached if self._snapshot else None
+        return attached is not None and extension not in attached
+
+    def renewed(self) -> Snapshot | None:
+        """What the database says, or, when it does not answer, still what is known."""
+        if self._snapshot is None or not self._snapshot.is_fresh(recording.now()):
+            self._read_database()
+            self._snapshot = self._load(self._path) or self._snapshot
+        return self._snapshot

@@ -1,0 +1,180 @@
+"""The server's process for the database: drains in batches and keeps the snapshot fresh."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import select
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from noojee_agi.config import Config
+from noojee_agi.database.store import Store
+from noojee_agi.errors import NoojeeError
+from noojee_agi.recordings import spool
+from noojee_agi.server import sighup
+from noojee_agi.server.counters import Counters
+from noojee_agi.sync import drain, housekeeping, opening, renew_snapshot
+
+logger = logging.getLogger(__name__)
+
+# Events that come together are stored together, and after those whose calls come: sessions go first.
+_GATHER_SECONDS = 0.1
+_GATHER_AT_MOST_SECONDS = 1.0
+_LOOK_SECONDS = 5.0  # for events that nobody told of: of a call that went the plain way
+_SILENT_LEGS_SECONDS = 60.0
+_FAILED_LEGS_SECONDS = 3600.0
+_TEND_SECONDS = 5.0
+_SNAPSHOT_SECONDS = 10.0
+_PIPE_BYTES = 65536  # all that a pipe holds
+_NICENESS = 19  # audio and the sessions have the processor first
+
+
+class DrainProcess:
+    """events: a pipe in which each byte tells of new events; questions: one that asks for the snapshot."""
+
+    def __init__(
+        self,
+        load_config: Callable[[], Config],
+        config: Config,
+        events: int,
+        questions: int,
+        counters: Counters,
+        listeners: Sequence[socket.socket],
+    ) -> None:
+        self._load_config = load_config
+        self._config = config
+        self._events = events
+        self._questions = questions
+        self._counters = counters
+        self._listeners = listeners
+        self._store = Store(config.database_url)
+        self._opened_with: Config | None = None
+        self._silent_legs_at = 0.0
+        self._failed_legs_at = 0.0
+        self._tending: threading.Thread | None = None
+        self._failure: NoojeeError | OSError | None = None
+        self._problems: list[str] = []
+        self._settled: set[str] = set()
+
+    def run(self, lifeline: int) -> None:
+        """Until the other end of lifeline is closed; then once more, for what came last."""
+        with contextlib.suppress(OSError):  # it may be forbidden
+            os.nice(_NICENESS)
+        for listener in self._listeners:
+            listener.close()  # a port that nobody answers at would keep calls waiting
+        sighup.on_sighup(self._load_config, self.use)
+        threading.Thread(target=self._keep_snapshot, args=(lifeline,), daemon=True).start()
+        while True:
+            is_open = _wait(self._events, lifeline, _LOOK_SECONDS)
+            deadline = time.monotonic() + _GATHER_AT_MOST_SECONDS
+            while _empty(self._events) and time.monotonic() < deadline:
+                time.sleep(_GATHER_SECONDS)
+            self._drain(is_last=not is_open)
+            if not is_open:
+                return
+
+    def use(self, config: Config) -> None:
+        """From the next drain on."""
+        self._config = config
+
+    def _drain(self, is_last: bool) -> None:
+        config = self._config
+        try:
+            if self._opened_with is not config:
+                self._store, self._opened_with = opening.open_database(config), config
+            drain.run_own(self._store, config, is_patient=is_last)
+            if time.monotonic() > self._silent_legs_at:
+                self._tend_apart(config, is_last)
+        except (NoojeeError, OSError) as exc:
+            self._opened_with = None
+            self._settle(config)
+            if self._counters.in_trouble():
+                logger.error("%s, tried again each 5 s: %s", drain.backlog(config.spool_directory), exc)
+        else:
+            self._counters.drained()
+            self._settled.clear()
+
+    def _tend_apart(self, config: Config, is_last: bool) -> None:
+        """In a thread, of which there is one, and waited for for some seconds: a former disk may hang.
+
+        Raises what it raises.
+        """
+        if not (self._tending and self._tending.is_alive()):
+            self._tending = threading.Thread(target=self._try_to_tend, args=(config, is_last), daemon=True)
+            self._tending.start()
+            self._tending.join(_TEND_SECONDS)
+        failure, self._failure = self._failure, None
+        if failure:
+            raise failure
+
+    def _try_to_tend(self, config: Config, is_last: bool) -> None:
+        try:
+            self._tend(config, is_last)
+        except (NoojeeError, OSError) as exc:
+            self._failure = exc
+
+    def _tend(self, config: Config, is_last: bool) -> None:
+        """A problem that stays is told once."""
+        is_due = time.monotonic() > self._failed_legs_at
+        self._silent_legs_at = time.monotonic() + _SILENT_LEGS_SECONDS  # also when it fails
+        if is_due:
+            self._failed_legs_at = time.monotonic() + _FAILED_LEGS_SECONDS
+        since = housekeeping.LATELY if is_due else housekeeping.NONE
+        problems = housekeeping.run(self._store, config, is_last, since).problems
+        for problem in problems:
+            if problem not in self._problems:
+                logger.error(problem)
+        self._problems = problems
+
+    def _settle(self, config: Config) -> None:
+        """What must wait shall outlive a power cut."""
+        with contextlib.suppress(OSError):
+            for path in set(spool.waiting(config.spool_directory)) - self._settled:
+                spool.settle(path)
+                self._settled.add(path)
+
+    def _keep_snapshot(self, lifeline: int) -> None:
+        """In a thread of its own: a call may wait for this, and a drain can take a minute.
+
+        What nobody foresaw ends the process, so that the server starts another: a kill costs it nothing.
+        """
+        try:
+            while _wait(self._questions, lifeline, _SNAPSHOT_SECONDS):
+                _empty(self._questions)
+                self._renew_snapshot()
+        finally:
+            failure = sys.exc_info()
+            if failure[0]:
+                logger.critical("the snapshot cannot be kept", exc_info=failure)
+                os._exit(1)
+
+    def _renew_snapshot(self) -> None:
+        config = self._config
+        try:
+            renew_snapshot.run(opening.open_database(config), config.snapshot_file)
+        except (NoojeeError, OSError) as exc:
+            if self._counters.snapshot_in_trouble():
+                logger.error("the snapshot cannot be renewed, tried again each 10 s: %s", exc)
+        else:
+            self._counters.snapshot_renewed()
+
+
+def _wait(pipe: int, lifeline: int, seconds: float) -> bool:
+    """Until something is in the pipe or the seconds are over; false once the lifeline has ended."""
+    poll = select.poll()
+    for descriptor in (pipe, lifeline):
+        poll.register(descriptor, select.POLLIN)
+    return lifeline not in [descriptor for descriptor, _ in poll.poll(seconds * 1000)]
+
+
+def _empty(pipe: int) -> bool:
+    """Whether there was something in it."""
+    try:
+        return bool(os.read(pipe, _PIPE_BYTES))
+    except BlockingIOError:
+        return False

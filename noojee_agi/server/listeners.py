@@ -1,0 +1,97 @@
+"""The server's two sockets: FastAGI on TCP, and the hand-over on a Unix socket."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import stat
+import struct
+
+from noojee_agi.asterisk.stream import REPLY_SECONDS
+from noojee_agi.config import Config
+from noojee_agi.errors import ConfigurationError
+
+_BACKLOG = 1024  # connections that wait in the kernel's queue
+
+
+class Listeners:
+    """The two sockets. Raises ConfigurationError when they cannot be had."""
+
+    def __init__(self, config: Config) -> None:
+        self._wanted = (config.server_listen, config.socket_path)
+        self.local = _listen_locally(config.socket_path)
+        self.network: socket.socket | None = None
+        try:
+            if config.server_listen:
+                self.network = _listen_to_network(config.server_listen)
+        except ConfigurationError:
+            self.close()
+            raise
+
+    @property
+    def names(self) -> str:
+        """Where we are reached."""
+        local = self._wanted[1]
+        if not self.network:
+            return local
+        host, port = self.network.getsockname()[:2]
+        return f"agi://{f'[{host}]' if ':' in host else host}:{port} and {local}"
+
+    @property
+    def all(self) -> list[socket.socket]:
+        return [self.local, self.network] if self.network else [self.local]
+
+    def close(self) -> None:
+        """Nobody finds us any more; whoever has connected is still served."""
+        with contextlib.suppress(OSError):
+            os.unlink(self._wanted[1])
+        for listener in self.all:
+            listener.close()
+
+
+def _listen_locally(path: str) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX)
+    if _answers(path):
+        raise ConfigurationError(f"{path}: another noojee-agi serve is running")
+    umask = os.umask(0o177)
+    try:
+        _remove_stale(path)
+        listener.bind(path)
+    except OSError as exc:
+        raise ConfigurationError(f"[server] socket = {path}: {exc.strerror}") from exc
+    finally:
+        os.umask(umask)
+    listener.listen(_BACKLOG)
+    listener.setblocking(False)
+    return listener
+
+
+def _remove_stale(path: str) -> None:
+    """The socket of a server that was killed, and nothing else: the path may be a slip."""
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            raise FileExistsError(errno.EEXIST, "there is a file that is no socket")
+        os.unlink(path)
+
+
+def _answers(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex(path) == 0
+
+
+def _listen_to_network(address: str) -> socket.socket:
+    host, _, port = address.rpartition(":")
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(*found[:2])
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(found[4])
+    except (OSError, OverflowError) as exc:
+        raise ConfigurationError(f"[server] listen = {address}: {exc}") from exc
+    for limit in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):  # its connections inherit them
+        listener.setsockopt(socket.SOL_SOCKET, limit, struct.pack("ll", int(REPLY_SECONDS), 0))
+    listener.listen(_BACKLOG)
+    listener.setblocking(False)
+    return listener

@@ -1,0 +1,163 @@
+"""`noojee-agi serve`: looks after the processes that serve.
+
+Workers run the sessions, a drain process has the database; none of them waits for another. Each holds the
+reading end of a lifeline, a pipe in which nothing is ever written: when its other end closes, because we end
+or were killed, they finish what they have begun and end.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable
+
+from noojee_agi import log
+from noojee_agi.asterisk.stream import SESSION_SECONDS
+from noojee_agi.config import Config
+from noojee_agi.errors import NoojeeError
+from noojee_agi.server.counters import Counters
+from noojee_agi.server.drain_process import DrainProcess
+from noojee_agi.server.listeners import Listeners
+from noojee_agi.server.overflow import Overflow
+from noojee_agi.server.worker import Links, Worker
+from noojee_agi.session.session import ACTIONS
+
+logger = logging.getLogger(__name__)
+
+_MAX_WORKERS = 4
+_RESTART_SECONDS = 1.0
+_FINISH_SECONDS = SESSION_SECONDS + 5
+_LAST_DRAIN_SECONDS = 20.0
+_SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD}
+_OPEN_FILES = 8192
+
+_FIXED = ("server_listen", "socket_path", "server_threads")
+
+Process = Worker | DrainProcess
+
+
+class Server:
+    """One `noojee-agi serve`. programs: the folder of finish_record.py."""
+
+    def __init__(self, load_config: Callable[[], Config], programs: str) -> None:
+        """Raises ConfigurationError and OSError when it cannot begin."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # and in each child: only we act on them
+        self._load_config = load_config
+        self._config = load_config()
+        self._listeners = Listeners(self._config)
+        self._children: dict[int, Process] = {}
+        self._lifelines: dict[type[Process], tuple[int, int]] = {Worker: os.pipe(), DrainProcess: os.pipe()}
+        _allow_open_files()
+        log.to_file(self._config)
+        self._make_processes(programs)
+
+    def run(self, say: Callable[[str], None]) -> None:
+        """Serve until SIGTERM or SIGINT; SIGHUP reads the configuration anew. say is told what is served."""
+        gc.freeze()  # what the processes have in common stays in common memory
+        for process in self._processes:
+            self._start(process)
+        served = f"serves {self._listeners.names}: {', '.join(ACTIONS)}"
+        logger.info(served)
+        say(served)
+        while (received := signal.sigwait(_SIGNALS)) not in (signal.SIGTERM, signal.SIGINT):
+            if received == signal.SIGHUP:
+                self._reload()
+            else:
+                self._replace_the_dead()
+        self._end()
+
+    def _make_processes(self, programs: str) -> None:
+        config, listeners = self._config, self._listeners
+        count = min(_MAX_WORKERS, len(os.sched_getaffinity(0)), config.server_threads)
+        numbers = Counters(count)
+        (events, tell), (questions, ask) = _pipe(), _pipe()
+        self._drain_process = DrainProcess(
+            self._load_config, config, events, questions, numbers, listeners.all
+        )
+        links = Links(listeners.network, listeners.local, tell, ask, numbers, Overflow())
+        self._workers = []
+        for number in range(count):
+            threads = config.server_threads // count + (number < config.server_threads % count)
+            self._workers.append(Worker(number, threads, self._load_config, config, programs, links))
+
+    @property
+    def _processes(self) -> list[Process]:
+        return [self._drain_process, *self._workers]
+
+    def _start(self, process: Process) -> None:
+        child = os.fork()
+        if child:
+            self._children[child] = process
+            return
+        try:
+            for _, ours in self._lifelines.values():
+                os.close(ours)
+            process.run(self._lifelines[type(process)][0])
+        finally:
+            failure = sys.exc_info()
+            if failure[0]:
+                logger.critical("a process of the server has failed", exc_info=failure)
+            os._exit(1 if failure[0] else 0)
+
+    def _replace_the_dead(self) -> None:
+        for process in self._buried():
+            logger.error("a process of the server has died: started again")
+            time.sleep(_RESTART_SECONDS)
+            self._start(process)
+
+    def _buried(self) -> list[Process]:
+        dead = [child for child in self._children if os.waitpid(child, os.WNOHANG)[0]]
+        return [self._children.pop(child) for child in dead]
+
+    def _reload(self) -> None:
+        try:
+            config = self._load_config()
+        except NoojeeError as exc:
+            logger.error("SIGHUP: the configuration stays as it was: %s", exc)
+            return
+        if any(getattr(config, name) != getattr(self._config, name) for name in _FIXED):
+            logger.warning("[server] listen, socket and threads change with a restart only")
+        log.to_file(config)
+        for process in self._processes:
+            process.use(config)  # for one that must be started again
+        for child in self._children:
+            os.kill(child, signal.SIGHUP)
+        logger.info("SIGHUP: the configuration was read anew")
+
+    def _end(self) -> None:
+        """First the sessions, then the last drain."""
+        self._listeners.close()
+        for kind, seconds in ((Worker, _FINISH_SECONDS), (DrainProcess, _LAST_DRAIN_SECONDS)):
+            os.close(self._lifelines.pop(kind)[1])
+            self._bury(kind, seconds)
+        logger.info("ended")
+
+    def _bury(self, kind: type[Process], seconds: float) -> None:
+        """Wait for the end of these; what takes too long is killed, and the spool has what it was about."""
+        deadline = time.monotonic() + seconds
+        while left := [child for child, process in self._children.items() if isinstance(process, kind)]:
+            rest = deadline - time.monotonic()
+            if rest <= 0:
+                for child in left:
+                    os.kill(child, signal.SIGKILL)
+            signal.sigtimedwait({signal.SIGCHLD}, max(rest, 0.1))
+            self._buried()
+
+
+def _pipe() -> tuple[int, int]:
+    """One in which nobody waits."""
+    ends = os.pipe()
+    for end in ends:
+        os.set_blocking(end, False)
+    return ends
+
+
+def _allow_open_files() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(_OPEN_FILES, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))

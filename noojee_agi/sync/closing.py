@@ -1,0 +1,89 @@
+"""Finds the legs that ended without a word: Asterisk or our own program died, so nobody told the end.
+
+A leg has failed only when its folder is there and its file is not: else its disk may not be mounted.
+"""
+
+import contextlib
+import fcntl
+import logging
+import os
+from collections.abc import Iterable, Iterator
+from datetime import datetime, timedelta, timezone
+
+from noojee_agi.recordings import recording, wav
+from noojee_agi.recordings.recording import Ending, OpenLeg
+
+logger = logging.getLogger(__name__)
+
+# A start or an end that is under way right now is none of our business.
+SETTLED_AFTER = timedelta(seconds=15)
+# Where the file system cannot tell who has a file open (NFS): not grown for so long means closed.
+_NOT_GROWING_AFTER = timedelta(hours=1)
+
+
+def endings(legs: Iterable[OpenLeg], now: datetime) -> Iterator[Ending]:
+    """The endings of those legs that do not record any more."""
+    for leg in legs:
+        if now - leg.started_at < SETTLED_AFTER:
+            continue
+        try:
+            ending = _ending(leg, now)
+        except OSError as exc:
+            logger.error("leg %s cannot be closed: %s", leg.id, exc)
+            continue
+        if ending:
+            yield ending
+
+
+def without_folder(legs: Iterable[OpenLeg], now: datetime) -> list[OpenLeg]:
+    """Those of which nothing can be said until their folder is there."""
+    settled = [leg for leg in legs if now - leg.started_at >= SETTLED_AFTER]
+    folders = {os.path.dirname(leg.file) for leg in settled}
+    missing = {folder for folder in folders if not os.path.isdir(folder)}
+    return [leg for leg in settled if os.path.dirname(leg.file) in missing]
+
+
+def with_file(legs: Iterable[OpenLeg]) -> list[OpenLeg]:
+    """Those whose file is there. Each folder is read once: all calls of a day may have failed."""
+    found: dict[str, set[str]] = {}
+    there = []
+    for leg in legs:
+        folder, name = os.path.split(leg.file)
+        if folder not in found:
+            found[folder] = set()
+            with contextlib.suppress(OSError):
+                found[folder] = set(os.listdir(folder))
+        if name in found[folder]:
+            there.append(leg)
+    return there
+
+
+def _ending(leg: OpenLeg, now: datetime) -> Ending | None:
+    try:
+        changed_at = datetime.fromtimestamp(os.stat(leg.file).st_mtime, timezone.utc)
+    except (FileNotFoundError, NotADirectoryError):
+        return Ending(leg.id, "failed", now) if os.path.isdir(os.path.dirname(leg.file)) else None
+    if now - changed_at < SETTLED_AFTER or _is_being_written(leg.file, now - changed_at):
+        return None
+    header = wav.read(leg.file)
+    if header is None:
+        seconds = max(0.0, (changed_at - leg.started_at).total_seconds())
+        return Ending(leg.id, "interrupted", changed_at, os.path.getsize(leg.file), round(seconds, 3))
+    if header.is_right:
+        return recording.ending(leg.id, leg.file, changed_at)  # Asterisk closed it, only the word was lost
+    return Ending(leg.id, "interrupted", changed_at, header.repaired_size, header.seconds)
+
+
+def _is_being_written(file: str, unchanged_for: timedelta) -> bool:
+    """Whether a process has the file open for writing: then a read lease is refused (fcntl(2) F_SETLEASE)."""
+    descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except BlockingIOError:
+        return True
+    except OSError:  # this file system has no leases
+        return unchanged_for < _NOT_GROWING_AFTER
+    finally:
+        os.close(descriptor)
+    return False
