@@ -36,40 +36,40 @@ def admitted(
     prefers_recorded: of several other calls, one that we record. Raises KeyRefused, BadArgument, and as
     context.find_other does.
     """
-    if isinstance(channel, CommandLine):
-        access.require_key(channel.get_all(variables.API_KEY)[variables.API_KEY], context.knowledge)
-        with _found(_at(asked) or asked, channel, context, prefers_recorded) as target:
+    values = channel.get_all(variables.API_KEY, *READ)
+    access.require_key(values[variables.API_KEY], context.knowledge)
+    context.admit()
+    other = _other(asked, channel, values)
+    if other or isinstance(channel, CommandLine):
+        with _found(other, channel, context, prefers_recorded) as target:
             yield target
+    else:
+        with _locked(channel, values, context) as current:
+            yield _own(asked, channel, current, context)
+
+
+@contextlib.contextmanager
+def _locked(channel: Channel, values: Mapping[str, str], context: Context) -> Iterator[Mapping[str, str]]:
+    """Under the lock of the channel's conversation; what it says of itself then.
+
+    All channels of a conversation have the same linkedid (bridge_channel.c). Without a manager interface a
+    channel is reached by its own dialplan only, which waits for each program.
+    """
+    if not context.config.manager_username:
+        yield values
         return
-    # Without a manager interface a channel is reached by its own dialplan only, which waits for each program.
-    may_be_reached = bool(context.config.manager_username)
-    lock, linkedid = _Lock(context.config.state_directory if may_be_reached else ""), channel.uniqueid
-    # Mostly a call's first channel asks, whose uniqueid is the call's linkedid.
+    linkedid = values[variables.LINKEDID] or channel.uniqueid
     for tries_left in reversed(range(_TRIES)):
-        with lock.of(linkedid):
-            # What was told before counts only where nobody else can have changed it.
-            told = None if may_be_reached else channel.told
-            values = told or channel.get_all(variables.API_KEY, *READ)
-            access.require_key(values[variables.API_KEY], context.knowledge)
-            other = _other(asked, channel, values)
+        with _lock(linkedid, context):
+            values = channel.get_all(*READ)
             before, linkedid = linkedid, values[variables.LINKEDID] or channel.uniqueid
-            if not other and (linkedid == before or not may_be_reached or not tries_left):
-                yield _own(asked, channel, values, context)
+            if linkedid == before or not tries_left:
+                yield values
                 return
-        if other:
-            with _found(other, channel, context, prefers_recorded) as target:
-                yield target
-            return
 
 
-class _Lock:
-    """That of a conversation: all its channels have the same linkedid (bridge_channel.c)."""
-
-    def __init__(self, directory: str) -> None:
-        self._directory = directory
-
-    def of(self, linkedid: str) -> contextlib.AbstractContextManager[None]:
-        return channel_lock.of(self._directory, linkedid) if self._directory else contextlib.nullcontext()
+def _lock(linkedid: str, context: Context) -> contextlib.AbstractContextManager[None]:
+    return channel_lock.of(context.config.state_directory, linkedid, context.pause)
 
 
 @contextlib.contextmanager
@@ -77,10 +77,9 @@ def _found(
     asked: str, channel: Channel | CommandLine, context: Context, prefers_recorded: bool
 ) -> Iterator[Target]:
     """Looked for once to know whose lock it is, and again under it: it may have been recorded meanwhile."""
-    lock = _Lock(context.config.state_directory)
     linkedid = _linkedid(context.find_other(asked, prefers_recorded))
     for _ in range(_TRIES):
-        with lock.of(linkedid):
+        with _lock(linkedid, context):
             target = context.find_other(asked, prefers_recorded)
             before, linkedid = linkedid, _linkedid(target)
             if before == linkedid:
@@ -93,10 +92,12 @@ def _linkedid(target: Target) -> str:
     return target.values[variables.LINKEDID] or target.channel.uniqueid
 
 
-def _other(asked: str, channel: Channel, values: Mapping[str, str]) -> str:
+def _other(asked: str, channel: Channel | CommandLine, values: Mapping[str, str]) -> str:
     """What names another live call than this channel's; empty when this one is meant. Raises BadArgument."""
     if at := _at(asked):
         return at
+    if isinstance(channel, CommandLine):
+        return asked
     own = (channel.uniqueid, values[variables.LINKEDID])
     system = f"{values[variables.SYSTEMNAME]}-"
     is_own = asked in own or asked in [uniqueid.removeprefix(system) for uniqueid in own]

@@ -8,9 +8,9 @@ import os
 import struct
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-# Longer than what is done in a turn, unless Asterisk does not answer or create the file. Whoever has waited
+# Longer than what is done under it, unless Asterisk does not answer or create the file. Whoever has waited
 # so long goes on: two recordings are better than none, and than a caller who is kept waiting.
 WAIT_SECONDS = 2.0
 _FILE = "turns.lock"
@@ -18,8 +18,8 @@ _FLOCK = struct.Struct("hhqqi")  # fcntl(2), struct flock
 
 
 @contextlib.contextmanager
-def of(state_directory: str, linkedid: str) -> Iterator[None]:
-    """Hold the turn of a conversation, whose channels have one linkedid.
+def of(state_directory: str, linkedid: str, pause: Callable[[float], None]) -> Iterator[None]:
+    """Hold the lock of a conversation, whose channels have one linkedid. pause: waits so many seconds.
 
     It ends with its holder, however that ends (fcntl(2), F_OFD_SETLK).
 
@@ -29,7 +29,7 @@ def of(state_directory: str, linkedid: str) -> Iterator[None]:
     with contextlib.suppress(OSError):
         path = os.path.join(state_directory, _FILE)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-        _take(descriptor, zlib.crc32(linkedid.encode("utf-8", "replace")))
+        _take(descriptor, zlib.crc32(linkedid.encode("utf-8", "replace")), pause)
     try:
         yield
     finally:
@@ -37,11 +37,11 @@ def of(state_directory: str, linkedid: str) -> Iterator[None]:
             os.close(descriptor)
 
 
-def _take(descriptor: int, place: int) -> None:
+def _take(descriptor: int, place: int, pause: Callable[[float], None]) -> None:
     """Lock the byte at this place of the file, which need not be so long. Raises OSError."""
     wanted = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, place, 1, 0)
     deadline = time.monotonic() + WAIT_SECONDS
-    pause = 0.001
+    seconds = 0.001
     while True:
         try:
             fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, wanted)
@@ -49,5 +49,5 @@ def _take(descriptor: int, place: int) -> None:
         except BlockingIOError:
             if time.monotonic() > deadline:
                 return
-        time.sleep(pause)
-        pause = min(pause * 2, 0.02)
+        pause(seconds)
+        seconds = min(seconds * 2, 0.02)

@@ -17,9 +17,12 @@ if TYPE_CHECKING:
 class Context:
     """programs: the folder in which finish_record.py lies. find_other: any live call, by extension or
     uniqueid, and whether one is preferred that we record; it raises NoSuchCall and ManagerUnavailable.
+    pause: waits so many seconds. admit: told that the apiKey is right.
     """
 
     config: Config
     programs: str
     knowledge: Knowledge
     find_other: Callable[[str, bool], Target]
+    pause: Callable[[float], None]
+    admit: Callable[[], None]

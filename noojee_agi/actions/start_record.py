@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from noojee_agi.asterisk.target import CommandLine, Recordable
 
 
+Pause = Callable[[float], None]
+
 # Among 200 calls that begin together Asterisk took 1 s to open a file.
 FILE_SEEN_WITHIN_SECONDS = 3.0
 # A frame of a telephone is 20 ms long (RFC 3551, 4.2), with some settings up to 60.
@@ -81,7 +83,7 @@ def _replace_running(leg: Leg, target: Target, context: Context) -> tuple[Result
         for running in target.running:
             has_ended |= _end(running, troubles)
         if has_ended:
-            time.sleep(_FRAME_SECONDS)
+            context.pause(_FRAME_SECONDS)
     except CallGone:
         return _never_began(leg, context.config), []
     except NoSuchCall:
@@ -122,9 +124,9 @@ def _start(leg: Leg, channel: Recordable, context: Context) -> tuple[Result, lis
         channel.mixmonitor(
             _asterisk_name(leg, config), _options(config), _end_command(leg, config, context.programs)
         )
-        _see(leg.file, channel)
+        _see(leg.file, channel, context.pause)
     except CallGone:
-        return _hung_up(leg, channel, config)
+        return _hung_up(leg, channel, context)
     except DiskSilent as exc:  # StopMixMonitor would make Asterisk, and so the call, wait for the disk
         return Result(exc.status, f"{exc}; then this recording may begin", leg.id), []
     except NoojeeError as exc:
@@ -266,32 +268,34 @@ def _end_command(leg: Leg, config: Config, programs: str) -> str:
     return f"{programs}/{_FINISH_PROGRAM} {config.path or '-'} {leg.id} {leg.file}"
 
 
-def _see(file: str, channel: Recordable) -> None:
+def _see(file: str, channel: Recordable, pause: Pause) -> None:
     """Wait for the file, MixMonitor's only proof. It opens it at once, in a thread of its own."""
-    if not _appears(file, channel):
+    if not _appears(file, channel, pause):
         raise NotStarted(
             f"Asterisk did not create {file} within {FILE_SEEN_WITHIN_SECONDS:g} s:"
             " look for app_mixmonitor and file.c in its log; [recordings] format must be one it knows"
         )
 
 
-def _appears(file: str, channel: Recordable) -> bool:
-    return _is_seen(lambda: channel.sees_file(file)) if channel.host else _appears_here(file)
+def _appears(file: str, channel: Recordable, pause: Pause) -> bool:
+    if channel.host:
+        return _is_seen(lambda: channel.sees_file(file), pause)
+    return _appears_here(file, pause)
 
 
 @disk.bounded(FILE_SEEN_WITHIN_SECONDS + disk.LIMIT_SECONDS)
-def _appears_here(file: str) -> bool:
-    return _is_seen(lambda: os.path.exists(file))
+def _appears_here(file: str, pause: Pause) -> bool:
+    return _is_seen(lambda: os.path.exists(file), pause)
 
 
-def _is_seen(looks: Callable[[], bool]) -> bool:
+def _is_seen(looks: Callable[[], bool], pause: Pause) -> bool:
     deadline = time.monotonic() + FILE_SEEN_WITHIN_SECONDS
-    pause = 0.0001
+    seconds = 0.0001
     while not looks():
         if time.monotonic() > deadline:
             return False
-        time.sleep(pause)
-        pause = min(pause * 2, 0.02)
+        pause(seconds)
+        seconds = min(seconds * 2, 0.02)
     return True
 
 
@@ -321,14 +325,14 @@ def _close_failed(leg: Leg, config: Config) -> None:
         _spool(Ending(leg.id, "failed", recording.now()), config)
 
 
-def _hung_up(leg: Leg, channel: Recordable, config: Config) -> tuple[Result, list[str]]:
+def _hung_up(leg: Leg, channel: Recordable, context: Context) -> tuple[Result, list[str]]:
     """When there is a file, finish_record.py will close the leg, else we do."""
     if channel.host:
         text = f"the caller hung up: noojee-agi sync on {leg.server} finds out"
         return Result(NotStarted.status, text, leg.id), []
-    if _appears(leg.file, channel):
+    if _appears(leg.file, channel, context.pause):
         return Result(OK, leg_id=leg.id, file=leg.file), ["the caller hung up at once"]
-    return _never_began(leg, config), []
+    return _never_began(leg, context.config), []
 
 
 def _never_began(leg: Leg, config: Config) -> Result:

@@ -33,19 +33,11 @@ _PLAIN_VALUE = re.compile(r"[A-Za-z0-9 ._/:@+=~-]*")  # nothing that app.c __ast
 class Channel:
     """The channel of this AGI session. Every method raises CallGone once nobody answers any more.
 
-    host: where its Asterisk runs; empty when that is this machine. told: variables that it has just been
-    asked for, before this session began.
+    host: where its Asterisk runs; empty when that is this machine.
     """
 
-    def __init__(
-        self,
-        reader: io.TextIOBase,
-        writer: io.TextIOBase,
-        host: str = "",
-        told: Mapping[str, str] | None = None,
-    ) -> None:
+    def __init__(self, reader: io.TextIOBase, writer: io.TextIOBase, host: str = "") -> None:
         self.host = host
-        self.told = told
         self._agi = _Agi(reader, writer)
         self.environment = self._agi.env
         self.name = self._property("agi_channel")

@@ -1,23 +1,34 @@
-"""The two directions of one AGI session, over pipes or a socket, with a time limit."""
+"""The two directions of one AGI session, over pipes or a socket, with limits of time and size."""
 
 import io
 import os
 import select
 import time
 from collections import deque
+from collections.abc import Callable
 
 SESSION_SECONDS = 30.0  # all that we wait for ourselves takes 5 s at most
 REPLY_SECONDS = 5.0  # Asterisk answers at once, also when it is at its limit
 
 _READ_BYTES = 65536
 
+# Waits until poll's event comes at a descriptor, for so many seconds at most; whether it has come.
+Wait = Callable[[int, int, float], bool]
+
+
+def poll(descriptor: int, event: int, seconds: float) -> bool:
+    """Wait where nothing else is to be done meanwhile (poll(2))."""
+    waiting = select.poll()
+    waiting.register(descriptor, event)
+    return bool(waiting.poll(seconds * 1000))
+
 
 class Stream(io.TextIOBase):
     """Reads lines from one descriptor and writes to another, UTF-8, as long as its time lasts.
 
     Bytes that are no UTF-8 become U+FFFD: a caller's name in another encoding must not stop us. read_already:
-    what somebody else has read before us. After its time, in seconds, every method raises TimeoutError.
-    is_timed: the socket has time limits of its own (socket(7), SO_RCVTIMEO), which costs less than to poll.
+    what somebody else has read before us. After its time, in seconds, or when it has read more than
+    most_bytes, if that is given, every method raises OSError.
     """
 
     def __init__(
@@ -25,22 +36,30 @@ class Stream(io.TextIOBase):
         reading: int,
         writing: int,
         read_already: bytes = b"",
-        is_timed: bool = False,
+        wait: Wait = poll,
         seconds: float | None = None,
+        most_bytes: int | None = None,
     ) -> None:
-        self._is_timed = is_timed
         self._reading = reading
         self._writing = writing
+        self._wait_for = wait
         self._lines: deque[str] = deque()
         self._begun = b""  # of the line that is not whole yet
+        self._bytes_left = most_bytes
         self._deadline = time.monotonic() + (SESSION_SECONDS if seconds is None else seconds)
         self._take(read_already)
+
+    def extend(self, seconds: float) -> None:
+        """From now on it has so much time, and as many bytes as come."""
+        self._deadline = time.monotonic() + seconds
+        self._bytes_left = None
 
     def readline(self, size: int = -1, /) -> str:  # type: ignore[override]
         """The next line with its end; cut off at the end of all, and beyond some size. Raises OSError."""
         while not self._lines:
             self._wait(self._reading, select.POLLIN)
             read = os.read(self._reading, _READ_BYTES)
+            self._count(len(read))
             self._take(read)
             if not read or 0 <= size < len(self._begun):
                 begun, self._begun = self._begun, b""
@@ -58,6 +77,12 @@ class Stream(io.TextIOBase):
     def flush(self) -> None:
         """Nothing is held back."""
 
+    def _count(self, read: int) -> None:
+        if self._bytes_left is not None:
+            self._bytes_left -= read
+            if self._bytes_left < 0:
+                raise OSError("the other side says too much")
+
     def _take(self, read: bytes) -> None:
         whole, newline, self._begun = (self._begun + read).rpartition(b"\n")
         if newline:
@@ -65,9 +90,5 @@ class Stream(io.TextIOBase):
 
     def _wait(self, descriptor: int, event: int) -> None:
         left = min(self._deadline - time.monotonic(), REPLY_SECONDS)
-        if left > 0 and not self._is_timed:
-            poll = select.poll()
-            poll.register(descriptor, event)
-            left = len(poll.poll(left * 1000))
-        if left <= 0:
+        if left <= 0 or not self._wait_for(descriptor, event, left):
             raise TimeoutError("the other side takes too long")

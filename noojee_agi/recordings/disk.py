@@ -12,7 +12,7 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Iterable
-from functools import wraps
+from functools import partial, wraps
 
 from noojee_agi.errors import DiskSilent
 
@@ -159,6 +159,21 @@ class _Second:
         return True
 
 
+def _here(work: Callable[[], T]) -> T:
+    return work()
+
+
+class _Waiting:
+    """Where this process waits for the disk."""
+
+    in_thread: Callable[[Callable[[], object]], object] = staticmethod(_here)
+
+
+def use_thread(in_thread: Callable[[Callable[[], object]], object]) -> None:
+    """In this process, a caller who waits for the disk does so in a thread that in_thread has for it."""
+    _Waiting.in_thread = staticmethod(in_thread)
+
+
 def trust_local(directory: str) -> None:
     """In this process, work in directory has no limit while that lies on a disk of the machine itself.
 
@@ -183,14 +198,18 @@ def type_of(path: str, mounts: Iterable[str]) -> str:
     return found
 
 
-def prepare() -> None:
-    """Start this thread's second one, for which else its first call waits."""
-    _own.second = _Second()
-
-
 def does_not_answer() -> bool:
     """Whether work has been left behind, and nobody has been answered since."""
     return _hangs.is_known()
+
+
+def _within(work: Callable[[], object], if_late: Callable[[], object], seconds: float) -> object:
+    if not _hangs.may_begin():
+        raise DiskSilent(_MESSAGE)
+    second = getattr(_own, "second", None)
+    if not second or not second.is_ready:
+        _own.second = second = _Second()
+    return second.do(work, if_late, seconds)
 
 
 def bounded(
@@ -206,13 +225,9 @@ def bounded(
         def within_limit(*args: P.args, **kwargs: P.kwargs) -> T:
             if getattr(_own, "is_second", False) or _trust.is_given():
                 return function(*args, **kwargs)
-            if not _hangs.may_begin():
-                raise DiskSilent(_MESSAGE)
-            second = getattr(_own, "second", None)
-            if not second or not second.is_ready:
-                _own.second = second = _Second()
-            late = (lambda: if_late(*args, **kwargs)) if if_late else bool
-            return second.do(lambda: function(*args, **kwargs), late, seconds)  # type: ignore[return-value]
+            work = partial(function, *args, **kwargs)
+            late = partial(if_late, *args, **kwargs) if if_late else bool
+            return _Waiting.in_thread(lambda: _within(work, late, seconds))  # type: ignore[return-value]
 
         return within_limit
 

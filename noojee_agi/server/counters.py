@@ -4,11 +4,9 @@ import mmap
 import threading
 import time
 
-# Of each worker; `failed` are sessions that ended with a status of 500 or more, and calls that were
-# sent away without a thread; `given` are calls that wait for a thread of
-# any worker, less those that it has taken.
-SESSIONS, RUNNING, WAITING, FAILED, GIVEN = range(5)
-_PER_WORKER = 5
+# Of each worker; `failed` are sessions that ended with a status of 500 or more, and calls sent away.
+SESSIONS, RUNNING, FAILED = range(3)
+_PER_WORKER = 3
 # Of the drain process: times in seconds of time.time(), 0 is never.
 _DRAINED_AT, _TROUBLE_SINCE, _TROUBLES, _SNAPSHOT_TROUBLE_SINCE = range(4)
 _OF_DRAIN = 4
@@ -30,13 +28,6 @@ class Counters:
 
     def set(self, worker: int, what: int, number: int) -> None:
         self._cells[_OF_DRAIN + worker * _PER_WORKER + what] = number
-
-    def get(self, worker: int, what: int) -> int:
-        return int(self._cells[_OF_DRAIN + worker * _PER_WORKER + what])
-
-    def running(self) -> int:
-        """Sessions of all workers."""
-        return int(self._sum(RUNNING))
 
     def drained(self) -> None:
         """The drain process has brought in what was there."""
@@ -62,7 +53,6 @@ class Counters:
             "began_at": self._began_at,
             "sessions": self._sum(SESSIONS),
             "running": self._sum(RUNNING),
-            "waiting": self._sum(WAITING) + self._sum(GIVEN),
             "failed": self._sum(FAILED),
             "drained_at": self._cells[_DRAINED_AT],
             "trouble_since": self._cells[_TROUBLE_SINCE],

@@ -7,9 +7,7 @@ import errno
 import os
 import socket
 import stat
-import struct
 
-from noojee_agi.asterisk.stream import REPLY_SECONDS
 from noojee_agi.config import Config
 from noojee_agi.errors import ConfigurationError
 
@@ -90,8 +88,6 @@ def _listen_to_network(address: str) -> socket.socket:
         listener.bind(found[4])
     except (OSError, OverflowError) as exc:
         raise ConfigurationError(f"[server] listen = {address}: {exc}") from exc
-    for limit in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):  # its connections inherit them
-        listener.setsockopt(socket.SOL_SOCKET, limit, struct.pack("ll", int(REPLY_SECONDS), 0))
     listener.listen(_BACKLOG)
     listener.setblocking(False)
     return listener

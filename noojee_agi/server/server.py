@@ -23,7 +23,6 @@ from noojee_agi.errors import NoojeeError
 from noojee_agi.server.counters import Counters
 from noojee_agi.server.drain_process import DrainProcess
 from noojee_agi.server.listeners import Listeners
-from noojee_agi.server.overflow import Overflow
 from noojee_agi.server.worker import Links, Worker
 from noojee_agi.session.session import ACTIONS
 
@@ -79,7 +78,7 @@ class Server:
         self._drain_process = DrainProcess(
             self._load_config, config, events, questions, numbers, listeners.all
         )
-        links = Links(listeners.network, listeners.local, tell, ask, numbers, Overflow())
+        links = Links(listeners.network, listeners.local, tell, ask, numbers)
         self._workers = []
         for number in range(count):
             threads = config.server_threads // count + (number < config.server_threads % count)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from noojee_agi.actions import arguments
@@ -23,7 +23,7 @@ from noojee_agi.recordings.snapshot import Knowledge, Snapshot
 
 TYPE_CHECKING = False  # importing typing for it would cost the caller 5 ms
 if TYPE_CHECKING:
-    from noojee_agi.asterisk.manager import Manager
+    from noojee_agi.asterisk.manager import InThread, Manager, T
 
     Action = Callable[[arguments.Request, Channel | CommandLine, Context], Result]
 
@@ -46,14 +46,23 @@ class Invocation:
     pairs: Sequence[tuple[str, str]] = ()
 
 
+def _here(work: Callable[[], T]) -> T:
+    return work()
+
+
 @dataclass(frozen=True)
 class Surroundings:
-    """What a session needs beside its channel. programs: the folder in which finish_record.py lies."""
+    """What a session needs beside its channel. programs: the folder in which finish_record.py lies.
+
+    pause: waits so many seconds. in_thread: does what may block, where others must not wait for it.
+    """
 
     programs: str
     load_config: Callable[[], Config]
     read_database: Callable[[Config], None]
     load_snapshot: Callable[[str], Snapshot | None] = snapshot.load
+    pause: Callable[[float], None] = time.sleep
+    in_thread: InThread = _here
 
 
 def run(
@@ -62,21 +71,22 @@ def run(
     surroundings: Surroundings,
     is_continued: bool = False,
     host: str = "",
-    told: Mapping[str, str] | None = None,
+    admit: Callable[[], None] = lambda: None,
 ) -> Report:
     """Run one program for one call. Raises nothing: no failure of ours may end or disturb the call.
 
-    is_continued: somebody has begun this session, and died in the middle of it. host, told: see Channel.
+    is_continued: somebody has begun this session, and died in the middle of it. host: see Channel. admit:
+    called once the apiKey was found to be right.
     """
 
     def begin() -> tuple[Channel, Invocation]:
-        known.channel = channel = Channel(*streams, host, told)
+        known.channel = channel = Channel(*streams, host)
         if is_continued:
             channel.pass_over_old_replies()
         return channel, find_invocation(channel)
 
     known = _Known()
-    report = _report(known, begin, surroundings)
+    report = _report(known, begin, surroundings, admit)
     if known.channel is not None:
         _tell(known.channel, report.result)
     return report
@@ -84,7 +94,7 @@ def run(
 
 def run_from_command_line(invocation: Invocation, key: str, surroundings: Surroundings) -> Report:
     """The same for a call that somebody names at the command line; key: the apiKey. Raises nothing."""
-    return _report(_Known(), lambda: (CommandLine(key), invocation), surroundings)
+    return _report(_Known(), lambda: (CommandLine(key), invocation), surroundings, lambda: None)
 
 
 class _Known:
@@ -97,7 +107,10 @@ class _Known:
 
 
 def _report(
-    known: _Known, begin: Callable[[], tuple[Channel | CommandLine, Invocation]], surroundings: Surroundings
+    known: _Known,
+    begin: Callable[[], tuple[Channel | CommandLine, Invocation]],
+    surroundings: Surroundings,
+    admit: Callable[[], None],
 ) -> Report:
     begun = time.monotonic()
     failure = None
@@ -105,7 +118,7 @@ def _report(
         channel, invocation = begin()
         known.program = invocation.program
         known.config = surroundings.load_config()
-        result = _act(invocation, channel, known.config, surroundings)
+        result = _act(invocation, channel, known.config, surroundings, admit)
     except NoojeeError as exc:
         result = Result(exc.status, str(exc))
     except Exception as exc:  # noqa: BLE001 - the only one: a call is never disturbed
@@ -116,22 +129,28 @@ def _report(
 
 
 def _act(
-    invocation: Invocation, channel: Channel | CommandLine, config: Config, surroundings: Surroundings
+    invocation: Invocation,
+    channel: Channel | CommandLine,
+    config: Config,
+    surroundings: Surroundings,
+    admit: Callable[[], None],
 ) -> Result:
     action, names = ACTIONS[invocation.program]
     request = arguments.parse(invocation.words, invocation.pairs, names)
     knowledge = Knowledge(
         config.snapshot_file, lambda: surroundings.read_database(config), surroundings.load_snapshot
     )
-    with contextlib.closing(_OtherCalls(config, channel)) as others:
-        return action(request, channel, Context(config, surroundings.programs, knowledge, others.find))
+    with contextlib.closing(_OtherCalls(config, channel, surroundings.in_thread)) as others:
+        context = Context(config, surroundings.programs, knowledge, others.find, surroundings.pause, admit)
+        return action(request, channel, context)
 
 
 class _OtherCalls:
     """Reaches for the manager interface when another call is asked for, and not before."""
 
-    def __init__(self, config: Config, channel: Channel | CommandLine) -> None:
+    def __init__(self, config: Config, channel: Channel | CommandLine, in_thread: InThread) -> None:
         self._config = config
+        self._in_thread = in_thread
         self._channel = channel
         self._manager: Manager | None = None
 
@@ -139,7 +158,7 @@ class _OtherCalls:
         """Raises NoSuchCall and ManagerUnavailable."""
         from noojee_agi.asterisk import manager  # the import of socket takes longer than all the rest
 
-        self._manager = self._manager or manager.Manager(self._config)
+        self._manager = self._manager or manager.Manager(self._config, self._in_thread)
         return manager.find(self._manager, asked, self._channel, prefers_recorded)
 
     def close(self) -> None:

@@ -393,10 +393,10 @@ def test_a_silent_database_gathers_no_crowd_of_drains(
 
 IMPATIENT_DRAIN = """\
 import sys
-from noojee_agi.sync import drain
 from noojee_agi.database import store
+from noojee_agi.sync import __main__ as background_drain
 store._SILENT_SECONDS = store._STATEMENT_SECONDS = 3
-drain.main(sys.argv[1])
+background_drain.main(sys.argv[1])
 """
 
 

@@ -61,7 +61,7 @@ def nobody(site: Site, options: Mapping[str, str]) -> Iterator[None]:
 @contextlib.contextmanager
 def server(site: Site, options: Mapping[str, str]) -> Iterator[None]:
     with Served(site, options) as served:
-        wait_until(lambda: footprint.are_complete(served.workers(), THREADS), 20, "all threads")
+        wait_until(lambda: footprint.are_complete(served.workers()), 20, "the server to look for calls")
         yield
 
 
@@ -148,7 +148,7 @@ def test_more_fastagi_calls_than_threads_are_all_503_and_none_is_lost(
     site: Site, hanging: HungDisk, tell: Callable[[str], None]
 ) -> None:
     with Served(site, on(hanging)) as served, contextlib.ExitStack() as stack:
-        wait_until(lambda: footprint.are_complete(served.workers(), THREADS), 20, "all threads")
+        wait_until(lambda: footprint.are_complete(served.workers()), 20, "the server to look for calls")
         assert network_call.place(served.port, site.key).status == "200"
         hanging.hang()
         calls = [stack.enter_context(NetworkCall(served.port, site.key)) for _ in range(CALLS)]

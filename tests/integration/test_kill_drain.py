@@ -148,7 +148,7 @@ def test_a_drain_program_killed_at_any_moment_loses_and_doubles_nothing(
 
     victims.kill_often(60 if is_long else 5, begin, since=0.5)
 
-    tell(f"kill -9 of python -m noojee_agi.sync.drain, {backend}: {victims.losses()}")
+    tell(f"kill -9 of python -m noojee_agi.sync, {backend}: {victims.losses()}")
 
 
 # --- at every line ---

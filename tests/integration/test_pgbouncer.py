@@ -77,9 +77,9 @@ def test_every_command_and_the_drain_work_through_the_pool(
     recorder.put(leg)
     assert site.cli("sync").startswith("1 events stored")
     recorder.put(ended(leg))
-    run_program("drain", site)
+    run_program("sync", site)
     site.snapshot.unlink()
-    run_program("renew_snapshot", site)
+    run_program("sync.renew_snapshot", site)
 
     [row] = site.legs("--tag", "INV-22", "--as", "fred")
     assert (row["status"], row["owner"]) == ("completed", "fred")

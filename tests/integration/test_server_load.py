@@ -32,8 +32,7 @@ WARM_UP = 400
 FLAT_BYTES_PER_SESSION = 100  # a page now and then, no more
 SQLITE_CACHE_BYTES = 2_000_000  # the drain process's, filled by and by
 AT_ONCE = 1000
-THREADS = 32
-FLOOD_CONNECTIONS = 2 * THREADS
+FLOOD_CONNECTIONS = 64
 RIGHT_CONNECTIONS, BESIDE = 4, 240
 ATTEMPTS, MOST_SLOW = 3, 3.0
 OLD_SECONDS = 5.5  # the server believes a younger snapshot
@@ -42,8 +41,10 @@ SESSION_LIMIT_SECONDS = 70.0  # the server's is 30, and once more for the last r
 ROOM_OF_A_WORKER = 500
 SPARE_DESCRIPTORS = 10
 ROUNDS = 10
-STUCK_SECONDS = 4.0  # less than a session waits for an answer, so no thread becomes free meanwhile
-COUNTERS = ("sessions", "running", "waiting", "failed", "troubles")
+BEGIN_AT_ONCE = 16
+SILENT_PEERS = 64
+STUCK_SECONDS = 4.0  # less than a session waits for an answer
+COUNTERS = ("sessions", "running", "failed", "troubles")
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER, on, no time: close() then resets
 REPLY_LIMIT_SECONDS = 15.0  # the server's is 5
 HALF_ENVIRONMENT = b"agi_network: yes\nagi_network_script: start_record\nagi_cha"
@@ -52,9 +53,7 @@ HALF_ENVIRONMENT = b"agi_network: yes\nagi_network_script: start_record\nagi_cha
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[Served]:
     with Served(Site(tmp_path / "site"), {"log.level": "info"}) as running:
-        wait_until(
-            lambda: footprint.are_complete(running.workers(), THREADS), 20, "all threads of the server"
-        )
+        wait_until(lambda: footprint.are_complete(running.workers()), 20, "the server to look for calls")
         yield running
 
 
@@ -326,52 +325,38 @@ def test_a_peer_that_ends_its_half_of_the_connection_is_let_go_at_once(served: S
     wait_for_the_same(served, before)
 
 
-def test_peers_that_hold_every_thread_do_not_hold_a_call_for_long(tmp_path: Path, tell: Tell) -> None:
-    site, few = Site(tmp_path / "site"), {"log.level": "info", "server.threads": "4"}
-    with Served(site, few) as served, contextlib.ExitStack() as stack:
-        peers = 0
+def test_peers_that_know_the_key_and_say_nothing_more_do_not_hold_a_call(served: Served) -> None:
+    with contextlib.ExitStack() as stack:
+        for _ in range(SILENT_PEERS):
+            peer = stack.enter_context(NetworkCall(served.port, served.site.key))
+            peer.begin()
+            peer.show_key()
+        served.wait_for("running", SILENT_PEERS)
 
-        def are_held() -> bool:
-            nonlocal peers
-            status = served.status()
-            if status["running"] + status["waiting"] == peers and status["running"] < 4:
-                peer = stack.enter_context(NetworkCall(served.port, site.key))
-                peer.begin()
-                peer.show_key()
-                peers += 1
-            return status["running"] == 4
+        assert network_call.place(served.port, served.site.key).status == "200"
 
-        wait_until(are_held, 10, "four threads at work")
-        assert peers == 4, "one waits for a busy process, while another is idle"
-        begun = time.monotonic()
-
-        assert network_call.place(served.port, site.key).status == "200"
-
-        seconds = time.monotonic() - begun
-    tell(f"a call behind {peers} peers that know the key and hold all threads waits {seconds:.0f} s")
-    assert seconds < peers * REPLY_LIMIT_SECONDS  # all may be before it, each for its time
+        served.wait_for("running", SILENT_PEERS)
 
 
-def test_as_many_calls_at_once_as_there_are_threads_all_begin(tmp_path: Path) -> None:
-    """None waits for a busy process while another is idle: each has its session's first command."""
-    site, few = Site(tmp_path / "site"), {"server.threads": "8"}
-    with Served(site, few) as served:
-        for _ in range(ROUNDS):
-            with contextlib.ExitStack() as stack:
-                calls = [stack.enter_context(NetworkCall(served.port, site.key)) for _ in range(8)]
-                for call in calls:
-                    call.begin()
-                for call in calls:
-                    call.show_key()
-                for call in calls:
-                    call.socket.settimeout(STUCK_SECONDS)
-                asked = [call.next_command() for call in calls]
-                assert all(asked), "a session has not begun"
-                assert served.status()["waiting"] == 0
-                for call, command in zip(calls, asked, strict=True):
-                    call.answer(command)
-                network_call.finish_together(calls, 20, calls)
-            wait_until(lambda: served.status()["running"] == 0, 10)
+def test_all_calls_that_come_at_once_begin_at_once(served: Served) -> None:
+    """None waits for another: each has its session's first command before any of them answers."""
+    for _ in range(ROUNDS):
+        with contextlib.ExitStack() as stack:
+            calls = [
+                stack.enter_context(NetworkCall(served.port, served.site.key)) for _ in range(BEGIN_AT_ONCE)
+            ]
+            for call in calls:
+                call.begin()
+            for call in calls:
+                call.show_key()
+            for call in calls:
+                call.socket.settimeout(STUCK_SECONDS)
+            asked = [call.next_command() for call in calls]
+            assert all(asked), "a session has not begun"
+            for call, command in zip(calls, asked, strict=True):
+                call.answer(command)
+            network_call.finish_together(calls, 20, calls)
+        served.wait_for("running", 0)
 
 
 def test_out_of_descriptors_connections_wait_and_it_goes_on_afterwards(served: Served) -> None:

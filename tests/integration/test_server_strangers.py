@@ -9,7 +9,6 @@ import socket
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 from bench.call import Call
@@ -22,12 +21,12 @@ from lab.served import Served
 from lab.site import Site
 from lab.waiting import wait_until
 
-from noojee_agi.server import acceptor
+from noojee_agi.server import admission, worker
 from noojee_agi.session import handoff
 
 Tell = Callable[[str], None]
 
-THREADS = 32
+PROGRAMS = 64
 OTHER, SAME = "127.0.0.2", "127.0.0.1"
 CALLS = 100
 MOST = 5.0  # times as long, with the peers' own work on the same two processors; it was 1 000 and more
@@ -39,7 +38,7 @@ SOME = [("dripping reply", 20, OTHER), ("silent after environment", 320, OTHER)]
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     site = Site(tmp_path_factory.mktemp("strangers") / "site")
     with Served(site, {"log.level": "info"}) as running:
-        wait_until(lambda: footprint.are_complete(running.workers(), THREADS), 20, "all threads")
+        wait_until(lambda: footprint.are_complete(running.workers()), 20, "the server to look for calls")
         yield running
 
 
@@ -83,7 +82,7 @@ def test_a_peer_that_spreads_its_bytes_has_no_more_time_than_a_silent_one(served
                     if not slow.socket.recv(4096):
                         break
                 slow.socket.settimeout(5)
-        assert time.monotonic() - begun < 3 * acceptor.KEY_SECONDS
+        assert time.monotonic() - begun < 3 * admission.KEY_SECONDS
     served.wait_for("running", 0)
 
 
@@ -95,39 +94,36 @@ def test_who_shows_a_wrong_key_is_told_so_though_many_others_do(served: Served) 
     assert call.status == "401"
 
 
-def test_wrong_keys_hold_no_thread_of_a_right_call(tmp_path: Path) -> None:
-    """They show it, and take nothing in after that: more than there are threads of every kind."""
-    site, few = Site(tmp_path / "site"), {"server.threads": "2"}
-    with Served(site, few) as few_threads, contextlib.ExitStack() as stack:
+def test_wrong_keys_are_no_running_session_and_hold_no_right_call(served: Served) -> None:
+    """They show it, and take nothing in after that."""
+    with contextlib.ExitStack() as stack:
         for _ in range(40):
-            peer = stack.enter_context(NetworkCall(few_threads.port, "no-key"))
+            peer = stack.enter_context(NetworkCall(served.port, "no-key"))
             peer.begin()
             peer.show_key()
-            status = few_threads.status()
-            assert (status["running"], status["waiting"]) == (0, 0)
-        assert network_call.place(few_threads.port, site.key).status == "200"
+        assert served.status()["running"] == 0
+        assert network_call.place(served.port, served.site.key).status == "200"
 
 
-def test_a_frozen_program_holds_no_thread(served: Served) -> None:
-    """It has handed over its message, and never says GO: twice as many as there are threads."""
+def test_frozen_programs_are_no_running_session_and_hold_no_call(served: Served) -> None:
+    """They have handed over their message, and never say GO."""
     message = handoff.pack("start_record", str(served.site.conf), [b"410"], Call(1, 1, b"").environment)
-    wait_until(lambda: served.status()["running"] == 0, 20, "the end of former sessions")
+    served.wait_for("running", 0)
     with contextlib.ExitStack() as stack:
-        for _ in range(2 * THREADS):
+        for _ in range(PROGRAMS):
             program = stack.enter_context(socket.socket(socket.AF_UNIX))
             program.connect(str(served.socket))
             program.sendall(message)
 
         assert served.status()["running"] == 0
         assert median(served) > 0
-        # The last call is told before its session's thread is counted free.
-        wait_until(lambda: served.status()["running"] == 0, 20, "all threads to be free")
+        served.wait_for("running", 0)
 
 
 def test_at_most_so_many_wait_and_the_oldest_go_first(served: Served) -> None:
     """More than a server has room for: the newest ones, as a right call is, are heard."""
     before = footprint.countable(served.workers())
-    room = acceptor._MAX_GUESTS * len(served.workers())
+    room = admission._MOST * len(served.workers())
     silent: list[socket.socket] = []
     with contextlib.ExitStack() as stack:
         for _ in range(room + 50):
@@ -139,21 +135,21 @@ def test_at_most_so_many_wait_and_the_oldest_go_first(served: Served) -> None:
 def test_connections_that_have_waited_too_long_are_refused(served: Served) -> None:
     """While all processes are stopped, they wait in the kernel's queue."""
     workers, failed = served.workers(), served.status()["failed"]
-    for worker in workers:
-        os.kill(worker, signal.SIGSTOP)
+    for each in workers:
+        os.kill(each, signal.SIGSTOP)
     try:
         with NetworkCall(served.port, served.site.key) as late:
             late.begin()
             begun = time.monotonic()
-            wait_until(lambda: time.monotonic() > begun + acceptor._QUEUE_SECONDS + 0.5, 20)
-            for worker in workers:
-                os.kill(worker, signal.SIGCONT)
+            wait_until(lambda: time.monotonic() > begun + worker._QUEUE_SECONDS + 0.5, 20)
+            for each in workers:
+                os.kill(each, signal.SIGCONT)
             late.socket.settimeout(5)
             with contextlib.suppress(ConnectionResetError):
                 assert late.socket.recv(1) == b""
     finally:
-        for worker in workers:
-            os.kill(worker, signal.SIGCONT)
-    assert "waited for a thread for 10 s and was sent away" in served.site.log()
+        for each in workers:
+            os.kill(each, signal.SIGCONT)
+    assert "waited to be heard for 10 s and was sent away" in served.site.log()
     served.wait_for("failed", failed + 1)
     assert network_call.place(served.port, served.site.key).status == "200"

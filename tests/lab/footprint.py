@@ -7,9 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from noojee_agi.server.worker import STRANGER_THREADS
-
-WITH_DISK = 2  # threads of a process that runs no sessions
+WITH_DISK = 3  # threads of a process that has once looked at the disk
 _FIGURE = re.compile(r"^(Threads|RssAnon):\s+(\d+)", re.MULTILINE)
 
 
@@ -44,8 +42,8 @@ def countable(processes: Iterable[int]) -> dict[int, tuple[int, int]]:
 
 
 def hold_no_more(processes: Iterable[int], before: dict[int, tuple[int, int]]) -> bool:
-    """Whether the same processes hold what they held before, or less. That for the disk is a thread of each
-    that is made at its first need, and anew only when it is needed again.
+    """Whether the same processes hold what they held before, or less. Those for the disk are made at the
+    first need, and anew only when they are needed again.
     """
     now = countable(processes)
     return now.keys() == before.keys() and all(
@@ -59,10 +57,6 @@ def polls(process: int) -> bool:
     return any("eventpoll" in str(entry.readlink()) for entry in Path(f"/proc/{process}/fd").iterdir())
 
 
-def are_complete(workers: Sequence[int], threads: int) -> bool:
-    """Whether a server's workers have all their threads, so many together, and look for connections.
-
-    Each has a second one, for the disk; each worker has its acceptor's, and some for wrong keys.
-    """
-    expected = 2 * threads + len(workers) * (1 + STRANGER_THREADS)
-    return sum(of(worker).threads for worker in workers) == expected and all(map(polls, workers))
+def are_complete(workers: Sequence[int]) -> bool:
+    """Whether a server's workers look for connections."""
+    return all(map(polls, workers))

@@ -41,6 +41,7 @@ FOREIGN = {
     "alembic": "noojee_agi.database",
     "psycopg2": "noojee_agi.database",
     "click": "noojee_agi.cli",
+    "greenlet": "noojee_agi.server",
 }
 SLOW = (
     *("sqlalchemy", "alembic", "click", "psycopg2", "typing", "logging", "subprocess", "pathlib"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -182,16 +181,19 @@ def test_text_that_is_no_unicode_is_written_all_the_same(pipes: Pipes) -> None:
     assert os.read(pipes.read_from, 100) == b"caf?\n"
 
 
-def test_over_a_socket_with_limits_of_its_own_an_answer_that_does_not_come_is_an_os_error() -> None:
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        limit = int(LIMIT_SECONDS * 1e6)
-        ours.setsockopt(
-            socket.SOL_SOCKET, socket.SO_RCVTIMEO, (0).to_bytes(8, "little") + limit.to_bytes(8, "little")
-        )
-        timed = Stream(ours.fileno(), ours.fileno(), is_timed=True)
-        theirs.send(b"200 result=0\n")
+def test_more_bytes_than_it_may_read_are_an_os_error_until_it_is_extended() -> None:
+    reading, said = os.pipe()
+    try:
+        limited = Stream(reading, said, most_bytes=10)
+        os.write(said, b"1234567\n")
+        assert limited.readline() == "1234567\n"
+        os.write(said, b"1234567\n")
+        with pytest.raises(OSError, match="too much"):
+            limited.readline()
 
-        assert timed.readline() == "200 result=0\n"
-        with pytest.raises(OSError, match="temporarily unavailable"):
-            timed.readline()
+        limited.extend(LIMIT_SECONDS)
+        os.write(said, b"89\n")
+        assert limited.readline() == "89\n"
+    finally:
+        os.close(reading)
+        os.close(said)

@@ -1,0 +1,52 @@
+"""Connections that have shown no apiKey yet: how many there may be, and who goes when there are more."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from noojee_agi.server.complaints import Complaints
+from noojee_agi.server.waiting import Waiting
+
+KEY_SECONDS = 2.0  # for environment and key, however the bytes are spread: Asterisk answers at once
+KEY_BYTES = 65536
+_MOST = 2000
+
+
+class Admission:
+    """When there are too many, the oldest of the address that has most go: a right call is young."""
+
+    def __init__(self, complaints: Complaints) -> None:
+        self._complaints = complaints
+        self._address_of: dict[Waiting, str] = {}  # the oldest first
+        self._of_address: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        return len(self._address_of)
+
+    def add(self, session: Waiting, address: str) -> None:
+        if len(self._address_of) >= _MOST:
+            self._complaints.add("%d connections show no apiKey yet: the oldest were sent away", _MOST)
+            self.send_away(1)
+        self._address_of[session] = address
+        self._of_address[address] += 1
+
+    def remove(self, session: Waiting) -> bool:
+        """It is known now, or gone; whether it was still unknown."""
+        address = self._address_of.pop(session, None)
+        if address is None:
+            return False
+        self._of_address[address] -= 1
+        if not self._of_address[address]:
+            del self._of_address[address]
+        return True
+
+    def send_away(self, count: int) -> bool:
+        """So many of the address that has most. Whether there was one."""
+        if not self._address_of:
+            return False
+        most = max(self._of_address, key=self._of_address.__getitem__)
+        oldest = [session for session, address in self._address_of.items() if address == most][:count]
+        for session in oldest:
+            self.remove(session)
+            session.give_up()
+        return True

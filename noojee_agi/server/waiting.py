@@ -1,0 +1,150 @@
+"""A session's straight-line code on an event loop: it runs in a greenlet, and while it waits, others go on.
+
+Each function here is called within a session, and switches to the loop; the loop switches back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import select
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar, cast
+
+from greenlet import getcurrent, greenlet
+
+from noojee_agi.asterisk.stream import poll
+
+T = TypeVar("T")
+
+# asyncio rounds a timer up to the milliseconds of epoll_wait(2): what is shorter goes round the loop.
+_SHORTEST_TIMER_SECONDS = 0.001
+_LOOK_SECONDS = 0.05
+_NOTHING = "nothing"
+
+
+class Waiting(greenlet):
+    """One session, and what it waits for. deadline: of the event, by time.monotonic()."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, work: Callable[[], None]) -> None:
+        super().__init__(work)
+        self.deadline = 0.0
+        self._loop = loop
+        self._read_from = -1  # the descriptor of which the loop tells
+        self._for: object = _NOTHING
+
+    def for_event(self, descriptor: int, event: int, seconds: float) -> bool:
+        """As stream.Wait."""
+        if event == select.POLLOUT:
+            return self._for_room(descriptor, seconds)
+        if self._read_from != descriptor:
+            self.stop_reading()
+            self._loop.add_reader(descriptor, self._is_readable)
+            self._read_from = descriptor
+        return self._until(event, seconds)
+
+    def stop_reading(self) -> None:
+        """Before the descriptor is closed, or is somebody else's."""
+        if self._read_from >= 0:
+            self._loop.remove_reader(self._read_from)
+            self._read_from = -1
+
+    def give_up(self) -> None:
+        """Whatever event it waits for, its time is over."""
+        if self._for in (select.POLLIN, select.POLLOUT):
+            self.switch(False)
+
+    def _for_room(self, descriptor: int, seconds: float) -> bool:
+        if poll(descriptor, select.POLLOUT, 0):
+            return True
+        self._loop.add_writer(descriptor, self._is_writable)
+        try:
+            return self._until(select.POLLOUT, seconds)
+        finally:
+            self._loop.remove_writer(descriptor)
+
+    def _until(self, event: int, seconds: float) -> bool:
+        self.deadline = time.monotonic() + seconds
+        return bool(self.switch_to_loop(event))
+
+    def switch_to_loop(self, event: object) -> object:
+        """Until somebody switches back."""
+        assert self.parent is not None
+        self._for = event
+        try:
+            return self.parent.switch()
+        finally:
+            self._for = _NOTHING
+
+    def _is_readable(self) -> None:
+        if self._for == select.POLLIN:
+            self.switch(True)
+        else:  # it does something else: what comes meanwhile stays in the kernel
+            self.stop_reading()
+
+    def _is_writable(self) -> None:
+        if self._for == select.POLLOUT:
+            self.switch(True)
+
+
+class Sessions:
+    """All that run on one loop. threads: how many may block at the same time."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, threads: int) -> None:
+        self._loop = loop
+        self._threads = ThreadPoolExecutor(threads, "blocking")
+        self._running: set[Waiting] = set()
+        loop.call_later(_LOOK_SECONDS, self._look)
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def begin(self, work: Callable[[], None]) -> None:
+        """Run work as far as it goes without waiting; the rest later."""
+
+        def run() -> None:
+            try:
+                work()
+            finally:
+                session.stop_reading()
+                self._running.discard(session)
+
+        session = Waiting(self._loop, run)
+        self._running.add(session)
+        session.switch()
+
+    def current(self) -> Waiting:
+        """The session that calls."""
+        return cast(Waiting, getcurrent())
+
+    def wait_for_event(self, descriptor: int, event: int, seconds: float) -> bool:
+        """As stream.Wait."""
+        return self.current().for_event(descriptor, event, seconds)
+
+    def pause(self, seconds: float) -> None:
+        """As time.sleep."""
+        session = self.current()
+        if seconds >= _SHORTEST_TIMER_SECONDS:
+            self._loop.call_later(seconds, session.switch)
+            session.switch_to_loop(seconds)
+            return
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self._loop.call_soon(session.switch)
+            session.switch_to_loop(seconds)
+
+    def in_thread(self, work: Callable[[], T]) -> T:
+        """Do what may block in a thread; the session waits for it, and nobody else."""
+        session = self.current()
+        future = self._loop.run_in_executor(self._threads, work)
+        future.add_done_callback(session.switch)
+        session.switch_to_loop(future)
+        return future.result()
+
+    def _look(self) -> None:
+        """For those whose time is over."""
+        now = time.monotonic()
+        for session in [each for each in self._running if each.deadline < now]:
+            session.give_up()
+        self._loop.call_later(_LOOK_SECONDS, self._look)
