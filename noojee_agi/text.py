@@ -10,7 +10,7 @@ _UNSAFE_IN_A_MESSAGE = re.compile(r"[^\w .@/+-]")
 
 def without_controls(text: str) -> str:
     """The same with a blank for each control character."""
-    return text.translate(_CONTROL_TO_BLANK)
+    return text if text.isprintable() else text.translate(_CONTROL_TO_BLANK)
 
 
 def plain(text: str) -> str:

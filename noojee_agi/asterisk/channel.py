@@ -18,6 +18,8 @@ from noojee_agi.recordings import recording
 
 _REPLY = re.compile(r"(\d{3})([ -]|$)(.*)")
 _RESULT = re.compile(r"result=(-?\d+)(?: \((.*))?", re.DOTALL)
+_LINE_END = "\r\n"
+_CLOSED = "Asterisk closed the AGI connection"
 _MAX_ENVIRONMENT_LINES = 500
 _MAX_SKIPPED_LINES = 500
 _MAX_FIELD = 255  # a column's width: an absurdly long caller number must not cost the call record
@@ -57,7 +59,8 @@ class Channel:
     def get_all(self, *names: str) -> dict[str, str]:
         """The same for several, in one round trip."""
         mark = os.urandom(8).hex()  # stands between the values, so none of them may know it
-        expression = "".join(f"${{{name}}}{mark}" for name in names)
+        between = f"}}{mark}${{"
+        expression = f"${{{between.join(names)}}}{mark}"
         values = self._agi.value_of(expression, mark).split(mark)
         if len(values) != len(names) + 1:  # longer than Asterisk's buffer
             return {name: self.get(name) for name in names}
@@ -80,8 +83,10 @@ class Channel:
 
     def set_all(self, values: Mapping[str, str]) -> None:
         """The same for several; in one round trip those that Asterisk's argument parser leaves alone."""
-        plain = {name: value for name, value in values.items() if _PLAIN_VALUE.fullmatch(value)}
-        self._agi.command("EXEC", "MSet", ",".join(f"{name}={value}" for name, value in plain.items()))
+        plain = values
+        if not _PLAIN_VALUE.fullmatch("".join(values.values())):
+            plain = {name: value for name, value in values.items() if _PLAIN_VALUE.fullmatch(value)}
+        self._agi.command("EXEC", "MSet", ",".join([f"{name}={value}" for name, value in plain.items()]))
         for name in values.keys() - plain.keys():
             self.set(name, values[name])
 
@@ -135,20 +140,12 @@ def _known(value: str) -> str:
     return "" if value == "unknown" else value  # res_agi.c setup_env writes this for "not there"
 
 
-class _Silence:
-    """A stderr for pyst2 that keeps every line, the apiKey among them, to itself."""
-
-    def write(self, text: str) -> None:
-        pass
-
-
 class _Agi(agi.AGI):  # type: ignore[misc]
     """pyst2's AGI with safe quoting, strict replies, and no hand on signals or stderr."""
 
     def __init__(self, reader: io.TextIOBase, writer: io.TextIOBase) -> None:
         self.stdin = reader
         self.stdout = writer
-        self.stderr = _Silence()
         self._got_sighup = False
         self._value_ends_with = ")"
         self._awaits_reply = False  # then nothing more is said: it would be out of turn
@@ -156,9 +153,12 @@ class _Agi(agi.AGI):  # type: ignore[misc]
         self._get_agi_env()
 
     def command(self, verb: str, *words: str) -> tuple[str, str]:
-        """Run one AGI command, every word quoted; its reply's result and the data in brackets."""
-        quoted = [self._quote(word) for word in words]
-        if len(" ".join([verb, *quoted]).encode("utf-8", "replace")) > _MAX_COMMAND_BYTES:
+        """Run one AGI command, every word quoted; its reply's result and the data in brackets.
+
+        Raises CallGone, and NoojeeError for what Asterisk would take for two commands.
+        """
+        line = " ".join([verb, *map(self._quote, words)])
+        if len(line.encode("utf-8", "replace")) > _MAX_COMMAND_BYTES:
             raise NoojeeError(
                 f"{verb} exceeds Asterisk's limit of {_MAX_COMMAND_BYTES} bytes: use shorter paths"
             )
@@ -166,7 +166,7 @@ class _Agi(agi.AGI):  # type: ignore[misc]
             raise CallGone("Asterisk has not answered what it was asked before")
         self._awaits_reply = True
         try:
-            reply: tuple[str, str] = self.execute(verb, *quoted)["result"]
+            reply: tuple[str, str] = self.execute(line)["result"]
         except agi.AGIHangup as exc:
             self._awaits_reply = False
             raise CallGone("the call has ended") from exc
@@ -196,27 +196,38 @@ class _Agi(agi.AGI):  # type: ignore[misc]
         raise CallGone("Asterisk does not answer what it was asked")
 
     def _get_agi_env(self) -> None:
-        for _ in range(_MAX_ENVIRONMENT_LINES):
-            line = self._line()
-            if not line:
-                return
-            name, colon, value = line.partition(":")
-            if colon:
-                self.env.setdefault(name.strip(), value.removeprefix(" "))
+        readline, setdefault = self.stdin.readline, self.env.setdefault
+        try:
+            for _ in range(_MAX_ENVIRONMENT_LINES):
+                name, colon, value = readline(_MAX_REPLY).partition(":")
+                if colon:
+                    setdefault(name.strip(), value.rstrip(_LINE_END).removeprefix(" "))
+                elif not name:
+                    raise CallGone(_CLOSED)
+                elif not name.rstrip(_LINE_END):
+                    return
+        except (OSError, ValueError) as exc:
+            raise CallGone(_CLOSED) from exc
         raise CallGone("Asterisk sent an environment without an end")
 
     def _line(self) -> str:
+        """The next line without its end. Raises CallGone when there is none any more."""
         try:
-            line = self.stdin.readline(_MAX_REPLY)
+            line: str = self.stdin.readline(_MAX_REPLY)
         except (OSError, ValueError) as exc:
-            raise CallGone("Asterisk closed the AGI connection") from exc
+            raise CallGone(_CLOSED) from exc
         if not line:
-            raise CallGone("Asterisk closed the AGI connection")
-        return str(line).rstrip("\r\n")
+            raise CallGone(_CLOSED)
+        return line.rstrip(_LINE_END)
 
     def _quote(self, string: str) -> str:
-        escaped = re.sub(r'(["\\])', r"\\\1", str(string))
+        escaped = string.replace("\\", "\\\\").replace('"', '\\"')
         return f'"{text.without_controls(escaped)}"'
+
+    def send_command(self, command: str, *args: object) -> None:
+        """pyst2's own would write the line to stderr, too."""
+        self.stdout.write(" ".join([command, *map(str, args)]) + "\n")
+        self.stdout.flush()
 
     def get_result(self, stdin: object = None) -> dict[str, tuple[str, str]]:
         """The next reply. Lines that are none (HANGUP, usage text) are passed over."""

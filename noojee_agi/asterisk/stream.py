@@ -4,7 +4,6 @@ import io
 import os
 import select
 import time
-from collections import deque
 from collections.abc import Callable
 
 SESSION_SECONDS = 30.0  # all that we wait for ourselves takes 5 s at most
@@ -43,7 +42,7 @@ class Stream(io.TextIOBase):
         self._reading = reading
         self._writing = writing
         self._wait_for = wait
-        self._lines: deque[str] = deque()
+        self._lines = io.StringIO()
         self._begun = b""  # of the line that is not whole yet
         self._bytes_left = most_bytes
         self._deadline = time.monotonic() + (SESSION_SECONDS if seconds is None else seconds)
@@ -56,7 +55,7 @@ class Stream(io.TextIOBase):
 
     def readline(self, size: int = -1, /) -> str:  # type: ignore[override]
         """The next line with its end; cut off at the end of all, and beyond some size. Raises OSError."""
-        while not self._lines:
+        while not (line := self._lines.readline()):
             self._wait(self._reading, select.POLLIN)
             read = os.read(self._reading, _READ_BYTES)
             self._count(len(read))
@@ -64,7 +63,7 @@ class Stream(io.TextIOBase):
             if not read or 0 <= size < len(self._begun):
                 begun, self._begun = self._begun, b""
                 return begun.decode("utf-8", "replace")
-        return self._lines.popleft()
+        return line
 
     def write(self, text: str, /) -> int:
         """Send text at once. Raises OSError."""
@@ -84,9 +83,11 @@ class Stream(io.TextIOBase):
                 raise OSError("the other side says too much")
 
     def _take(self, read: bytes) -> None:
-        whole, newline, self._begun = (self._begun + read).rpartition(b"\n")
-        if newline:
-            self._lines.extend(f"{line}\n" for line in whole.decode("utf-8", "replace").split("\n"))
+        """All lines before it have been read. Only a newline ends one, and none is cut within a character."""
+        received = self._begun + read
+        end = received.rfind(b"\n") + 1
+        self._begun = received[end:]
+        self._lines = io.StringIO(received[:end].decode("utf-8", "replace"), newline="\n")
 
     def _wait(self, descriptor: int, event: int) -> None:
         left = min(self._deadline - time.monotonic(), REPLY_SECONDS)

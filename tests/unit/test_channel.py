@@ -203,6 +203,16 @@ def test_a_colon_in_an_environment_value_and_a_line_without_one_do_no_harm() -> 
     assert (channel.name, channel.uniqueid) == ("SIP/a:b-1", "1.2")
 
 
+def test_an_environment_may_have_line_ends_of_the_network_and_lines_that_are_none_of_it() -> None:
+    reader = io.StringIO(
+        "agi_channel:SIP/1-1\r\nHANGUP\r\nagi_arg_1:  two blanks \r\n\r\nagi_uniqueid: 6.6\n\n"
+    )
+
+    channel = Channel(reader, io.StringIO())
+
+    assert channel.environment == {"agi_channel": "SIP/1-1", "agi_arg_1": " two blanks "}
+
+
 def test_an_absurdly_long_value_in_the_environment_is_cut_to_a_columns_width() -> None:
     assert len(_channel(FakeAsterisk({"agi_callerid": "9" * 5000})).caller) == 255
 
@@ -345,6 +355,14 @@ class _Endless(io.TextIOBase):
 def test_an_endless_environment_is_given_up(line: str) -> None:
     with pytest.raises(CallGone):
         Channel(_Endless("", line), io.StringIO())
+
+
+@pytest.mark.parametrize("lines", [499, 500])
+def test_an_environment_has_499_lines_and_its_end_at_most(lines: int) -> None:
+    reader = io.StringIO("agi_x: y\n" * lines + "\n")
+
+    with pytest.raises(CallGone) if lines == 500 else contextlib.nullcontext():
+        Channel(reader, io.StringIO())
 
 
 @pytest.mark.parametrize("line", ["HANGUP\n", "520-Usage\n", "\n", "x" * 65536])
