@@ -11,6 +11,8 @@ from noojee_agi.recordings import wav
 STARTED, FINISHED = "started", "finished"  # the kinds of event, also in the names of their files
 EMPTY_FILE_BYTES = 44  # a bare WAV header's length; what else is as short has no audio either
 _OUR_FILE = re.compile(r"/\d{4}/\d\d/\d\d/[A-Za-z0-9._-]+-[0-9a-f]{8}\.\w+$")
+_MIXMONITOR_ID = re.compile(r"0x[0-9a-f]+")
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
 _ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _STORED_AS = {"wav49": "WAV"}  # app_mixmonitor.c mixmonitor_save_prep
 
@@ -73,11 +75,9 @@ def now() -> datetime:
 
 def new_id() -> str:
     """A random UUID (RFC 9562, 5.4), without the import of uuid: up to Python 3.12 that costs the caller."""
-    number = int.from_bytes(os.urandom(16), "big")
-    number = number & ~(0xF << 76) | 4 << 76  # the version
-    number = number & ~(0b11 << 62) | 0b10 << 62  # the variant
-    digits = f"{number:032x}"
-    return "-".join([digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]])
+    digits = os.urandom(16).hex()
+    version, variant = "4", "89ab"[int(digits[16], 16) % 4]
+    return f"{digits[:8]}-{digits[8:12]}-{version}{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
 
 
 def is_id(value: str) -> bool:
@@ -87,9 +87,10 @@ def is_id(value: str) -> bool:
 
 def file_path(directory: str, uniqueid: str, leg_id: str, file_format: str, started_at: datetime) -> str:
     """Where the leg's audio lies: only what we made and a filtered uniqueid enter the name."""
-    safe_uniqueid = re.sub(r"[^A-Za-z0-9._-]", "_", uniqueid)[:64].lstrip(".") or "call"
+    safe_uniqueid = _UNSAFE.sub("_", uniqueid)[:64].lstrip(".") or "call"
     suffix = _STORED_AS.get(file_format, file_format)
-    return os.path.join(directory, started_at.strftime("%Y/%m/%d"), f"{safe_uniqueid}-{leg_id[:8]}.{suffix}")
+    day = f"{started_at.year:04}/{started_at.month:02}/{started_at.day:02}"
+    return os.path.join(directory, f"{day}/{safe_uniqueid}-{leg_id[:8]}.{suffix}")
 
 
 def id_in(file: str) -> str:
@@ -104,7 +105,7 @@ def is_ours(file: str) -> bool:
 
 def mixmonitor_id(value: str) -> str:
     """The value, if it is an id as Asterisk makes them (app_mixmonitor.c, "%p"), else empty."""
-    return value if re.fullmatch(r"0x[0-9a-f]+", value) else ""
+    return value if _MIXMONITOR_ID.fullmatch(value) else ""
 
 
 def ending(leg_id: str, file: str, ended_at: datetime) -> Ending:
@@ -121,11 +122,14 @@ def ending(leg_id: str, file: str, ended_at: datetime) -> Ending:
 
 def to_json(event: Event) -> str:
     """The event as its spool file says it."""
-    content: dict[str, object] = {"event": kind(event), **vars(event)}
-    for name, value in content.items():
-        if isinstance(value, datetime):
-            content[name] = value.isoformat(timespec="microseconds")
-    return json.dumps(content, ensure_ascii=False)
+    return _JSON.encode({"event": kind(event), **vars(event)})
+
+
+def _of_time(value: datetime) -> str:
+    return value.isoformat(timespec="microseconds")
+
+
+_JSON = json.JSONEncoder(ensure_ascii=False, default=_of_time)
 
 
 def leg_id(event: Event) -> str:
