@@ -1,6 +1,6 @@
 """The apiKey: its digest, and whether a given key is the right one."""
 
-import hashlib
+import functools
 import hmac
 import os
 
@@ -12,8 +12,8 @@ _SALT_BYTES = 16
 
 def digest(key: str) -> str:
     """A salted digest of the apiKey, the only form in which it is stored."""
-    salt = os.urandom(_SALT_BYTES)
-    return f"hmac-sha256${salt.hex()}${_mac(salt, key)}"
+    salt = os.urandom(_SALT_BYTES).hex()
+    return f"hmac-sha256${salt}${_mac(salt, key)}"
 
 
 def matches(key: str, stored: str) -> bool:
@@ -23,7 +23,7 @@ def matches(key: str, stored: str) -> bool:
     if scheme != "hmac-sha256" or not key:
         return False
     try:
-        return hmac.compare_digest(mac.encode(), _mac(bytes.fromhex(salt), key).encode())
+        return hmac.compare_digest(mac.encode(), _mac(salt, key).encode())
     except ValueError:  # a damaged salt
         return False
 
@@ -47,5 +47,13 @@ def require_key(key: str, knowledge: Knowledge) -> None:
         raise KeyRefused("the channel variable apiKey is not this system's key: see noojee-agi apikey --help")
 
 
-def _mac(salt: bytes, key: str) -> str:
-    return hmac.digest(salt, key.encode("utf-8", "replace"), hashlib.sha256).hex()
+def _mac(salt: str, key: str) -> str:
+    mac = _salted(salt).copy()
+    mac.update(key.encode("utf-8", "replace"))
+    return mac.hexdigest()
+
+
+@functools.lru_cache(maxsize=2)
+def _salted(salt: str) -> hmac.HMAC:
+    """The half of the work that is the same for every key. Raises ValueError when salt is damaged."""
+    return hmac.new(bytes.fromhex(salt), digestmod="sha256")
