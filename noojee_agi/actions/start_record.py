@@ -66,7 +66,8 @@ def start_record(request: Request, channel: Channel | CommandLine, context: Cont
         if not troubles:
             troubles = _tell_recorded(target, replace(result, message=_message(target, remarks)))
         result = replace(result, leg="")  # what the asking channel knows of its own leg stays
-    return replace(result, message=_message(target, [*troubles, *remarks]))
+    message = _message(target, [*troubles, *remarks])
+    return result if message == result.message else replace(result, message=message)
 
 
 def _replace_running(leg: Leg, target: Target, context: Context) -> tuple[Result, list[str]]:

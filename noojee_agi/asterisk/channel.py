@@ -16,8 +16,8 @@ from noojee_agi.asterisk import variables
 from noojee_agi.errors import CallGone, NoojeeError, NotStarted
 from noojee_agi.recordings import recording
 
-_REPLY = re.compile(r"(\d{3})([ -]|$)(.*)")
-_RESULT = re.compile(r"result=(-?\d+)(?: \((.*))?", re.DOTALL)
+_REPLY = re.compile(r"([0-9]{3})(?: (.*))?")
+_RESULT = re.compile(r"result=(-?[0-9]+)(?: \((.*))?", re.DOTALL)
 _LINE_END = "\r\n"
 _CLOSED = "Asterisk closed the AGI connection"
 _MAX_ENVIRONMENT_LINES = 500
@@ -25,7 +25,7 @@ _MAX_SKIPPED_LINES = 500
 _MAX_FIELD = 255  # a column's width: an absurdly long caller number must not cost the call record
 _MAX_REPLY = 65536
 _MAX_COMMAND_BYTES = 2046  # res_agi.c AGI_BUF_LEN before 20.16 and 22.6: the rest runs as a second command
-_DEAD_CHANNEL = 511
+_OK, _DEAD_CHANNEL = "200", "511"
 _NO_SUCH_APPLICATION = "-2"
 _LONGEST_EXPRESSION = 4095  # res_agi.c handle_getvariablefull: the rest is cut off
 _NOT_TO_BE_LOGGED = re.compile(r'["\\$]')
@@ -232,9 +232,9 @@ class _Agi(agi.AGI):  # type: ignore[misc]
     def get_result(self, stdin: object = None) -> dict[str, tuple[str, str]]:
         """The next reply. Lines that are none (HANGUP, usage text) are passed over."""
         for _ in range(_MAX_SKIPPED_LINES):
-            reply = _REPLY.match(self._line())
-            if reply and reply[2] != "-":
-                return self._parsed(int(reply[1]), self._whole(reply[3]))
+            reply = _REPLY.fullmatch(self._line())
+            if reply:
+                return self._parsed(reply[1], self._whole(reply[2] or ""))
         raise CallGone("Asterisk answered with no reply")
 
     def _whole(self, text: str) -> str:
@@ -245,11 +245,11 @@ class _Agi(agi.AGI):  # type: ignore[misc]
             text += "\n" + self._line()
         raise CallGone("Asterisk sent a value without an end")
 
-    def _parsed(self, code: int, text: str) -> dict[str, tuple[str, str]]:
+    def _parsed(self, code: str, text: str) -> dict[str, tuple[str, str]]:
         if code == _DEAD_CHANNEL:
             raise agi.AGIHangup("the channel is dead")
         result = _RESULT.match(text)
-        if code != 200 or not result:
+        if code != _OK or not result:
             return {"result": ("-1", "")}
         return {"result": (result[1], (result[2] or "").removesuffix(")"))}
 

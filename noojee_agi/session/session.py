@@ -168,8 +168,9 @@ class _OtherCalls:
 
 def _tell(channel: Channel, result: Result) -> None:
     try:
-        channel.set_all(result.variables)
-        told = f"noojee-agi: {result.status} {result.variables[variables.MESSAGE]}"
+        values = result.variables
+        channel.set_all(values)
+        told = f"noojee-agi: {result.status} {values[variables.MESSAGE]}"
         if result.status != OK:
             channel.warn(told)
         elif result.message != "OK":
