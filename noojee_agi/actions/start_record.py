@@ -257,7 +257,7 @@ def _unusable(directory: str, exc: OSError) -> NoojeeError:
 
 def _asterisk_name(leg: Leg, config: Config) -> str:
     """The file as MixMonitor must be told it: the format is the suffix."""
-    return f"{os.path.splitext(leg.file)[0]}.{config.recordings_format}"
+    return f"{leg.file.rpartition('.')[0]}.{config.recordings_format}"
 
 
 def _options(config: Config) -> str:

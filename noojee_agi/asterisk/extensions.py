@@ -41,7 +41,7 @@ def _known(wanted: str, on_call: Iterable[str]) -> str:
 
 def distinct(extensions: Iterable[str]) -> tuple[str, ...]:
     """The same extensions in the same order, each once, none empty."""
-    return tuple(dict.fromkeys(extension for extension in extensions if extension))
+    return tuple(dict.fromkeys(filter(None, extensions)))
 
 
 def _without_place(name: str) -> str:

@@ -52,8 +52,8 @@ class Peers:
     @property
     def telephone(self) -> Peer:
         """The end at which somebody sits: not a half of a Local channel, if there is another."""
-        telephones = (end for end in self.ends if not end.name.startswith("Local/"))
-        return next(telephones, next(iter(self.ends), NOBODY))
+        telephones = [end for end in self.ends if not end.name.startswith("Local/")]
+        return (*telephones, *self.ends, NOBODY)[0]
 
 
 @dataclass(frozen=True)
