@@ -116,7 +116,7 @@ def sync(config: Config, retry_rejected: bool, is_rebuild: bool) -> None:
         output.say(line)
     if is_rebuild:
         for path in rebuild.files_without_side_car(store, config.recordings_directory):
-            output.say(f"nothing is config of {output.cell(path)}: it has no side-car, and is left alone")
+            output.say(f"nothing is known of {output.cell(path)}: it has no side-car, and is left alone")
         drain.run(store, config.spool_directory)  # its own drain found the spool locked by us
     for problem in tended.problems:
         output.say(problem, err=True)
