@@ -2,8 +2,6 @@
 
 import re
 
-# Of these only the line's end may stand between the tokens of JSON; within them json escapes it.
-_LAYOUT = "\n"
 _CONTROL_TO_BLANK = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)], " ")
 _UNSAFE_IN_A_MESSAGE = re.compile(r"[^\w .@/+-]")
 
@@ -36,12 +34,13 @@ def printable_lines(text: str) -> str:
 
 def escaped(json_text: str) -> str:
     """JSON that says the same with such characters as \\uXXXX, a pair of these beyond U+FFFF (RFC 8259)."""
-    return re.sub(r"[^ -~]", _escape, json_text)
+    # The line's end stands between the tokens of JSON only; within them json escapes it.
+    return re.sub(r"[^ -~\n]", _escape, json_text)
 
 
 def _escape(found: re.Match[str]) -> str:
     character = found[0]
-    if character.isprintable() or character == _LAYOUT:
+    if character.isprintable():
         return character
     units = character.encode("utf-16-be", "surrogatepass")
     return "".join(f"\\u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))

@@ -48,13 +48,18 @@ def write(leg: dict[str, Any]) -> bool:
         logger.error("no side-car of leg %s: %s is no recording of this program", leg["id"], leg["file"])
         return True
     try:
-        spool.write(path, text.escaped(json.dumps(leg, indent=1, ensure_ascii=False, default=_text)) + "\n")
+        spool.write(path, to_json(leg))
     except (FileNotFoundError, NotADirectoryError):
         logger.warning("no side-car %s: its folder is gone", path)
     except OSError as exc:
         logger.error("no side-car %s, tried again later: %s", path, exc.strerror)
         return False
     return True
+
+
+def to_json(leg: dict[str, Any]) -> str:
+    """A line for each name. The standard library's indent would cost three times as much: it is not in C."""
+    return f"{{\n {text.escaped(_ENCODER.encode(leg))[1:-1]}\n}}\n"
 
 
 def read(path: str) -> dict[str, Any]:
@@ -87,3 +92,6 @@ def _text(value: object) -> str:
     if isinstance(value, datetime):
         return value.isoformat()
     raise TypeError(f"{value!r} has no place in a side-car")
+
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",\n ", ": "), default=_text)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -32,3 +34,13 @@ def test_a_file_that_a_database_names_and_that_is_none_of_ours_gets_none(tmp_pat
 
     assert sidecar.write(leg(file))  # nothing to be tried again
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_a_person_can_read_it_a_line_for_each_name() -> None:
+    moment = datetime(2026, 3, 1, 9, 30, 15, 123456, tzinfo=timezone.utc)
+    named = {"id": ID, "source": 'O"Neil, "Jürgen",\n "x": 1', "leg": 1, "owner": None, "started_at": moment}
+
+    written = sidecar.to_json(named)
+
+    assert written == json.dumps(named, indent=1, ensure_ascii=False, default=datetime.isoformat) + "\n"
+    assert len(written.splitlines()) == 2 + len(named)
