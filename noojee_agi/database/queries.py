@@ -7,7 +7,18 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, exists, literal_column, or_, select, union
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    and_,
+    bindparam,
+    exists,
+    literal_column,
+    or_,
+    select,
+    union,
+)
 
 from noojee_agi.database.store import Store
 from noojee_agi.database.tables import (
@@ -73,8 +84,9 @@ def next_legs(
 
 def legs_by_id(connection: Connection, leg_ids: Iterable[str]) -> list[dict[str, Any]]:
     """These few legs."""
-    statement = _legs().where(recording_leg.c.id.in_(list(leg_ids)))
-    return [dict(row._mapping) for row in connection.execute(statement)]
+    result = connection.execute(_LEGS_BY_ID, {"leg_ids": list(leg_ids)})
+    names = tuple(result.keys())
+    return [dict(zip(names, row, strict=True)) for row in result]
 
 
 def each_leg(store: Store, leg_ids: Iterable[str]) -> Iterator[dict[str, Any]]:
@@ -221,3 +233,6 @@ def may_hear(login: str) -> ColumnElement[bool]:
     )
     own = recording_leg.c.owner_id == listener.c.id
     return exists().where(listener.c.login == login, listener.c.enabled, or_(hears_all, leads_owner, own))
+
+
+_LEGS_BY_ID = _legs().where(recording_leg.c.id.in_(bindparam("leg_ids", expanding=True)))

@@ -135,7 +135,12 @@ def _engine(url: URL) -> Engine:
         event.listen(engine, "connect", _on_sqlite_connect)
         event.listen(engine, "begin", _on_sqlite_begin)
         return engine
-    engine = create_engine(url, poolclass=NullPool, connect_args={"connect_timeout": _CONNECT_SECONDS})
+    engine = create_engine(
+        url,
+        poolclass=NullPool,
+        connect_args={"connect_timeout": _CONNECT_SECONDS},
+        executemany_mode="values_plus_batch",  # many rows, one answer of the server
+    )
     # First of all: SQLAlchemy, too, asks a new connection questions.
     event.listen(engine, "connect", _on_postgresql_connect, insert=True)
     event.listen(engine, "close", _on_postgresql_close)

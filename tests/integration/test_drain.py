@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import event as on
 
 from integration.recorder import CALL_TIME, Recorder, after, ended, exit_code, forked
+from noojee_agi.database import intake
 from noojee_agi.recordings import recording, sidecar, spool
 from noojee_agi.recordings.recording import Ending, Event
 from noojee_agi.sync import drain
@@ -82,6 +84,19 @@ def test_the_legs_of_a_call_are_numbered_as_they_came(recorder: Recorder) -> Non
         (third.id, 3),
     ]
     assert len(recorder.calls()) == 1
+
+
+def test_a_batch_takes_no_more_statements_when_more_calls_begin_and_end_in_it(recorder: Recorder) -> None:
+    def taken(calls: int) -> int:
+        asked: list[str] = []
+        old, new = ([recorder.leg(call_uniqueid=recording.new_id()) for _ in range(calls)] for _ in "ab")
+        with recorder.store.transaction() as connection:
+            intake.store(connection, old)
+            on.listen(connection, "before_cursor_execute", lambda *about: asked.append(about[2]))
+            intake.store(connection, [*new, *map(ended, [*old, *new])])
+        return len(asked)
+
+    assert taken(2) == taken(50) < 12
 
 
 @pytest.mark.parametrize(

@@ -178,3 +178,28 @@ def test_an_attached_extension_of_a_disabled_account_is_not_hidden_from_the_hist
     people.store_all(leg)
 
     assert people.the_leg(leg)["owner"] == "fred"
+
+
+def test_each_leg_of_a_batch_has_the_owner_of_its_own_time_and_login(people: Recorder) -> None:
+    attach(people, "fred", "410", after(0), after(10))
+    attach(people, "lena", "410", after(10))
+    attach(people, "fred", "420", after(20))
+    disable(people, "lena")
+    legs = [
+        people.leg(call_uniqueid=f"17.{number}", started_at=after(second), extensions=extensions, **named)
+        for number, (second, extensions, named) in enumerate(
+            [
+                (-1, ("410",), {}),
+                (0, ("420", "410"), {}),
+                (10, ("410",), {}),
+                (20, ("420", "410"), {}),
+                (20, (), {"agent_login_name": "lena", "agent_known": True}),
+                (20, ("420",), {"agent_login_name": "lena", "agent_known": False}),
+            ]
+        )
+    ]
+
+    people.store_all(*legs)
+
+    owners = {row["id"]: row["owner"] for row in people.legs()}
+    assert [owners[leg.id] for leg in legs] == [None, "fred", "lena", "fred", "lena", None]

@@ -103,6 +103,32 @@ def test_the_legs_of_one_call_from_two_hosts_are_numbered_in_the_order_of_starti
     assert (call["external_reference"], call["started_at"]) == ("INV-2", legs[0].started_at)
 
 
+def test_a_batch_of_which_another_host_has_just_stored_a_part_is_stored_whole(recorder: Recorder) -> None:
+    """Calls and legs that are there, calls that have another's leg only, and those that nobody has begun."""
+    firsts = [recorder.leg(call_uniqueid=f"17.{number}") for number in range(6)]
+    seconds = [recorder.leg(call_uniqueid=f"17.{number}", started_at=after(1)) for number in range(6)]
+    batch = [*firsts[:4], *seconds]
+
+    do_both(
+        recorder.store,
+        lambda connection: intake.store(connection, [*firsts[:2], ended(firsts[1]), *firsts[4:5]]),
+        lambda connection: intake.store(connection, [*batch, *map(ended, batch[2:])]),
+    )
+
+    legs = {row["id"]: (row["call_uniqueid"], row["leg"], row["status"]) for row in recorder.legs()}
+    assert legs == {
+        firsts[0].id: ("17.0", 1, "recording"),
+        firsts[1].id: ("17.1", 1, "completed"),
+        firsts[2].id: ("17.2", 1, "completed"),
+        firsts[3].id: ("17.3", 1, "completed"),
+        firsts[4].id: ("17.4", 1, "recording"),
+        **{leg.id: (leg.call_uniqueid, 2, "completed") for leg in seconds[:5]},
+        seconds[5].id: ("17.5", 1, "completed"),
+    }
+    ends = {call["uniqueid"]: call["ended_at"] for call in recorder.calls()}
+    assert ends == {f"17.{number}": None if number in (0, 4) else after(61) for number in range(6)}
+
+
 def test_a_call_whose_legs_end_on_two_hosts_at_the_same_moment_has_ended(recorder: Recorder) -> None:
     """Each sees that the other's leg still records, unless they take turns."""
     legs = [recorder.leg(started_at=after(number)) for number in range(2)]
