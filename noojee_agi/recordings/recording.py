@@ -73,6 +73,11 @@ def now() -> datetime:
     return datetime.now(timezone.utc)
 
 
+def moment(seconds: float) -> datetime:
+    """The time of a file, as os.stat() tells it."""
+    return datetime.fromtimestamp(seconds, timezone.utc)
+
+
 def new_id() -> str:
     """A random UUID (RFC 9562, 5.4), without the import of uuid: up to Python 3.12 that costs the caller."""
     digits = os.urandom(16).hex()
@@ -108,13 +113,17 @@ def mixmonitor_id(value: str) -> str:
     return value if _MIXMONITOR_ID.fullmatch(value) else ""
 
 
-def ending(leg_id: str, file: str, ended_at: datetime) -> Ending:
-    """What the closed file says of the leg; duration None when it is no WAV file. Raises OSError."""
+def ending(leg_id: str, file: str, now: datetime) -> Ending:
+    """What the closed file says of the leg, which ended when it was last written to; without it, now.
+
+    So whoever tells of the end says the same. Duration None when it is no WAV file. Raises OSError.
+    """
     try:
-        size = os.path.getsize(file)
+        about = os.stat(file)
         header = wav.read(file)
     except FileNotFoundError:
-        return Ending(leg_id, "failed", ended_at)
+        return Ending(leg_id, "failed", now)
+    ended_at, size = moment(about.st_mtime), about.st_size
     if size <= (header.data_at if header else EMPTY_FILE_BYTES):
         return Ending(leg_id, "empty", ended_at, size, 0.0)
     return Ending(leg_id, "completed", ended_at, size, header.seconds if header else None)

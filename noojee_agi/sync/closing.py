@@ -8,10 +8,11 @@ import fcntl
 import logging
 import os
 from collections.abc import Iterable, Iterator
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 
 from noojee_agi.recordings import recording, wav
 from noojee_agi.recordings.recording import Ending, OpenLeg
+from noojee_agi.recordings.wav import Header
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +34,23 @@ def endings(legs: Iterable[OpenLeg], now: datetime) -> Iterator[Ending]:
             continue
         if ending:
             yield ending
+
+
+def ended(legs: Iterable[OpenLeg]) -> list[Ending]:
+    """The endings of legs whose file has just been closed: nothing is waited for.
+
+    Passed over: a file that is written to still, or again, or is not there yet, and one without a header,
+    which says too little: finish_record tells of it.
+    """
+    found = []
+    for leg in legs:
+        try:
+            ending = _ending_of_closed(leg)
+        except OSError as exc:
+            logger.error("leg %s cannot be closed: %s", leg.id, exc)
+            continue
+        found += [ending] if ending else []
+    return found
 
 
 def without_folder(legs: Iterable[OpenLeg], now: datetime) -> list[OpenLeg]:
@@ -60,7 +78,7 @@ def with_file(legs: Iterable[OpenLeg]) -> list[OpenLeg]:
 
 def _ending(leg: OpenLeg, now: datetime) -> Ending | None:
     try:
-        changed_at = datetime.fromtimestamp(os.stat(leg.file).st_mtime, timezone.utc)
+        changed_at = recording.moment(os.stat(leg.file).st_mtime)
     except (FileNotFoundError, NotADirectoryError):
         return Ending(leg.id, "failed", now) if os.path.isdir(os.path.dirname(leg.file)) else None
     if now - changed_at < SETTLED_AFTER or _is_being_written(leg.file, now - changed_at):
@@ -69,6 +87,21 @@ def _ending(leg: OpenLeg, now: datetime) -> Ending | None:
     if header is None:
         seconds = max(0.0, (changed_at - leg.started_at).total_seconds())
         return Ending(leg.id, "interrupted", changed_at, os.path.getsize(leg.file), round(seconds, 3))
+    return _by_header(leg, header, changed_at)
+
+
+def _ending_of_closed(leg: OpenLeg) -> Ending | None:
+    try:
+        if _is_being_written(leg.file, timedelta(0)):
+            return None
+        changed_at = recording.moment(os.stat(leg.file).st_mtime)
+        header = wav.read(leg.file)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return _by_header(leg, header, changed_at) if header else None
+
+
+def _by_header(leg: OpenLeg, header: Header, changed_at: datetime) -> Ending:
     if header.is_right:
         return recording.ending(leg.id, leg.file, changed_at)  # Asterisk closed it, only the word was lost
     return Ending(leg.id, "interrupted", changed_at, header.repaired_size, header.seconds)

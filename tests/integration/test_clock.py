@@ -63,7 +63,9 @@ def test_an_ending_before_its_start_keeps_the_order_and_the_files_duration(
     if is_drained_in_between:
         recorder.drain()
 
-    [end] = recorder.put(recording.ending(leg.id, leg.file, clock.set(60 - HOUR)))
+    closed_at = clock.set(60 - HOUR)
+    os.utime(leg.file, (closed_at.timestamp(), closed_at.timestamp()))
+    [end] = recorder.put(recording.ending(leg.id, leg.file, closed_at))
     recorder.drain()
 
     row = recorder.the_leg(leg)

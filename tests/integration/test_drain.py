@@ -16,10 +16,11 @@ import pytest
 from sqlalchemy import event as on
 
 from integration.recorder import CALL_TIME, Recorder, after, ended, exit_code, forked
+from integration.silent_legs import write_audio
 from noojee_agi.database import intake
 from noojee_agi.recordings import recording, sidecar, spool
-from noojee_agi.recordings.recording import Ending, Event
-from noojee_agi.sync import drain
+from noojee_agi.recordings.recording import Ending, Event, OpenLeg
+from noojee_agi.sync import closing, drain
 
 # --- rows ---
 
@@ -134,6 +135,24 @@ def test_a_call_starts_with_its_first_leg_and_ends_with_its_last(recorder: Recor
 
     recorder.store_all(ended(second, ended_at=after(90)))
     assert [(call["started_at"], call["ended_at"]) for call in recorder.calls()] == [(CALL_TIME, after(90))]
+
+
+def test_an_end_that_is_told_by_whoever_saw_the_file_closed_and_by_asterisk_is_one(
+    recorder: Recorder,
+) -> None:
+    leg = recorder.leg(started_at=recording.now())
+    write_audio(leg.file)
+    [seen] = closing.ended([OpenLeg(leg.id, leg.file, leg.started_at)])
+    recorder.store_all(leg, seen)
+    before = recorder.legs(), recorder.calls()
+    changes = []
+
+    with recorder.store.transaction() as connection:
+        on.listen(connection, "before_cursor_execute", lambda *about: changes.append(about[2].split()[0]))
+        intake.store(connection, [recording.ending(leg.id, leg.file, recording.now())])
+
+    assert (recorder.legs(), recorder.calls()) == before
+    assert set(changes) == {"SELECT"}
 
 
 def test_a_call_that_is_recorded_again_has_not_ended(recorder: Recorder) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from noojee_agi.recordings import recording
 from noojee_agi.recordings.recording import Ending, OpenLeg
 from noojee_agi.sync import closing
 
@@ -96,3 +97,53 @@ def test_what_has_no_header_lasted_from_its_start_to_its_last_change(tmp_path: P
     changed_at = NOW - timedelta(hours=1)
     assert ending == Ending("id", "interrupted", changed_at, 100, 3600.0)
     assert strange.duration_seconds == 0.0
+
+
+# --- whose file has just been closed ---
+
+
+@pytest.mark.parametrize(
+    ("content", "ending"),
+    [
+        (WHOLE, Ending("id", "completed", NOW, len(WHOLE), 1.0)),
+        (LEFT_OPEN, Ending("id", "interrupted", NOW, len(WHOLE), 1.0)),
+        (wav(A_SECOND + 1, 0), Ending("id", "interrupted", NOW, len(WHOLE), 1.0)),
+    ],
+    ids=["by Asterisk", "by its death", "in a sample"],
+)
+def test_a_file_that_has_just_been_closed_ends_its_leg_at_once(
+    tmp_path: Path, content: bytes, ending: Ending
+) -> None:
+    assert closing.ended([leg(tmp_path, content, timedelta(0), NOW - MOMENT)]) == [ending]
+
+
+def test_a_closed_file_without_audio_is_empty(tmp_path: Path) -> None:
+    nothing = wav(0, 0)
+    nothing = nothing[:4] + struct.pack("<I", 36) + nothing[8:]
+
+    assert closing.ended([leg(tmp_path, nothing, timedelta(0))]) == [Ending("id", "empty", NOW, 44, 0.0)]
+
+
+def test_who_finishes_the_record_says_the_same_of_the_end(tmp_path: Path) -> None:
+    whole = leg(tmp_path, WHOLE, timedelta(minutes=1))
+
+    assert closing.ended([whole]) == [recording.ending("id", whole.file, recording.now())]
+
+
+@pytest.mark.parametrize("content", [None, b"x" * 100, b""], ids=["not there", "no header", "nothing"])
+def test_of_what_says_too_little_no_end_is_guessed(tmp_path: Path, content: bytes | None) -> None:
+    assert closing.ended([leg(tmp_path, content, timedelta(0))]) == []
+
+
+def test_a_file_that_somebody_writes_to_has_not_ended_whoever_has_closed_it(tmp_path: Path) -> None:
+    open_leg = leg(tmp_path, WHOLE, timedelta(0))
+
+    with open(open_leg.file, "ab"):
+        assert closing.ended([open_leg]) == []
+    assert len(closing.ended([open_leg])) == 1
+
+
+def test_one_that_cannot_be_read_keeps_back_none_of_the_others(tmp_path: Path) -> None:
+    odd = OpenLeg("odd", str(tmp_path / ("x" * 300)), LONG_AGO)
+
+    assert [ending.leg_id for ending in closing.ended([odd, leg(tmp_path, WHOLE, SETTLED)])] == ["id"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from noojee_agi.recordings import recording
 from unit.fakes import PROGRAMS, WAV_HEADER, FakeAsterisk, Site
 
 LEG_ID = "0e5f6b1c-6a57-4a6e-8f5e-0123456789ab"
+CLOSED_AT = datetime(2026, 11, 23, 9, 30, 15, 123456, tzinfo=timezone.utc)
 
 
 def day_folder(site: Site) -> Path:
@@ -30,15 +33,19 @@ def test_the_end_of_a_leg_is_spooled_with_what_the_file_says(
 ) -> None:
     site = Site(tmp_path)
     file = day_folder(site) / "x.wav"
+    before = recording.now()
     if audio is not None:
         file.write_bytes(WAV_HEADER + audio)
-    before = recording.now()
+        os.utime(file, (CLOSED_AT.timestamp(), CLOSED_AT.timestamp()))
 
     finish_record(LEG_ID, str(file))
 
     [ending] = site.endings()
     assert (ending.leg_id, ending.status, ending.bytes) == (LEG_ID, status, size)
-    assert before <= ending.ended_at <= recording.now()
+    if audio is None:
+        assert before <= ending.ended_at <= recording.now()
+    else:
+        assert ending.ended_at == CLOSED_AT
 
 
 def test_the_end_command_that_asterisk_was_given_closes_its_leg(tmp_path: Path) -> None:

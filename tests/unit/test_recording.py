@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import uuid
 from datetime import datetime, timedelta, timezone
@@ -186,5 +187,6 @@ def test_a_leg_without_a_file_has_failed(tmp_path: Path) -> None:
 def test_a_closed_file_tells_status_size_and_length(tmp_path: Path, content: bytes, ending: Ending) -> None:
     file = tmp_path / "x.wav"
     file.write_bytes(content)
+    os.utime(file, (AT.timestamp(), AT.timestamp()))
 
-    assert recording.ending("1", str(file), AT) == ending
+    assert recording.ending("1", str(file), recording.now()) == ending
