@@ -1,7 +1,8 @@
 """How many calls a second each FastAGI server takes, and how long it keeps them, side by side.
 
 python -m bench.load (in tests/) prints the table. The servers take turns, and whatever a turn has left for
-later is done before the next begins, so what disturbs the machine disturbs all alike.
+later is done before the next begins, so what disturbs the machine disturbs all alike. One more server, in C,
+does nothing but ask: its row is what the client could do, on the same machine, in the same run.
 """
 
 from __future__ import annotations
@@ -12,10 +13,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from bench import places, servers, table
-from bench.callers import Callers
+from bench import load_client, places, servers, table
+from bench.load_client import Client
 from bench.places import Places
 from bench.servers import Server
 
@@ -27,9 +27,10 @@ WARM_UP_ROUNDS = 1
 
 @dataclass(frozen=True)
 class Turn:
-    """One server's calls in one round, in milliseconds; cpu for one call is the server's, own_cpu ours.
+    """One server's calls in one round, in milliseconds; cpu of a call is the server's, own_cpu the client's.
 
-    backlog: from the end of the last call until all are in the database; cpu includes that work.
+    backlog: from the end of the last call until all are in the database. cpu includes that work, and all that
+    comes after it, until the server's processes do nothing any more.
     """
 
     per_second: float
@@ -53,25 +54,27 @@ def measure(
     The n-th turns of two servers are of one round.
     """
     turns: dict[tuple[int, str], list[Turn]] = {}
-    with servers.all_of_them(where) as running:
-        callers = {server.name: Callers(server.port, server.key) for server in running}
+    kind, instant_server = load_client.choose(where.memory), load_client.build("instant_server", where.memory)
+    with servers.all_of_them(where, instant_server) as running:
+        clients = {server.name: kind.calling(server.port, server.key) for server in running}
         for at_once in connections:
             for number in range(WARM_UP_ROUNDS + rounds):
                 for server in _order(running, number):
-                    turn = take_turn(server, callers[server.name], calls, at_once)
+                    turn = take_turn(server, clients[server.name], calls, at_once)
                     if number >= WARM_UP_ROUNDS:
                         turns.setdefault((at_once, server.name), []).append(turn)
     return turns
 
 
-def take_turn(server: Server, callers: Callers, calls: int, at_once: int) -> Turn:
-    """Place the calls and wait until all that went well are in the database."""
+def take_turn(server: Server, client: Client, calls: int, at_once: int) -> Turn:
+    """Place the calls, and wait until all that went well are in the database and nothing is left to do."""
     stored, used = server.stored(), server.cpu_seconds()
-    outcome = callers.place(calls, at_once)
+    outcome = client.place(calls, at_once)
     begun = time.perf_counter()
     taken = len(outcome.milliseconds)
     server.wait_until_stored(stored + taken)
     backlog = time.perf_counter() - begun
+    server.rest()
     used = server.cpu_seconds() - used
     server.forget()
     milliseconds = sorted(outcome.milliseconds) or [float("nan")]
@@ -115,6 +118,10 @@ def held_p99(turn: Turn) -> float:
     return turn.p99
 
 
+def cpu(turn: Turn) -> float:
+    return turn.cpu
+
+
 def failures(turns: Iterable[Turn]) -> Counter[str]:
     """The reasons for which calls failed, in all rounds."""
     return sum((Counter(turn.failures) for turn in turns), Counter[str]())
@@ -130,6 +137,7 @@ def text(turns: Turns) -> str:
         "99 % ms",
         "longest ms",
         "CPU ms a call",
+        "client's CPU ms",
         "backlog ms",
         "failed",
     )
@@ -137,11 +145,12 @@ def text(turns: Turns) -> str:
         (
             name,
             f"{at_once}",
-            f"{median(of_server, lambda turn: turn.per_second):.0f}",
-            f"{median(of_server, lambda turn: turn.median):.2f}",
-            f"{median(of_server, lambda turn: turn.p99):.2f}",
+            f"{median(of_server, per_second):.0f}",
+            f"{median(of_server, held_median):.2f}",
+            f"{median(of_server, held_p99):.2f}",
             f"{max(turn.longest for turn in of_server):.1f}",
-            f"{median(of_server, lambda turn: turn.cpu):.2f}",
+            f"{median(of_server, cpu):.2f}",
+            f"{median(of_server, lambda turn: turn.own_cpu):.2f}",
             f"{median(of_server, lambda turn: turn.backlog):.0f}",
             ", ".join(f"{count} {why}" for why, count in failures(of_server).items()) or "0",
         )
@@ -164,9 +173,8 @@ def main() -> None:
     parser.add_argument(
         "--connections", type=int, nargs="+", default=CONNECTIONS, help="calls at once (1 8 64)"
     )
-    parser.add_argument("--disk", type=Path, help=f"where the databases lie ({places.DISK})")
     given = parser.parse_args()
-    with places.make(given.disk) as where:
+    with places.in_memory() as where:
         print(text(measure(where, given.rounds, given.calls, given.connections)))
 
 

@@ -23,6 +23,13 @@ class Places:
 
 
 @contextlib.contextmanager
+def in_memory() -> Iterator[Places]:
+    """All in memory, all servers' databases too: no disk tells them apart, and a commit costs nothing."""
+    with _folder(_memory()) as folder:
+        yield Places(folder, folder)
+
+
+@contextlib.contextmanager
 def make(disk: Path | None = None) -> Iterator[Places]:
     """Audio and spools lie in memory, if there is enough; all databases, the others' and ours, on a disk.
 
@@ -31,10 +38,17 @@ def make(disk: Path | None = None) -> Iterator[Places]:
     for minutes, an ext4 without a journal passes over each inode that was freed (fs/ext4/ialloc.c
     recently_deleted), up to a millisecond for one file.
     """
-    has_memory = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > MEMORY_NEEDED
     disk = disk or (DISK if DISK.is_dir() else None)
-    with (
-        tempfile.TemporaryDirectory(prefix="bench-", dir=MEMORY if has_memory else None) as memory,
-        tempfile.TemporaryDirectory(prefix="bench-", dir=disk) as folder,
-    ):
-        yield Places(Path(memory), Path(folder))
+    with _folder(_memory()) as memory, _folder(disk) as folder:
+        yield Places(memory, folder)
+
+
+def _memory() -> Path | None:
+    has_memory = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > MEMORY_NEEDED
+    return MEMORY if has_memory else None
+
+
+@contextlib.contextmanager
+def _folder(below: Path | None) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=below) as folder:
+        yield Path(folder)

@@ -6,11 +6,14 @@ import contextlib
 import ctypes
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from lab import processes
+from lab.waiting import wait_until
 
+STILL_SECONDS = 0.25  # longer than a server's drain waits for further events before it works
+STILL_USES = 0.001
 _TICKS = os.sysconf("SC_CLK_TCK")
 _CPUCLOCK_SCHED = 2  # with a process id, the clock that clock_getcpuclockid(3) would return
 _SET_CHILD_SUBREAPER = 36  # prctl(2)
@@ -18,7 +21,23 @@ _SET_CHILD_SUBREAPER = 36  # prctl(2)
 
 def seconds(targets: Iterable[int]) -> float:
     """What these processes and their descendants have used until now, with children that have ended."""
-    return sum(_seconds(process) for target in targets for process in _tree(target))
+    return sum(_seconds(process) for target in targets for process in tree(target))
+
+
+def wait_until_still(targets: Sequence[int], limit: float) -> None:
+    """Until these processes and their descendants only wait themselves, for clients or for the clock."""
+
+    def is_still() -> bool:
+        used = seconds(targets)
+        time.sleep(STILL_SECONDS)
+        return seconds(targets) - used < STILL_USES
+
+    wait_until(is_still, limit, "processes that do nothing any more")
+
+
+def tree(process: int) -> list[int]:
+    """It and its descendants."""
+    return [process, *(each for child in processes.children(process) for each in tree(child))]
 
 
 @contextlib.contextmanager
@@ -51,10 +70,6 @@ def _adopt(on: bool) -> None:
     prctl = ctypes.CDLL(None, use_errno=True).prctl
     if prctl(_SET_CHILD_SUBREAPER, *map(ctypes.c_ulong, (on, 0, 0, 0))):
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
-
-
-def _tree(process: int) -> list[int]:
-    return [process, *(each for child in processes.children(process) for each in _tree(child))]
 
 
 def _seconds(process: int) -> float:

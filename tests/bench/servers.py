@@ -23,10 +23,13 @@ from bench.places import Places
 TESTS = Path(__file__).parents[1]
 PEERS = ("panoramisk", "pystrix", "pyst2")
 OURS = "noojee-agi"
+CEILING = "the client's own ceiling"
 START_SECONDS = 20.0
 STOP_SECONDS = 10.0
 BACKLOG_SECONDS = 120.0
 _PEER_KEY = "a-key-of-the-peers"
+_OUR_TABLE = "recording_leg"
+_SPOOL = ".spool"
 # The callers run no end command. Their legs must not be taken for silent ones during somebody's later turn.
 _END_LEGS = """\
 UPDATE recording_leg SET status = 'completed', ended_at = started_at, duration_seconds = 0, bytes = 44
@@ -35,7 +38,7 @@ WHERE status = 'recording'"""
 
 @dataclass(frozen=True)
 class Server:
-    """One that listens. table: has a row for each recording; spool: where they wait for that, if they do."""
+    """One that listens. table: has a row for each recording; a server without a database has none."""
 
     name: str
     port: int
@@ -44,34 +47,32 @@ class Server:
     recordings: Path
     database: Path
     table: str
-    spool: Path | None = None
 
     def stored(self) -> int:
         """Recordings in the database."""
-        return int(self._in_database(f"SELECT count(*) FROM {self.table}")[0][0])
+        return int(self._in_database(f"SELECT count(*) FROM {self.table}")[0][0]) if self.table else 0
 
     def wait_until_stored(self, count: int) -> None:
-        """Until so many recordings are in the database, and nothing waits for it."""
+        """Until so many recordings are in the database."""
+        if self.table:
+            what = f"{count} recordings of {self.name} in its database"
+            wait_until(lambda: self.stored() >= count, BACKLOG_SECONDS, what)
 
-        def is_done() -> bool:
-            return not self._has_backlog() and self.stored() >= count
-
-        wait_until(is_done, BACKLOG_SECONDS, f"{count} recordings of {self.name} in its database")
+    def rest(self) -> None:
+        """Wait until it does nothing any more, whatever it has left for later."""
+        processor.wait_until_still([self.process], BACKLOG_SECONDS)
 
     def forget(self) -> None:
-        """End what records, and remove the files, without any work for the server: the disk is small."""
-        if self.spool is not None:
+        """End what records, and remove the files, without any work for the server: the place is small."""
+        if self.table == _OUR_TABLE:
             self._in_database(_END_LEGS)
         for file in self.recordings.rglob("[0-9]*"):
-            if file.suffix in (".wav", ".json") and file.parent != self.spool:
+            if file.suffix in (".wav", ".json") and _SPOOL not in file.parts:
                 file.unlink()
 
     def cpu_seconds(self) -> float:
         """What its processes have used until now, with their children that have ended."""
         return processor.seconds([self.process])
-
-    def _has_backlog(self) -> bool:
-        return self.spool is not None and any(name.endswith(".json") for name in os.listdir(self.spool))
 
     def _in_database(self, statement: str) -> list[tuple[int]]:
         opened = sqlite3.connect(self.database, timeout=START_SECONDS)
@@ -80,21 +81,26 @@ class Server:
 
 
 @contextlib.contextmanager
-def peer(name: str, where: Places, forces_commits: bool = True) -> Iterator[Server]:
-    """One of PEERS; forces_commits: to the disk, as ours does (SQLite's synchronous = FULL, else NORMAL)."""
-    title = name if forces_commits else f"{name}, commits not forced"
-    folder_name = name if forces_commits else f"{name}-not-forced"  # a MixMonitor's file has no comma
-    folder, database, port = where.memory / folder_name, where.disk / f"{folder_name}.db", free_port()
+def peer(name: str, where: Places) -> Iterator[Server]:
+    """One of PEERS. It forces its commits to the disk, as ours does: SQLite's synchronous = FULL."""
+    folder, database, port = where.memory / name, where.disk / f"{name}.db", free_port()
     recordings, output = folder / "recordings", folder / "output"
     recordings.mkdir(parents=True)
-    words = [str(port), str(recordings), str(database), _PEER_KEY, "FULL" if forces_commits else "NORMAL"]
+    words = [str(port), str(recordings), str(database), _PEER_KEY]
     command = [sys.executable, "-B", "-m", f"bench.peers.{name}_server", *words]
+    with _running(command, dict(os.environ), output, lambda: _is_ready(output)) as process:
+        yield Server(name, port, _PEER_KEY, process, recordings, database, "recording")
 
-    def is_ready() -> bool:
-        return output.read_text().startswith("ready\n")
 
-    with _running(command, dict(os.environ), output, is_ready) as process:
-        yield Server(title, port, _PEER_KEY, process, recordings, database, "recording")
+@contextlib.contextmanager
+def instant(where: Places, program: Path) -> Iterator[Server]:
+    """`program` is instant_server.c's: it asks for the key, says MixMonitor and 200, and that is all."""
+    folder, port = where.memory / "instant", free_port()
+    recordings, output = folder / "recordings", folder / "output"
+    recordings.mkdir(parents=True)
+    command = [str(program), str(port), str(recordings)]
+    with _running(command, dict(os.environ), output, lambda: _is_ready(output)) as process:
+        yield Server(CEILING, port, _PEER_KEY, process, recordings, folder, table="")
 
 
 @contextlib.contextmanager
@@ -112,18 +118,22 @@ def ours(where: Places) -> Iterator[Server]:
     command = [str(PROGRAMS / "noojee-agi"), "serve"]
     with _running(command, site.environment, site.folder / "output", is_ready) as process:
         recordings = site.recordings_directory
-        spool = recordings / ".spool"
-        spool.mkdir(exist_ok=True)
-        yield Server(OURS, port, site.key, process, recordings, database, "recording_leg", spool)
+        yield Server(OURS, port, site.key, process, recordings, database, _OUR_TABLE)
 
 
 @contextlib.contextmanager
-def all_of_them(where: Places) -> Iterator[list[Server]]:
-    """Every server, all at once; also the fastest peer without what makes a commit last."""
+def all_of_them(where: Places, instant_server: Path | None) -> Iterator[list[Server]]:
+    """Every server, all at once; with that program also the one that shows what the client can do."""
     with contextlib.ExitStack() as stack:
-        peers = [stack.enter_context(peer(name, where)) for name in PEERS]
-        generous = stack.enter_context(peer(PEERS[0], where, forces_commits=False))
-        yield [stack.enter_context(ours(where)), *peers, generous]
+        found = [stack.enter_context(ours(where))]
+        found += [stack.enter_context(peer(name, where)) for name in PEERS]
+        if instant_server:
+            found.append(stack.enter_context(instant(where, instant_server)))
+        yield found
+
+
+def _is_ready(output: Path) -> bool:
+    return output.read_text().startswith("ready\n")
 
 
 @contextlib.contextmanager

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 from lab.postgresql import free_port
+from lab.unavailable import LabUnavailable
 
-from bench import call, load, servers
-from bench.call import Call
+from bench import call, load, load_client, servers
 from bench.callers import BROKEN, SILENT, Callers
+from bench.load_client import Client, CompiledCallers
 from bench.places import Places
 
 KEY = "f863246a-Key-973e"
@@ -22,9 +25,26 @@ RECORD = "EXEC MixMonitor /nowhere/a.wav"
 CALLS = 20
 
 
-def test_calls_that_are_recorded_are_no_failures(tmp_path: Path) -> None:
+class Calling(Protocol):
+    """Makes who calls a port with a key."""
+
+    def __call__(self, port: int, key: str, silent_seconds: float = 15.0) -> Client: ...
+
+
+@pytest.fixture(params=["Python", "C"])
+def calling(request: pytest.FixtureRequest, tmp_path: Path) -> Calling:
+    """Both of those who play Asterisk: they do the same."""
+    if request.param == "Python":
+        return Callers
+    program = load_client.build("load_client", tmp_path)
+    if program is None:
+        raise LabUnavailable("there is no C compiler: install gcc")
+    return functools.partial(CompiledCallers, program)
+
+
+def test_calls_that_are_recorded_are_no_failures(calling: Calling, tmp_path: Path) -> None:
     with server(ASK_KEY, f'EXEC MixMonitor "{tmp_path}/a.wav"', TELL_200) as port:
-        outcome = Callers(port, KEY).place(CALLS, 4)
+        outcome = calling(port, KEY).place(CALLS, 4)
     assert (len(outcome.milliseconds), outcome.failures) == (CALLS, {})
 
 
@@ -39,69 +59,85 @@ def test_calls_that_are_recorded_are_no_failures(tmp_path: Path) -> None:
         ([], call.KEY_NOT_ASKED),
     ],
 )
-def test_a_server_that_leaves_something_out_has_failed(commands: list[str], failure: str) -> None:
+def test_a_server_that_leaves_something_out_has_failed(
+    calling: Calling, commands: list[str], failure: str
+) -> None:
     with server(*commands) as port:
-        outcome = Callers(port, KEY).place(CALLS, 4)
+        outcome = calling(port, KEY).place(CALLS, 4)
     assert (outcome.milliseconds, outcome.failures) == ([], {failure: CALLS})
 
 
-def test_a_port_without_a_server_fails_every_call() -> None:
-    outcome = Callers(free_port(), KEY).place(CALLS, 4)
+def test_a_port_without_a_server_fails_every_call(calling: Calling) -> None:
+    outcome = calling(free_port(), KEY).place(CALLS, 4)
     assert outcome.failures == {BROKEN: CALLS}
 
 
-def test_a_silent_server_is_not_waited_for_for_ever() -> None:
+def test_a_silent_server_is_not_waited_for_for_ever(calling: Calling) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        outcome = Callers(listener.getsockname()[1], KEY, silent_seconds=0.2).place(CALLS, 4)
+        outcome = calling(listener.getsockname()[1], KEY, silent_seconds=0.2).place(CALLS, 4)
     assert outcome.failures == {SILENT: CALLS}
 
 
-@pytest.mark.parametrize(
-    ("command", "reply"),
-    [
-        ("GET VARIABLE apiKey", f"200 result=1 ({KEY})"),
-        ('GET VARIABLE "apiKey"', f"200 result=1 ({KEY})"),
-        ("GET VARIABLE MEMBERINTERFACE", "200 result=0"),
-        ('GET FULL VARIABLE "${CHANNEL(linkedid)}+${NONE}+${apiKey}"', f"200 result=1 (7.1++{KEY})"),
-        ('SET VARIABLE "A" "a \\"b\\""', "200 result=1"),
-        ('EXEC "MSet" "A=1,B=2"', "200 result=0"),
-        ('VERBOSE "text" 1', "200 result=1"),
-        ('EXEC "StopMixMonitor" "0x1"', "200 result=0"),
-        ('EXEC "NoSuch" ""', "200 result=-2"),
-        ("GET", "510 Invalid or unknown command"),
-    ],
-)
-def test_the_channel_replies_as_asterisk(command: str, reply: str) -> None:
-    assert Call(1, 7, KEY.encode()).reply(command.encode()) == f"{reply}\n".encode()
+def test_the_channel_replies_as_asterisk(calling: Calling, tmp_path: Path) -> None:
+    file = tmp_path / "a.wav"
+    expected = {
+        "GET VARIABLE apiKey": f"200 result=1 ({KEY})",
+        'GET VARIABLE "apiKey"': f"200 result=1 ({KEY})",
+        "GET VARIABLE MEMBERINTERFACE": "200 result=0",
+        'GET FULL VARIABLE "${NONE}+${apiKey}+!"': f"200 result=1 (+{KEY}+!)",
+        'SET VARIABLE "A" "a \\"b\\""': "200 result=1",
+        'EXEC "Set" "B=1=2"': "200 result=0",
+        'EXEC "MSet" "C=1,D=2"': "200 result=0",
+        f'EXEC "MixMonitor" "{file},bi(ID),/bin/true 1"': "200 result=0",
+        'GET FULL VARIABLE "${A}+${B}+${C}+${D}+${ID}+${MIXMONITOR_FILENAME}"': (
+            f'200 result=1 (a "b"+1=2+1+2+0x7f3500000001+{file})'
+        ),
+        'VERBOSE "text" 1': "200 result=1",
+        'EXEC "StopMixMonitor" "0x1"': "200 result=0",
+        'EXEC Log "WARNING,text"': "200 result=0",
+        'EXEC "NoSuch" ""': "200 result=-2",
+        "GET": "510 Invalid or unknown command",
+        "": "510 Invalid or unknown command",
+    }
+    replies: list[str] = []
+    with server(*expected, replies=replies) as port:
+        calling(port, KEY).place(1, 1)
+    assert replies == [*expected.values()]
+    assert file.stat().st_size == 44
 
 
-def test_the_channel_knows_what_was_set_and_what_records(tmp_path: Path) -> None:
-    channel = Call(1, 7, KEY.encode())
-    for command in (
-        'SET VARIABLE "A" "a \\"b\\""',
-        'EXEC "MSet" "B=1,C=2"',
-        f'EXEC "MixMonitor" "{tmp_path}/a.wav,bi(ID),/bin/true 1"',
-    ):
-        channel.reply(command.encode())
-    known = channel.reply(b'GET FULL VARIABLE "${A}+${B}+${C}+${ID}+${MIXMONITOR_FILENAME}"').decode()
-    assert known == f'200 result=1 (a "b"+1+2+0x7f3500000001+{tmp_path}/a.wav)\n'
-    assert (tmp_path / "a.wav").stat().st_size == 44
+def test_no_two_calls_are_the_same(calling: Calling) -> None:
+    replies: list[str] = []
+    with server("GET VARIABLE CHANNEL(linkedid)", replies=replies) as port:
+        client = calling(port, KEY)
+        client.place(CALLS, 4)
+        client.place(CALLS, 4)
+    assert len({*replies}) == 2 * CALLS
 
 
 @pytest.mark.parametrize("name", servers.PEERS)
-def test_a_peer_does_its_job_in_every_call(name: str, tmp_path: Path) -> None:
+def test_a_peer_does_its_job_in_every_call(calling: Calling, name: str, tmp_path: Path) -> None:
     with servers.peer(name, Places(tmp_path, tmp_path)) as peer:
-        outcome = Callers(peer.port, peer.key).place(50, 8)
+        outcome = calling(peer.port, peer.key).place(50, 8)
         assert (outcome.failures, peer.stored()) == ({}, 50)
     assert len([*tmp_path.rglob("*.wav")]) == 50
 
 
-def test_our_server_does_its_job_in_every_call(tmp_path: Path) -> None:
+def test_our_server_does_its_job_in_every_call(calling: Calling, tmp_path: Path) -> None:
     with servers.ours(Places(tmp_path, tmp_path)) as ours:
-        callers = Callers(ours.port, ours.key)
-        turns = [load.take_turn(ours, callers, 25, 8) for _ in range(2)]
+        client = calling(ours.port, ours.key)
+        turns = [load.take_turn(ours, client, 25, 8) for _ in range(2)]
         assert ([turn.failures for turn in turns], ours.stored()) == ([{}, {}], 50)
     assert all(turn.cpu > 0 for turn in turns)
+
+
+def test_the_instant_server_has_every_call_recorded(calling: Calling, tmp_path: Path) -> None:
+    program = load_client.build("instant_server", tmp_path)
+    if program is None:
+        raise LabUnavailable("there is no C compiler: install gcc")
+    with servers.instant(Places(tmp_path, tmp_path), program) as instant:
+        assert calling(instant.port, instant.key).place(50, 8).failures == {}
+    assert len([*tmp_path.rglob("*.wav")]) == 50
 
 
 @pytest.mark.parametrize("name", servers.PEERS)
@@ -112,10 +148,12 @@ def test_a_peer_records_nothing_with_a_wrong_key(name: str, tmp_path: Path) -> N
 
 
 @contextlib.contextmanager
-def server(*commands: str) -> Iterator[int]:
+def server(*commands: str, replies: list[str] | None = None) -> Iterator[int]:
     """The port of a server that sends these commands, waits for each reply, and closes."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=_serve, args=(listener, commands))
+        thread = threading.Thread(
+            target=_serve, args=(listener, commands, [] if replies is None else replies)
+        )
         thread.start()
         try:
             yield listener.getsockname()[1]
@@ -124,7 +162,7 @@ def server(*commands: str) -> Iterator[int]:
             thread.join()
 
 
-def _serve(listener: socket.socket, commands: tuple[str, ...]) -> None:
+def _serve(listener: socket.socket, commands: tuple[str, ...], replies: list[str]) -> None:
     with contextlib.suppress(OSError):  # it was shut down
         while True:
             connection = listener.accept()[0]
@@ -134,4 +172,4 @@ def _serve(listener: socket.socket, commands: tuple[str, ...]) -> None:
                 for command in commands:
                     stream.write(f"{command}\n".encode())
                     stream.flush()
-                    stream.readline()
+                    replies.append(stream.readline().decode().rstrip("\n"))

@@ -22,11 +22,10 @@ LOCK_SECONDS = 5
 class Job:
     """One connection stays open for all calls and threads, and each INSERT is a transaction of its own.
 
-    synchronous: FULL, SQLite's default and our own store's, forces each commit to the disk. NORMAL does not,
-    and a power cut loses the last calls: the most generous to a server that does nothing else for safety.
+    Each commit is forced to the disk, which is SQLite's default and our own store's.
     """
 
-    def __init__(self, folder: str, database: str, key: str, synchronous: str) -> None:
+    def __init__(self, folder: str, database: str, key: str) -> None:
         self._folder = folder
         self._key = key.encode()
         self._lock = threading.Lock()
@@ -34,7 +33,7 @@ class Job:
             database, timeout=LOCK_SECONDS, isolation_level=None, check_same_thread=False
         )
         self._connection.execute("PRAGMA journal_mode = WAL")
-        self._connection.execute(f"PRAGMA synchronous = {synchronous}")
+        self._connection.execute("PRAGMA synchronous = FULL")
         self._connection.execute(TABLE)
 
     def is_key(self, asked: str | None) -> bool:
@@ -55,9 +54,8 @@ def from_arguments() -> tuple[int, Job]:
     parser.add_argument("port", type=int)
     for name in ("folder", "database", "key"):
         parser.add_argument(name)
-    parser.add_argument("synchronous", choices=["FULL", "NORMAL"])
     given = parser.parse_args()
-    return given.port, Job(given.folder, given.database, given.key, given.synchronous)
+    return given.port, Job(given.folder, given.database, given.key)
 
 
 def tell_ready() -> None:
