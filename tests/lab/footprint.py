@@ -8,16 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 WITH_DISK = 3  # threads of a process that has once looked at the disk
-_FIGURE = re.compile(r"^(Threads|RssAnon):\s+(\d+)", re.MULTILINE)
+_FIGURE = re.compile(r"^(Threads|RssAnon|RssFile|RssShmem):\s+(\d+)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """Of one process; kilobytes: resident memory that is no file's."""
+    """Of one process; kilobytes: resident memory that is no file's; shared_kilobytes: that which is."""
 
     descriptors: int
     threads: int
     kilobytes: int
+    shared_kilobytes: int
 
     @property
     def countable(self) -> tuple[int, int]:
@@ -29,7 +30,8 @@ def of(process: int) -> Footprint:
     folder = Path("/proc", str(process))
     figures = dict(_FIGURE.findall((folder / "status").read_text()))
     descriptors = sum(1 for _ in (folder / "fd").iterdir())
-    return Footprint(descriptors, int(figures["Threads"]), int(figures["RssAnon"]))
+    shared = int(figures["RssFile"]) + int(figures["RssShmem"])
+    return Footprint(descriptors, int(figures["Threads"]), int(figures["RssAnon"]), shared)
 
 
 def of_all(processes: Iterable[int]) -> dict[int, Footprint]:
