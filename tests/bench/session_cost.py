@@ -1,7 +1,7 @@
 """What one session costs a process that is warm, in microseconds: its parts, and the whole of it.
 
 python -m bench.session_cost (in tests/) prints the table. Asterisk is in this process: what it needs itself
-is taken off. The kernel's part of a connection, and the hand-over to a thread, are bench.load's.
+is taken off. The kernel's part of a connection, and the event loop's, are bench.load's.
 """
 
 from __future__ import annotations
@@ -55,12 +55,6 @@ class Asterisk(io.TextIOBase):
     def flush(self) -> None:
         pass
 
-    def told(self) -> dict[str, str]:
-        """What an acceptor has asked before the session."""
-        asked = f'GET FULL VARIABLE "{"|".join(f"${{{name}}}" for name in _ASKED)}"'
-        reply = self.call.reply(asked.encode()).decode().strip().removeprefix("200 result=1 (")
-        return dict(zip(_ASKED, reply.removesuffix(")").split("|"), strict=True))
-
 
 @contextlib.contextmanager
 def site(folder: Path) -> Iterator[session.Surroundings]:
@@ -84,20 +78,19 @@ def site(folder: Path) -> Iterator[session.Surroundings]:
     )
 
 
-def whole(surroundings: session.Surroundings, is_told: bool) -> Callable[[int], int]:
+def whole(surroundings: session.Surroundings) -> Callable[[int], int]:
     """A session from its first line to the log's; its nanoseconds."""
 
     def run(number: int) -> int:
         asterisk = Asterisk(number)
-        told = asterisk.told() if is_told else None
         begun = time.perf_counter_ns()
         stream = Stream(-1, -1, asterisk.call.environment)
         asterisk.stream = stream
-        report = session.run((stream, asterisk), fastagi.invocation_of, surroundings, told=told)
+        report = session.run((stream, asterisk), fastagi.invocation_of, surroundings)
         log.session(report)
         spent = time.perf_counter_ns() - begun - asterisk.spent
         assert report.result.status == 200, report
-        assert asterisk.call.failure() in ("", "apiKey was not asked" if is_told else "")
+        assert asterisk.call.failure() == ""
         config = surroundings.load_config()
         os.unlink(report.result.file)
         spool.forget(spool.waiting(config.spool_directory))
@@ -204,8 +197,7 @@ def measure(sessions: int, folder: Path) -> dict[str, float]:
     with site(folder) as surroundings:
         works = {
             **parts(),
-            "a session that was told its variables": whole(surroundings, True),
-            "a session that asks for them": whole(surroundings, False),
+            "a session": whole(surroundings),
         }
         taken: dict[str, list[int]] = {name: [] for name in works}
         for begin in range(0, sessions, _IN_A_ROW):

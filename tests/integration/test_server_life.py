@@ -311,7 +311,7 @@ def test_sighup_again_and_again_disturbs_no_call_and_leaks_nothing(served: Serve
     served.reload()
 
     assert statuses == ["200"] * 100
-    wait_until(lambda: footprint.countable(everybody) == before, 20, "the descriptors of before")
+    wait_until(lambda: footprint.hold_no_more(everybody, before), 20, "the descriptors of before")
     assert processes.children(served.pid) == everybody[1:]
     call = network_call.place(served.port, site.key)
     wait_until(lambda: call.leg_id in site.log(), 10, "the call in the new log file")
