@@ -12,6 +12,7 @@ NoojeeError                 500
 │   ├── ManagerUnavailable  503  the manager interface does not answer, or refuses
 │   └── DiskSilent          503  the recordings' disk does not answer
 ├── TooLittleSpace          507  the recordings' disk
+├── JournalUnusable              one that a drain has taken: it stays as it is
 ├── StoreUnavailable             the database cannot take it now: try again later
 │   └── StoreConflict            another transaction came first: try again at once
 └── StoreRejected                the database will never take this one: set it aside
@@ -67,6 +68,10 @@ class DiskSilent(NotStarted):
 
 class TooLittleSpace(NoojeeError):
     status = 507
+
+
+class JournalUnusable(NoojeeError):
+    pass
 
 
 class StoreUnavailable(NoojeeError):

@@ -27,7 +27,7 @@ from noojee_agi.errors import (
     NotStarted,
     TooLittleSpace,
 )
-from noojee_agi.recordings import disk, recording, spool
+from noojee_agi.recordings import disk, files, recording, spool
 from noojee_agi.recordings.recording import Ending, Leg
 from noojee_agi.recordings.snapshot import Knowledge
 
@@ -229,7 +229,7 @@ def _make_folders(directory: str, file: str) -> None:
     folder = os.path.dirname(file)
     for name in folder[len(directory) :].strip("/").split("/"):
         directory = os.path.join(directory, name)
-        spool.make_folder(directory)
+        files.make_folder(directory)
     if not _can_write_in(folder):  # MixMonitor would say nothing, and its file never come
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), file)
 

@@ -16,7 +16,7 @@ from noojee_agi.config import SAFE_PATH, Config, names_server
 from noojee_agi.database import settings
 from noojee_agi.database.store import Store
 from noojee_agi.errors import NoojeeError
-from noojee_agi.recordings import history, recording, spool
+from noojee_agi.recordings import history, journal, recording, rejected, spool
 from noojee_agi.session import handoff
 from noojee_agi.sync import housekeeping, opening
 
@@ -150,7 +150,10 @@ def _key(config: Config) -> str:
 
 
 def _spool(config: Config) -> str:
-    waiting, oldest = len(spool.waiting(config.spool_directory)), spool.oldest(config.spool_directory)
+    path = os.path.join(config.spool_directory, journal.NAME)
+    if os.path.exists(path) and not os.access(path, os.W_OK):
+        raise _Problem(f"{path} cannot be written, so nothing is recorded: give it to user {_user()}")
+    waiting, oldest = spool.count(config.spool_directory), spool.oldest(config.spool_directory)
     if oldest and time.time() - oldest > _STUCK_SECONDS:
         raise _Problem(
             f"{waiting} events wait, the oldest for too long: run noojee-agi sync, see {config.log_file}"
@@ -163,7 +166,7 @@ def _rejected(config: Config) -> str:
     aside = [
         path
         for directory in (here, *known.former(here))
-        for path in spool.rejected(spool.directory_in(directory))
+        for path in rejected.paths(spool.directory_in(directory))
     ]
     if aside:
         raise _Problem(
@@ -179,8 +182,8 @@ def _former_spools(config: Config) -> str:
     for directory in known.former(config.recordings_directory):
         if problem := housekeeping.obstacle(config, known, directory):
             raise _Problem(problem)
-        waiting = spool.waiting(spool.directory_in(directory))
-        texts.append(f"{directory}: {len(waiting)} events wait")
+        waiting = spool.count(spool.directory_in(directory))
+        texts.append(f"{directory}: {waiting} events wait")
     return ", ".join(texts) or "none"
 
 

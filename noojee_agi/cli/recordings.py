@@ -12,7 +12,7 @@ from noojee_agi.cli.settings import save_settings
 from noojee_agi.config import Config
 from noojee_agi.database import queries, settings
 from noojee_agi.database.store import Store
-from noojee_agi.recordings import history, spool
+from noojee_agi.recordings import history, rejected, spool
 from noojee_agi.sync import drain, housekeeping, opening, rebuild, renew_snapshot
 
 JSON_FIELDS = (
@@ -134,9 +134,9 @@ def _spools(config: Config) -> list[str]:
 
 
 def _drain(store: Store, config: Config) -> list[str]:
-    with output.progress("storing", len(spool.waiting(config.spool_directory))) as update:
-        result = drain.run_own(store, config, update)
-    said = [f"{result.stored} events stored, {result.rejected} set aside, {len(result.left)} for later"]
+    with output.progress("storing", spool.count(config.spool_directory)) as update:
+        result = drain.run_own(store, config, lambda events: update(len(events)))
+    said = [f"{result.stored} events stored, {result.rejected} set aside, {result.left} for later"]
     return [*said, "another drain is at work and takes the rest"] if result.busy else said
 
 
@@ -150,7 +150,7 @@ def _tended(tended: housekeeping.Result) -> Iterator[str]:
 
 
 def _require_none_refused(spools: list[str]) -> None:
-    aside = [path for directory in spools for path in spool.rejected(directory)]
+    aside = [path for directory in spools for path in rejected.paths(directory)]
     for path in aside:
         output.say(f"refused by the database: {path}; the reason is in {path}.reason", err=True)
     if aside:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from noojee_agi.recordings import recording, spool
+from noojee_agi.recordings import files, recording, spool
 
 _MACHINE_ID = "/etc/machine-id"  # machine-id(5): a copied machine gets another, a renamed one keeps it
 _IDENTITY = ".identity"
@@ -167,13 +167,13 @@ def _with_directory(directories: dict[str, str], directory: str) -> dict[str, st
 
 def _identify(spool_directory: str) -> str:
     """What this spool is known by; it is made for that. Raises OSError."""
-    spool.make_folder(spool_directory)
+    files.make_folder(spool_directory)
     known = _identity(spool_directory)
     if not known:
         known = recording.new_id()
         path = os.path.join(spool_directory, _IDENTITY)
-        spool.write(path, f"{known}\n")
-        spool.settle(path)
+        files.write(path, f"{known}\n")
+        files.settle(path)
     return known
 
 
@@ -198,8 +198,8 @@ def _save(state_directory: str, known: History) -> None:
         lines.append(f"server {until.isoformat() if until else _IN_USE} {name}")
     lines += (f"recordings {identity} {path}" for path, identity in known.directories.items())
     path = path_in(state_directory)
-    spool.write(path, _HEAD + "\n".join(lines) + "\n")
-    spool.settle(path)
+    files.write(path, _HEAD + "\n".join(lines) + "\n")
+    files.settle(path)
 
 
 def _read(path: str) -> str:

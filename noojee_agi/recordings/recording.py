@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 
 from noojee_agi.recordings import wav
 
-STARTED, FINISHED = "started", "finished"  # the kinds of event, also in the names of their files
+STARTED, FINISHED = "started", "finished"  # the kinds of event
 EMPTY_FILE_BYTES = 44  # a bare WAV header's length; what else is as short has no audio either
 _OUR_FILE = re.compile(r"/\d{4}/\d\d/\d\d/[A-Za-z0-9._-]+-[0-9a-f]{8}\.\w+$")
 _MIXMONITOR_ID = re.compile(r"0x[0-9a-f]+")
@@ -73,7 +73,7 @@ def now() -> datetime:
     return datetime.now(timezone.utc)
 
 
-def moment(seconds: float) -> datetime:
+def file_time(seconds: float) -> datetime:
     """The time of a file, as os.stat() tells it."""
     return datetime.fromtimestamp(seconds, timezone.utc)
 
@@ -130,7 +130,7 @@ def ending(leg_id: str, file: str, now: datetime) -> Ending:
 
 
 def to_json(event: Event) -> str:
-    """The event as its spool file says it."""
+    """The event as the spool says it, in one line."""
     return _JSON.encode({"event": kind(event), **vars(event)})
 
 
@@ -149,8 +149,13 @@ def kind(event: Event) -> str:
     return STARTED if isinstance(event, Leg) else FINISHED
 
 
+def moment(event: Event) -> datetime:
+    """When it came to pass."""
+    return event.started_at if isinstance(event, Leg) else event.ended_at
+
+
 def from_json(text: str) -> Event:
-    """The event in a spool file. Raises ValueError, KeyError or TypeError when it is not one of ours."""
+    """The event in the spool. Raises ValueError, KeyError or TypeError when it is not one of ours."""
     content = dict(json.loads(text))
     event_kind = content.pop("event")
     for name in ("started_at", "ended_at"):

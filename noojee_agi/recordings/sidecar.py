@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from noojee_agi import text
-from noojee_agi.recordings import recording, spool
+from noojee_agi.recordings import files, recording
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ def write(leg: dict[str, Any]) -> bool:
         logger.error("no side-car of leg %s: %s is no recording of this program", leg["id"], leg["file"])
         return True
     try:
-        spool.write(path, to_json(leg))
+        files.write(path, to_json(leg))
     except (FileNotFoundError, NotADirectoryError):
         logger.warning("no side-car %s: its folder is gone", path)
     except OSError as exc:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
-from noojee_agi.recordings import recording, spool
+from noojee_agi.recordings import files, recording
 
 FRESH_SECONDS = 5.0
 
@@ -74,7 +74,7 @@ def save(path: str, snapshot: Snapshot) -> None:
     content["logins"] = sorted(snapshot.logins)
     content["attached"] = None if snapshot.attached is None else sorted(snapshot.attached)
     content["read_at"] = content["read_at"].isoformat()
-    spool.write(path, json.dumps(content, indent=1, ensure_ascii=False))
+    files.write(path, json.dumps(content, indent=1, ensure_ascii=False))
 
 
 class Knowledge:

@@ -1,26 +1,40 @@
-"""The events that wait for the database: one JSON file each, on the audio's own disk.
+"""The events that wait for the database: a journal on the audio's own disk, one line of JSON for each.
 
-A file is there whole or not at all (temporary name, then rename). It is written before MixMonitor
-starts, so a kill at any instruction leaves either no recording or an event that tells of it.
+A caller appends his line with one write(), before MixMonitor starts, and takes no lock: no drain, however
+slow, stopped or killed, can hold him. A drain renames the journal, lays a fresh one in its place, and reads
+the renamed one, which it removes when all is stored. Nothing is lost:
+
+- A line that was written before the rename is read, since the drain opens the file after it. One that was
+  written later may come too late for that. So the writer, when he has written, compares his open file with
+  what the name then stands for. Are they the same, his line came before the rename; else he writes it again
+  into the present journal. Twice is harmless: the leg's id is its own, and the database takes it once.
+- They cannot be the same by chance: no journal comes back to the name that was taken from it, none is cut
+  short or used again, and the file system gives no new file the number of one that somebody holds open.
+- A writer that is killed before the comparison has told nobody that the event is noted, and MixMonitor has
+  not begun: his line is there or it is not. One that is killed in write(), or meets a full disk, leaves the
+  first part of a line. Each line begins with a line's end of its own, so the next stands apart from it.
+- A drain that is killed before the rename has changed nothing; between that and laying the fresh journal,
+  the next writer makes one; later, the next drain reads the renamed one again, which is removed only when
+  everything in it is stored, or replaced in one step by a file of the lines that are left.
+
+Appending is one step for all writers of one machine (write(2) with O_APPEND, under the file's own lock in the
+kernel); each machine has recordings, and so a spool, of its own.
 """
 
 import contextlib
+import errno
 import fcntl
 import os
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
-from noojee_agi import text
-from noojee_agi.recordings import recording
+from noojee_agi.recordings import files, journal, recording, rejected
 
-REJECTED = "rejected"
 _DIRECTORY = ".spool"
-_SUFFIX = ".json"
 _LOCK = ".lock"
-_HALF_WRITTEN = ".tmp"
-_HALF_WRITTEN_SECONDS = 3600
-_SPARE = "spare"
-_SPARES = (2048, 256, 32, 4, 1)  # the lowest numbers are filled first: one of these guesses hits
+_APPEND = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+States = frozenset[tuple[int, int]]  # of journals: number of the file, and bytes
+_TRIES = 100  # each but the last needs a drain that takes the journal in just these microseconds
 
 
 def directory_in(recordings_directory: str) -> str:
@@ -28,147 +42,110 @@ def directory_in(recordings_directory: str) -> str:
     return os.path.join(recordings_directory, _DIRECTORY)
 
 
-def put(directory: str, event: recording.Event) -> str:
-    """Write the event and return its file. It is not forced to the disk: see settle().
+def put(directory: str, event: recording.Event) -> None:
+    """Note the event. It is not forced to the disk: see settle(). Raises OSError."""
+    append(directory, recording.to_json(event).encode("utf-8", "replace"))
 
-    Raises OSError.
-    """
-    name = f"{time.time_ns():020d}-{recording.kind(event)}-{recording.leg_id(event)}{_SUFFIX}"
-    path, content = os.path.join(directory, name), recording.to_json(event)
+
+def append(directory: str, line: bytes) -> None:
+    """Add the line to the journal. Raises OSError; then the drain may find a part of it, or all."""
+    path, content = os.path.join(directory, journal.NAME), b"\n%b\n" % line
+    for _ in range(_TRIES):
+        descriptor = _open(directory, path)
+        try:
+            _write(descriptor, content)
+            if _is_at(path, descriptor):
+                return
+        finally:
+            os.close(descriptor)
+    raise OSError(errno.EAGAIN, "the journal is taken away again and again", path)
+
+
+def _open(directory: str, path: str) -> int:
     try:
-        write(path, content, os.path.join(directory, _SPARE))
-    except OSError:  # there is no spool yet, or the spare file was made by another user
-        make_folder(directory)
-        write(path, content)
-    return path
-
-
-def forget(paths: Sequence[str]) -> None:
-    """Take these events of one spool away; their files are kept for later ones. Raises OSError.
-
-    To make and remove a file for each call can cost more than all the rest of it: an ext4 without a journal
-    passes over every inode that was freed in the last minutes (fs/ext4/ialloc.c, recently_deleted).
-    """
-    if not paths:
-        return
-    spare = os.path.join(os.path.dirname(paths[0]), _SPARE)
-    make_folder(spare)
-    taken = set(os.listdir(spare))
-    free = (name for name in map(str, range(_SPARES[0])) if name not in taken)
-    for path in paths:
-        name = next(free, "")
-        if name:
-            os.rename(path, os.path.join(spare, name))
-        else:
-            os.unlink(path)
-
-
-def write(path: str, content: str, spare: str = "") -> None:
-    """Put content at path in one step, readable by owner and group; a crash leaves the old file or the new.
-
-    spare: a folder of files of which one may be used. Nothing that stands at a name of ours is followed, and
-    nobody knows the temporary one beforehand. Raises OSError.
-    """
-    temporary = f"{path}.{os.urandom(8).hex()}{_HALF_WRITTEN}"
-    is_spare = bool(spare) and _take_spare(spare, temporary)
-    how = os.O_TRUNC if is_spare else os.O_CREAT | os.O_EXCL
-    try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC | how, 0o640)
-        with open(descriptor, "wb", buffering=0) as file:
-            rest = content.encode("utf-8", "replace")
-            while rest:
-                rest = rest[file.write(rest) :]
-        os.rename(temporary, path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
-
-
-def _take_spare(folder: str, target: str) -> bool:
-    """Put a spare file there, if one is found soon; others may be looking, too."""
-    for limit in _SPARES:
-        with contextlib.suppress(OSError):
-            os.rename(os.path.join(folder, str(time.time_ns() % limit)), target)
-            return True
-    return False
-
-
-def make_folder(path: str) -> None:
-    """Make this one folder, 0750, unless it is there; its parent must be, or a lost mount would be filled.
-
-    Raises OSError.
-    """
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(path, 0o750)
-
-
-def settle(path: str) -> None:
-    """Force file and folder to the disk, so that they outlive a power cut. Raises OSError."""
-    for item in (path, os.path.dirname(path)):
-        with contextlib.suppress(FileNotFoundError):  # a drain was quicker
-            descriptor = os.open(item, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-
-
-def waiting(directory: str) -> list[str]:
-    """The events' files, oldest first by the clock of their day. Raises OSError."""
-    try:
-        names = os.listdir(directory)
+        return os.open(path, _APPEND)
     except FileNotFoundError:
-        return []
-    return [os.path.join(directory, name) for name in sorted(names) if name.endswith(_SUFFIX)]
+        files.make_folder(directory)
+        return os.open(path, _APPEND | os.O_CREAT, 0o640)
 
 
-def rejected(directory: str) -> list[str]:
-    """The events that the database will never take. Raises OSError."""
-    return waiting(os.path.join(directory, REJECTED))
+def _write(descriptor: int, content: bytes) -> None:
+    """After a part only the whole line again: somebody else's may stand behind that part already."""
+    for _ in range(2):
+        if os.write(descriptor, content) == len(content):
+            return
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _is_at(path: str, descriptor: int) -> bool:
+    """Whether the open file is still what path stands for."""
+    ours = os.fstat(descriptor)
+    try:
+        there = os.stat(path)
+    except FileNotFoundError:
+        return False
+    return (ours.st_ino, ours.st_dev) == (there.st_ino, there.st_dev)
+
+
+def settle(directory: str, settled: States = frozenset()) -> States:
+    """Force what waits to the disk, so that it outlives a power cut. Raises OSError.
+
+    settled: what the last time has returned; a journal that is as it was then is left out.
+    """
+    states = set()
+    for path in [*journal.taken(directory), os.path.join(directory, journal.NAME)]:
+        with contextlib.suppress(FileNotFoundError), journal.opened(path) as file:  # a drain was quicker
+            there = os.fstat(file.fileno())
+            states.add(state := (there.st_ino, there.st_size))
+            if state not in settled:
+                os.fsync(file.fileno())
+    if not states <= settled:
+        files.force(directory)
+    return frozenset(states)
+
+
+def waiting(directory: str) -> Iterator[bytes]:
+    """The lines that wait, oldest first; only to look at: a drain may be at work. Raises OSError."""
+    last: contextlib.AbstractContextManager[Iterable[bytes]] = contextlib.nullcontext(())
+    with contextlib.suppress(FileNotFoundError):
+        last = journal.opened(os.path.join(directory, journal.NAME))  # first: it may be taken just now
+    with last as file:
+        for path in [*journal.event_files(directory), *journal.taken(directory)]:
+            with (
+                contextlib.suppress(FileNotFoundError),
+                journal.opened(path) as earlier,
+            ):  # a drain was quicker
+                yield from journal.lines(earlier)
+        yield from journal.lines(file)
+
+
+def count(directory: str) -> int:
+    """How many events wait. Raises OSError."""
+    return sum(1 for _ in waiting(directory))
 
 
 def oldest(directory: str) -> float | None:
-    """When the event that waits longest was written, in seconds of time.time(). Raises OSError."""
-    times = []
-    for path in waiting(directory):
-        with contextlib.suppress(FileNotFoundError):  # a drain was quicker
-            times.append(os.stat(path).st_mtime)
-    return min(times, default=None)
+    """When the event that waits longest came to pass, in seconds of time.time(). Raises OSError."""
+    for line in waiting(directory):
+        with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):  # the drain tells of it
+            return recording.moment(recording.from_json(line.decode())).timestamp()
+    return None
 
 
 def retry_rejected(directory: str) -> int:
-    """Put what was set aside back into the queue; returns how many. Raises OSError."""
-    paths = rejected(directory)
-    for path in paths:
-        os.rename(path, os.path.join(directory, os.path.basename(path)))
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(f"{path}.reason")
-    return len(paths)
+    """Put what was set aside back into the queue; returns how many. Raises OSError.
 
-
-def read(path: str) -> recording.Event:
-    """The event in this file. Raises OSError; ValueError, KeyError or TypeError when it is damaged."""
-    with open(path, encoding="utf-8") as file:
-        return recording.from_json(file.read())
-
-
-def tidy(directory: str) -> None:
-    """Remove what killed programs have left half written. Raises OSError."""
-    for name in os.listdir(directory):
-        path = os.path.join(directory, name)
-        with contextlib.suppress(OSError):  # gone, or none of ours
-            if name.endswith(_HALF_WRITTEN) and time.time() - os.stat(path).st_mtime > _HALF_WRITTEN_SECONDS:
-                os.unlink(path)
-
-
-def reject(path: str, reason: str) -> None:
-    """Set the event aside, with the reason beside it. Raises OSError."""
-    aside = os.path.join(os.path.dirname(path), REJECTED)
-    make_folder(aside)
-    target = os.path.join(aside, os.path.basename(path))
-    write(f"{target}.reason", text.printable(reason) + "\n")
-    os.rename(path, target)
+    What is no object of JSON stays: the drain would take it for a line that was never finished.
+    """
+    tried = 0
+    for path in rejected.paths(directory):
+        with journal.opened(path) as file:
+            line = journal.one_line(file.read())
+        if journal.is_whole(line):
+            append(directory, line)
+            rejected.forget(path)
+            tried += 1
+    return tried
 
 
 @contextlib.contextmanager
@@ -187,7 +164,7 @@ def lock(directory: str, wait: bool = False) -> Iterator[bool]:
 
 def take_lock(directory: str, wait: bool = False) -> int | None:
     """The lock's descriptor, which holds it until it is closed; None when another has it. Raises OSError."""
-    make_folder(directory)
+    files.make_folder(directory)
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(os.path.join(directory, _LOCK), flags, 0o640)
     try:

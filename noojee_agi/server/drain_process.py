@@ -59,7 +59,7 @@ class DrainProcess:
         self._tending: threading.Thread | None = None
         self._failure: NoojeeError | OSError | None = None
         self._problems: list[str] = []
-        self._settled: set[str] = set()
+        self._settled = spool.States()
 
     def run(self, lifeline: int) -> None:
         """Until the other end of lifeline is closed; then once more, for what came last."""
@@ -97,7 +97,7 @@ class DrainProcess:
                 logger.error("%s, tried again each 5 s: %s", drain.backlog(config.spool_directory), exc)
         else:
             self._counters.drained()
-            self._settled.clear()
+            self._settled = frozenset()
 
     def _tend_apart(self, config: Config, is_last: bool) -> None:
         """In a thread, of which there is one, and waited for for some seconds: a former disk may hang.
@@ -134,9 +134,7 @@ class DrainProcess:
     def _settle(self, config: Config) -> None:
         """What must wait shall outlive a power cut."""
         with contextlib.suppress(OSError):
-            for path in set(spool.waiting(config.spool_directory)) - self._settled:
-                spool.settle(path)
-                self._settled.add(path)
+            self._settled = spool.settle(config.spool_directory, self._settled)
 
     def _keep_snapshot(self, lifeline: int) -> None:
         """In a thread of its own: a call may wait for this, and a drain can take a minute.

@@ -59,14 +59,14 @@ def run_finish() -> None:
 
         log.to_file(config)
         log.logger.error("leg %s has ended, and that cannot be noted now: %s", leg_id, failure)
-    background.fork(lambda: _drain(config, leg_id), config.log_file)
+    background.fork(lambda: _drain(config), config.log_file)
 
 
 def _afterwards(report: Report, config: Config) -> None:
     """What the caller does not wait for."""
     _log(report, config)
     if not disk.does_not_answer():  # each call would leave a process that waits for it
-        _drain(config, report.result.leg_id)
+        _drain(config)
 
 
 def _log(report: Report, config: Config) -> None:
@@ -76,11 +76,9 @@ def _log(report: Report, config: Config) -> None:
     log.session(report)
 
 
-def _drain(config: Config, leg_id: str) -> None:
-    """Force the leg's events to the disk; then become the drain, unless there is one at work."""
-    for path in spool.waiting(config.spool_directory):
-        if leg_id and leg_id in path:
-            spool.settle(path)
+def _drain(config: Config) -> None:
+    """Force the events to the disk; then become the drain, unless there is one at work."""
+    spool.settle(config.spool_directory)
     lock = spool.take_lock(config.spool_directory)
     if lock is not None:  # it goes along: a drain begins with half a second of imports, and one does that
         os.set_inheritable(lock, True)

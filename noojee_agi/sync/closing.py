@@ -78,7 +78,7 @@ def with_file(legs: Iterable[OpenLeg]) -> list[OpenLeg]:
 
 def _ending(leg: OpenLeg, now: datetime) -> Ending | None:
     try:
-        changed_at = recording.moment(os.stat(leg.file).st_mtime)
+        changed_at = recording.file_time(os.stat(leg.file).st_mtime)
     except (FileNotFoundError, NotADirectoryError):
         return Ending(leg.id, "failed", now) if os.path.isdir(os.path.dirname(leg.file)) else None
     if now - changed_at < SETTLED_AFTER or _is_being_written(leg.file, now - changed_at):
@@ -94,7 +94,7 @@ def _ending_of_closed(leg: OpenLeg) -> Ending | None:
     try:
         if _is_being_written(leg.file, timedelta(0)):
             return None
-        changed_at = recording.moment(os.stat(leg.file).st_mtime)
+        changed_at = recording.file_time(os.stat(leg.file).st_mtime)
         header = wav.read(leg.file)
     except (FileNotFoundError, NotADirectoryError):
         return None

@@ -1,20 +1,25 @@
 """Spool -> database -> side-car."""
 
 import logging
+import math
 import os
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from noojee_agi import text
 from noojee_agi.config import Config
 from noojee_agi.database import intake, queries
 from noojee_agi.database.store import Store, in_turn
-from noojee_agi.errors import StoreRejected
-from noojee_agi.recordings import history, recording, sidecar, spool, wav
+from noojee_agi.errors import JournalUnusable, StoreRejected
+from noojee_agi.recordings import event_files, history, journal, recording, rejected, sidecar, spool, wav
 from noojee_agi.recordings.recording import Event, Leg, leg_id
 
 logger = logging.getLogger(__name__)
+
+Stored = Callable[[Sequence[Event]], None]
+_Waiting = tuple[bytes, Event]  # with its line
 
 _BATCH = 200
 # An ending without its start waits this long before it is set aside: the start may be on its way.
@@ -23,111 +28,147 @@ _PATIENCE_SECONDS = 60
 
 @dataclass
 class Result:
-    """What a drain did. busy: another one holds the lock. left: events that must be tried again later."""
+    """What a drain did. busy: another one holds the lock. left: how many events must be tried again later."""
 
     stored: int = 0
     rejected: int = 0
     busy: bool = False
-    left: set[str] = field(default_factory=set)
+    left: int = 0
 
 
-def run(
-    store: Store,
-    spool_directory: str,
-    progress: Callable[[int], None] = lambda count: None,
-    is_patient: bool = True,
-) -> Result:
-    """Store every waiting event. progress is told how many each batch has dealt with.
+def _nobody(events: Sequence[Event]) -> None:
+    """Is told of nothing."""
+
+
+def run(store: Store, spool_directory: str, stored: Stored = _nobody, is_patient: bool = True) -> Result:
+    """Store every waiting event. stored is told the events of each transaction, some of them perhaps again.
 
     is_patient: also those that come meanwhile; in a server they may never end, and it looks again anyway.
     Raises StoreUnavailable (what was not stored stays in the spool) and OSError.
     """
-    result = Result()
+    drain = _Drain(store, spool_directory, stored)
     while True:
         with spool.lock(spool_directory) as ours:
-            result.busy = not ours
+            drain.result.busy = not ours
             if ours:
-                spool.tidy(spool_directory)
-            while ours and (paths := _waiting(spool_directory, result)):
-                for at in range(0, len(paths), _BATCH):
-                    batch = paths[at : at + _BATCH]
-                    _store_batch(store, batch, result)
-                    progress(len(batch))
-                if not is_patient:
-                    return result
+                drain.prepare()
+                while drain.pass_once() and is_patient:
+                    pass
         # An event that came after the last look, whose own drain found the lock taken, is ours too.
-        if not ours or not _waiting(spool_directory, result):
-            return result
+        if not ours or not is_patient or journal.is_empty(spool_directory):
+            return drain.result
 
 
-def run_own(
-    store: Store,
-    config: Config,
-    progress: Callable[[int], None] = lambda count: None,
-    is_patient: bool = True,
-) -> Result:
+def run_own(store: Store, config: Config, stored: Stored = _nobody, is_patient: bool = True) -> Result:
     """run() for this configuration's spool; one that was there and is gone, with its disk, is not made."""
     is_there = os.path.isdir(config.spool_directory)
     if not is_there and history.load(config.state_directory).is_away(config.recordings_directory):
         return Result()
-    return run(store, config.spool_directory, progress, is_patient)
+    return run(store, config.spool_directory, stored, is_patient)
 
 
 def backlog(spool_directory: str) -> str:
     """What waits there, for an error's message: the spool may be what is wrong."""
     try:
-        return f"{len(spool.waiting(spool_directory))} events wait in the spool"
+        return f"{spool.count(spool_directory)} events wait in the spool"
     except OSError:
         return "the spool cannot be read"
 
 
-def _waiting(spool_directory: str, result: Result) -> list[str]:
-    """Starts before endings: so the order of each leg holds even when the clock was set back."""
-    paths = [path for path in spool.waiting(spool_directory) if path not in result.left]
-    return sorted(paths, key=lambda path: f"-{recording.STARTED}-" not in path)
+class _Drain:
+    """The holder of the spool's lock at work; result: what it has done so far."""
 
+    def __init__(self, store: Store, spool_directory: str, stored: Stored) -> None:
+        self.result = Result()
+        self._store = store
+        self._directory = spool_directory
+        self._stored = stored
+        self._left: set[str] = set()  # journals that this drain does not look at again
+        self._patience_seconds: float = _PATIENCE_SECONDS
 
-def _store_batch(store: Store, paths: list[str], result: Result) -> None:
-    events = _readable(paths, result)
-    if events:
-        _store_together(store, events, result)
+    def prepare(self) -> None:
+        """Clear up what others have left behind. Raises OSError."""
+        journal.tidy(self._directory)
+        event_files.take_in(self._directory)
 
+    def pass_once(self) -> bool:
+        """Store what was taken before, then what is there now. Whether there was anything.
 
-def _store_together(store: Store, events: list[tuple[str, Event]], result: Result) -> None:
-    """In one transaction; when that is refused, halve until the refused one stands alone."""
-    try:
-        legs, others = in_turn(lambda: _commit(store, [event for _, event in events]))
-    except StoreRejected as exc:
-        if len(events) == 1:
-            _set_aside(*events[0], str(exc), result)
-            return
-        middle = len(events) // 2
-        _store_together(store, events[:middle], result)
-        _store_together(store, events[middle:], result)
-        return
-    others |= _others_of_strangers(store, [event for _, event in events], legs)
-    unwritten = _write_side_cars(store, legs, others)
-    calls = {leg["id"]: leg["call_record_id"] for leg in legs}
-    result.left |= {path for path, event in events if calls.get(leg_id(event)) in unwritten}
-    # Only now: whoever is killed before finds them again, and writes what may not have been written.
-    done = [path for path, event in events if path not in result.left]
-    spool.forget(done)
-    result.stored += len(done)
+        In this order: while the database is away one journal grows, and does not become many.
+        """
+        found = [path for path in journal.taken(self._directory) if path not in self._left]
+        self._patience_seconds = math.inf  # the start of an ending may lie in a later one
+        left = [path for path in found if self._store_journal(path)]
+        if path := journal.take(self._directory):
+            found.append(path)
+            left += [path] if self._store_journal(path) else []
+        self._patience_seconds = _PATIENCE_SECONDS
+        for path in left:
+            if count := self._store_journal(path):
+                self._leave(path, count)
+        return bool(found)
 
+    def _leave(self, path: str, count: int) -> None:
+        self._left.add(path)
+        self.result.left += count
 
-def _readable(paths: list[str], result: Result) -> list[tuple[str, Event]]:
-    events = []
-    for path in paths:
+    def _store_journal(self, path: str) -> int:
+        """Returns how many of its events are to be looked at once more."""
+        left: list[bytes] = []
         try:
-            events.append((path, spool.read(path)))
-        except OSError as exc:
-            logger.error("%s cannot be read, tried again later: %s", path, exc.strerror)
-            result.left.add(path)
+            for batch in journal.batches(path, _BATCH):
+                left += self._store_batch(batch)
+            # Only now: whoever is killed before finds all again, and writes what may not have been written.
+            journal.keep_only(path, left)
+        except JournalUnusable as exc:
+            logger.error("%s, all of it is tried again later", exc)
+            self._leave(path, max(len(left), 1))
+            return 0
+        return len(left)
+
+    def _store_batch(self, batch: list[bytes]) -> list[bytes]:
+        """Returns the lines that must be tried again later."""
+        events = [(line, event) for line in batch if (event := self._read(line))]
+        return self._store_together(events) if events else []
+
+    def _read(self, line: bytes) -> Event | None:
+        try:
+            return recording.from_json(line.decode())
         except (ValueError, KeyError, TypeError, RecursionError) as exc:
-            spool.reject(path, f"not an event of this program: {exc!r}")
-            logger.error("%s is damaged: set aside", path)
-            result.rejected += 1
-    return events
+            if isinstance(exc, ValueError | RecursionError) and not journal.is_whole(line):
+                start = text.printable(line[:60].decode("utf-8", "replace"))
+                logger.warning("an event that was never written to its end is dropped: %s", start)
+            else:
+                self._set_aside(line, "damaged", f"not an event of this program: {exc!r}")
+            return None
+
+    def _store_together(self, events: list[_Waiting]) -> list[bytes]:
+        """In one transaction; when that is refused, halve until the refused one stands alone."""
+        try:
+            legs, others = in_turn(lambda: _commit(self._store, [event for _, event in events]))
+        except StoreRejected as exc:
+            if len(events) == 1:
+                return self._refused(*events[0], str(exc))
+            middle = len(events) // 2
+            return self._store_together(events[:middle]) + self._store_together(events[middle:])
+        others |= _others_of_strangers(self._store, [event for _, event in events], legs)
+        unwritten = _write_side_cars(self._store, legs, others)
+        calls = {leg["id"]: leg["call_record_id"] for leg in legs}
+        left = [line for line, event in events if calls.get(leg_id(event)) in unwritten]
+        self.result.stored += len(events) - len(left)
+        self._stored([event for _, event in events])
+        return left
+
+    def _refused(self, line: bytes, event: Event, reason: str) -> list[bytes]:
+        if not isinstance(event, Leg) and time.time() - event.ended_at.timestamp() < self._patience_seconds:
+            return [line]
+        self._set_aside(line, f"{recording.kind(event)}-{leg_id(event)}", reason)
+        return []
+
+    def _set_aside(self, line: bytes, name: str, reason: str) -> None:
+        path = rejected.set_aside(self._directory, line, reason, name)
+        logger.error("an event is set aside as %s: %s", path, text.printable(reason))
+        self.result.rejected += 1
 
 
 def _commit(store: Store, events: list[Event]) -> tuple[list[dict[str, Any]], set[str]]:
@@ -168,12 +209,3 @@ def _repair(file: str) -> None:
         wav.repair(file)
     except OSError as exc:
         logger.error("%s: its header cannot be repaired: %s", file, exc.strerror)
-
-
-def _set_aside(path: str, event: Event, reason: str, result: Result) -> None:
-    if not isinstance(event, Leg) and time.time() - event.ended_at.timestamp() < _PATIENCE_SECONDS:
-        result.left.add(path)
-        return
-    spool.reject(path, reason)
-    logger.error("%s set aside: %s", path, reason)
-    result.rejected += 1

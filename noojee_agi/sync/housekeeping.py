@@ -9,7 +9,7 @@ from datetime import timedelta
 from noojee_agi.config import Config
 from noojee_agi.database import queries
 from noojee_agi.database.store import Store
-from noojee_agi.recordings import history, recording, spool
+from noojee_agi.recordings import history, recording, rejected, spool
 from noojee_agi.recordings.history import History
 from noojee_agi.recordings.recording import OpenLeg
 from noojee_agi.sync import closing, drain
@@ -168,6 +168,6 @@ def _is_over(directory: str, legs: list[OpenLeg]) -> bool:
         return False
     try:
         is_quiet = time.time() - os.stat(spool_directory).st_mtime > _QUIET_SECONDS
-        return is_quiet and not spool.waiting(spool_directory) and not spool.rejected(spool_directory)
+        return is_quiet and not spool.count(spool_directory) and not rejected.paths(spool_directory)
     except OSError:
         return False

@@ -18,7 +18,7 @@ from typing import Any
 from noojee_agi.database import queries, restore
 from noojee_agi.database.store import Store, in_turn
 from noojee_agi.errors import NoojeeError, StoreRejected
-from noojee_agi.recordings import sidecar, spool
+from noojee_agi.recordings import files, sidecar, spool
 
 logger = logging.getLogger(__name__)
 
@@ -64,8 +64,8 @@ def save_settings(store: Store, recordings_directory: str) -> bool:
         os.replace(path, f"{path}.damaged")
         logger.error("%s.damaged was the copy of the settings, which is written anew: %s", path, exc)
     if new != old:
-        spool.write(path, text)
-        spool.settle(path)
+        files.write(path, text)
+        files.settle(path)
     return True
 
 

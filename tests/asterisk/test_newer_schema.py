@@ -16,14 +16,14 @@ def test_a_newer_schema_is_said_and_the_call_is_recorded_all_the_same(pbx: Pbx) 
     _set_revision(pbx, "9999")
     try:
         view = pbx.dial("AGI(start_record.py,,newer,Fred)")
-        wait_until(lambda: len(spool.waiting(directory)) == 2, 20, "start and end in the spool")
+        wait_until(lambda: spool.count(directory) == 2, 20, "start and end in the spool")
         pbx.wait_until_idle()
 
         assert (view.status, view.message) == ("200", "OK")
         assert "newer schema" in pbx.site.log()
         assert "install the newer noojee-agi" in pbx.site.cli("check", may_fail=True)
         assert "install the newer noojee-agi" in pbx.site.cli("sync", may_fail=True)
-        assert len(spool.waiting(directory)) == 2
+        assert spool.count(directory) == 2
     finally:
         _set_revision(pbx, REVISION)
 

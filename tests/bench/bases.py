@@ -57,7 +57,7 @@ class Base:
         for event in events:
             spool.put(waiting, event)
         spent = _milliseconds(lambda: drain.run(self._store, waiting))
-        assert not spool.waiting(waiting)
+        assert not spool.count(waiting)
         return spent / len(events)
 
     def recordings_by_tag(self) -> float:

@@ -25,7 +25,7 @@ from noojee_agi.asterisk import target, variables
 from noojee_agi.asterisk.channel import Channel
 from noojee_agi.asterisk.stream import Stream
 from noojee_agi.config import Config
-from noojee_agi.recordings import disk, recording, snapshot, spool
+from noojee_agi.recordings import disk, recording, snapshot
 from noojee_agi.recordings.recording import Leg
 from noojee_agi.recordings.snapshot import Snapshot
 from noojee_agi.server import fastagi
@@ -91,9 +91,7 @@ def whole(surroundings: session.Surroundings) -> Callable[[int], int]:
         spent = time.perf_counter_ns() - begun - asterisk.spent
         assert report.result.status == 200, report
         assert asterisk.call.failure() == ""
-        config = surroundings.load_config()
         os.unlink(report.result.file)
-        spool.forget(spool.waiting(config.spool_directory))
         return spent
 
     return run

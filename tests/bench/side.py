@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from lab import spooled
 from lab.asterisk import PrivateAsterisk
 from lab.served import Served
 from lab.site import Site
@@ -113,7 +114,7 @@ class Side:
 
     def _is_idle(self) -> bool:
         """Whether no program of ours runs and nothing waits for the database."""
-        return not self.site.processes() and not [*self.site.recordings_directory.glob(".spool/*.json")]
+        return not self.site.processes() and spooled.is_empty(self.site.recordings_directory)
 
     def _is_still(self) -> bool:
         """Whether what runs only waits, as a drain does for a database that does not answer."""

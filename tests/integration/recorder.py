@@ -20,7 +20,7 @@ from noojee_agi.database import queries
 from noojee_agi.database.queries import Filter
 from noojee_agi.database.store import Store
 from noojee_agi.database.tables import call_record
-from noojee_agi.recordings import recording, sidecar, spool
+from noojee_agi.recordings import files, recording, rejected, sidecar, spool
 from noojee_agi.recordings.recording import Ending, Event, Leg
 from noojee_agi.sync import drain, housekeeping
 
@@ -70,21 +70,27 @@ class Recorder:
         )
         return replace(leg, **changes)
 
-    def put(self, *events: Event) -> list[str]:
-        return [spool.put(self.spool, event) for event in events]
+    def put(self, *events: Event) -> list[bytes]:
+        """Their lines, as they wait."""
+        for event in events:
+            spool.put(self.spool, event)
+        return [recording.to_json(event).encode("utf-8", "replace") for event in events]
 
-    def put_text(self, name: str, text: str) -> str:
-        """A spool file that holds just this text, whatever it is."""
-        spool.make_folder(self.spool)
+    def put_text(self, text: str) -> bytes:
+        """A line that is just this text, whatever it is."""
+        line = text.encode()
+        spool.append(self.spool, line)
+        return line
+
+    def put_changed(self, event: Event, changes: dict[str, Any]) -> bytes:
+        """A line of ours whose JSON has been changed."""
+        return self.put_text(json.dumps({**json.loads(recording.to_json(event)), **changes}))
+
+    def put_file(self, name: str, text: str) -> str:
+        """As versions before the journal did: a file for each event."""
+        files.make_folder(self.spool)
         path = os.path.join(self.spool, name)
-        spool.write(path, text)
-        return path
-
-    def put_changed(self, event: Event, changes: dict[str, Any]) -> str:
-        """A spool file of ours whose JSON has since been changed."""
-        path = spool.put(self.spool, event)
-        content = json.loads(Path(path).read_text())
-        spool.write(path, json.dumps({**content, **changes}))
+        files.write(path, text)
         return path
 
     def drain(self) -> drain.Result:
@@ -105,12 +111,13 @@ class Recorder:
         assert self.drain().stored == len(events)
         assert self.waiting() == []
 
-    def waiting(self) -> list[str]:
-        return spool.waiting(self.spool)
+    def waiting(self) -> list[bytes]:
+        """The lines."""
+        return list(spool.waiting(self.spool))
 
     def reasons(self) -> list[str]:
         """Why each event was set aside."""
-        return [Path(f"{path}.reason").read_text() for path in spool.rejected(self.spool)]
+        return [Path(f"{path}.reason").read_text() for path in rejected.paths(self.spool)]
 
     def legs(self, wanted: Filter | None = None) -> list[dict[str, Any]]:
         with self.store.transaction() as connection:

@@ -8,7 +8,7 @@ import wave
 from pathlib import Path
 from typing import Any
 
-from integration.recorder import CALL_TIME, Recorder, after, as_json
+from integration.recorder import Recorder, after, as_json
 from noojee_agi.database.queries import Filter
 from noojee_agi.recordings import recording, sidecar
 from noojee_agi.recordings.recording import Ending, Leg
@@ -54,7 +54,7 @@ def put_call(recorder: Recorder, uniqueid: str) -> dict[str, str]:
     recorder.put(told, closed, cut, cut_in_a_sample, without_file)
     recorder.put(recording.ending(told.id, told.file, after(60)))
     recorder.put(Ending(recording.new_id(), "completed", after(60)))
-    recorder.put_text(f"{CALL_TIME.timestamp():.0f}-{uniqueid}.json", "{")
+    recorder.put_text(f'{{"event": "{uniqueid}"}}')
     return {
         told.id: "completed",
         closed.id: "completed",

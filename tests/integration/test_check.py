@@ -17,7 +17,7 @@ from noojee_agi.cli.install import AGI_PROGRAMS
 from noojee_agi.config import Config
 from noojee_agi.database import settings
 from noojee_agi.database.store import Store
-from noojee_agi.recordings import history, spool
+from noojee_agi.recordings import files, history, rejected
 
 STAGES = (
     *("configuration", "recordings", "state", "free space", "programs"),
@@ -114,10 +114,8 @@ def _no_key(config: Config) -> Config:
 
 
 def _rejected(config: Config) -> Config:
-    spool.make_folder(config.spool_directory)
-    path = os.path.join(config.spool_directory, "1-started-x.json")
-    spool.write(path, "{}")
-    spool.reject(path, "because")
+    files.make_folder(config.spool_directory)
+    rejected.set_aside(config.spool_directory, b"{}", "because")
     return config
 
 

@@ -30,7 +30,7 @@ from noojee_agi.cli.install import AGI_PROGRAMS
 from noojee_agi.config import Config
 from noojee_agi.database import settings, store
 from noojee_agi.database.store import Store
-from noojee_agi.recordings import snapshot, spool
+from noojee_agi.recordings import snapshot
 from noojee_agi.recordings.recording import Ending
 
 SECRET = "hunter2-and-more"
@@ -349,8 +349,10 @@ def test_a_files_name_cannot_act_on_the_terminal_either(
 ) -> None:
     """Neither in a warning of ours, nor in the list of what was refused."""
     hostile = "\x1b]0;owned\x07\x9b2J10\u202e\u2066\u2028"
-    recorder.put_text(f"1-started-{hostile}.json", "hello")
-    spool.reject(recorder.put_text(f"0-started-{hostile}.json", "hello"), hostile)
+    recorder.put_text(hostile)
+    recorder.put_text(f"{{{hostile}}}")
+    recorder.put_file(f"1-started-{hostile}.json", "hello")
+    recorder.put_file(f"rejected/0-started-{hostile}.json", "hello")
 
     done = site.run_cli(*words)
 
@@ -371,7 +373,7 @@ def test_a_far_time_is_no_traceback(site: Site, words: tuple[str, str]) -> None:
 def test_sync_stores_what_waits_and_names_what_was_refused(site: Site, recorder: Recorder) -> None:
     leg = recorder.leg()
     recorder.put(leg, ended(leg))
-    recorder.put_text("1-started-x.json", "hello")
+    recorder.put_text("{hello}")
     orphan = Ending(recorder.leg().id, "completed", after(0), 960_044, 1.0)
     recorder.put(orphan)
 
@@ -703,7 +705,7 @@ def test_root_drains_as_asterisks_user(site_of_nobody: Site) -> None:
     recorder.spool = str(spool_folder)
     leg = recorder.leg(file=str(folder / "17-0e5f6b1c.wav"))
     recorder.put(leg, ended(leg))
-    recorder.put_text("1-started-x.json", "hello")
+    recorder.put_text("{hello}")
     for path in spool_folder.iterdir():
         os.chown(path, user.pw_uid, user.pw_gid)
 

@@ -17,7 +17,7 @@ from lab.site import PROGRAMS, Site
 from integration.recorder import Recorder, after, ended
 from integration.silent_legs import write_audio
 from noojee_agi.database.store import Store
-from noojee_agi.recordings import recording, spool
+from noojee_agi.recordings import recording
 from noojee_agi.recordings.recording import Leg, OpenLeg
 from noojee_agi.sync import closing
 
@@ -27,7 +27,7 @@ BERLIN = "CET-1CEST,M3.5.0,M10.5.0/3"
 
 
 class Clock:
-    """What time.time_ns() says, by which the spool names its files."""
+    """Says what the machine's clock says in the middle of a call."""
 
     def __init__(self) -> None:
         self.moment = after(0)
@@ -37,16 +37,10 @@ class Clock:
         self.moment = after(seconds)
         return self.moment
 
-    def nanoseconds(self) -> int:
-        self.moment += timedelta(microseconds=1)
-        return int(self.moment.timestamp() * 1_000_000) * 1000
-
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(time, "time_ns", clock.nanoseconds)
-    return clock
+def clock() -> Clock:
+    return Clock()
 
 
 # --- set back ---
@@ -56,20 +50,19 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def test_an_ending_before_its_start_keeps_the_order_and_the_files_duration(
     recorder: Recorder, clock: Clock, is_drained_in_between: bool
 ) -> None:
-    """An hour back in mid-call: the ending's file sorts before the start's, and its time lies before it."""
+    """An hour back in mid-call: the ending's time lies before the start's."""
     leg = recorder.leg(started_at=clock.set(0))
     write_audio(leg.file)
-    [start] = recorder.put(leg)
+    recorder.put(leg)
     if is_drained_in_between:
         recorder.drain()
 
     closed_at = clock.set(60 - HOUR)
     os.utime(leg.file, (closed_at.timestamp(), closed_at.timestamp()))
-    [end] = recorder.put(recording.ending(leg.id, leg.file, closed_at))
+    recorder.put(recording.ending(leg.id, leg.file, closed_at))
     recorder.drain()
 
     row = recorder.the_leg(leg)
-    assert end < start
     assert (row["status"], row["duration_seconds"]) == ("completed", 1.0)
     assert (row["started_at"], row["ended_at"]) == (after(0), after(60 - HOUR))
     assert (recorder.waiting(), recorder.reasons()) == ([], [])
@@ -111,25 +104,6 @@ def test_the_legs_of_a_call_that_goes_on_before_it_began_are_numbered_once(
     assert recorder.waiting() == []
 
 
-def test_an_event_with_a_smaller_number_neither_replaces_nor_holds_up_the_others(
-    recorder: Recorder, clock: Clock
-) -> None:
-    """The clock jumps to and fro, and says the same moment again and again."""
-    legs = [recorder.leg(call_uniqueid=f"17.{number}") for number in range(100)]
-    paths = []
-    for number, leg in enumerate(legs):
-        clock.set((number * 7 % 5) * HOUR)
-        paths += recorder.put(leg)
-        clock.set(-(number * 7 % 3) * HOUR)
-        paths += recorder.put(ended(leg))
-
-    assert sorted(paths) == recorder.waiting()
-    assert len(set(paths)) == 200
-    assert len({os.path.basename(path).split("-")[0] for path in paths}) < 10
-    assert recorder.drain().stored == 200
-    assert {row["status"] for row in recorder.legs()} == {"completed"}
-
-
 def test_events_of_before_and_after_the_step_wait_in_one_spool(recorder: Recorder, clock: Clock) -> None:
     """More than a batch of each, drained in one go: no event is passed over for ever."""
     before = [recorder.leg(call_uniqueid=f"17.{number}") for number in range(250)]
@@ -141,15 +115,15 @@ def test_events_of_before_and_after_the_step_wait_in_one_spool(recorder: Recorde
 
     result = recorder.drain()
 
-    assert (result.stored, result.rejected, result.left) == (1000, 0, set())
+    assert (result.stored, result.rejected, result.left) == (1000, 0, 0)
     assert {row["status"] for row in recorder.legs()} == {"completed"}
 
 
 def test_an_ending_from_the_future_waits_for_its_start(recorder: Recorder) -> None:
     """It was noted before the clock was set back, so nobody can say how long ago that is."""
     leg = recorder.leg()
-    [path] = recorder.put(ended(leg, ended_at=recording.now() + timedelta(hours=1)))
-    assert recorder.drain().left == {path}
+    recorder.put(ended(leg, ended_at=recording.now() + timedelta(hours=1)))
+    assert recorder.drain().left == 1
 
     recorder.put(leg)
     recorder.drain()
@@ -244,9 +218,10 @@ def test_a_leg_is_never_made_with_a_local_time(recorder: Recorder) -> None:
     """Start, spool and end of a leg in the double hour; and its folder is that of the day in UTC."""
     assert recording.now().utcoffset() == timedelta(0)
     leg = recorder.leg(started_at=utc(2026, 10, 25, 1, 15))
-    path = recorder.put(leg)[0]
-    assert json.loads(Path(path).read_text())["started_at"] == "2026-10-25T01:15:00.000000+00:00"
-    assert spool.read(path) == leg
+    recorder.put(leg)
+    [line] = recorder.waiting()
+    assert json.loads(line)["started_at"] == "2026-10-25T01:15:00.000000+00:00"
+    assert recording.from_json(line.decode()) == leg
 
 
 @pytest.mark.usefixtures("berlin")

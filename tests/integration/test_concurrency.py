@@ -18,7 +18,7 @@ from sqlalchemy import text
 from integration.recorder import Recorder, after, ended, exit_code, forked
 from noojee_agi.database import schema
 from noojee_agi.database.store import Store
-from noojee_agi.recordings import sidecar, spool
+from noojee_agi.recordings import journal, sidecar, spool
 from noojee_agi.recordings.recording import Event, Leg
 from noojee_agi.sync import drain
 
@@ -67,13 +67,13 @@ def test_two_drains_at_once_store_each_leg_once(recorder: Recorder) -> None:
 
 
 def test_a_drain_that_finds_the_lock_taken_leaves_at_once(recorder: Recorder) -> None:
-    [path] = recorder.put(recorder.leg())
+    lines = recorder.put(recorder.leg())
 
     with spool.lock(recorder.spool) as ours:
         assert ours
         result = recorder.drain()
 
-    assert (result.busy, result.stored, recorder.waiting()) == (True, 0, [path])
+    assert (result.busy, result.stored, recorder.waiting()) == (True, 0, lines)
     assert recorder.drain().stored == 1
 
 
@@ -90,24 +90,24 @@ def test_an_event_that_comes_during_the_last_look_is_taken_by_the_holder(
     recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its own drain finds the lock taken and leaves; nobody else would come."""
-    look = spool.waiting
+    take = journal.take
     late = recorder.leg(started_at=after(1))
     seen: list[bool] = []
 
-    def waiting(directory: str) -> list[str]:
-        found = look(directory)
+    def take_too_early(directory: str) -> str:
+        found = take(directory)
         if not found and not seen:
             seen.append(False)
             recorder.put(late)
             seen[0] = drain.run(recorder.store, recorder.spool).busy
         return found
 
-    monkeypatch.setattr(spool, "waiting", waiting)
+    monkeypatch.setattr(journal, "take", take_too_early)
     recorder.put(recorder.leg())
 
     assert recorder.drain().stored == 2
     assert seen == [True]
-    assert look(recorder.spool) == []
+    assert recorder.waiting() == []
 
 
 def test_no_event_is_stranded_when_many_put_and_drain_at_once(recorder: Recorder) -> None:
@@ -165,7 +165,7 @@ def test_hosts_that_get_in_each_other_s_way_try_again_at_once(
 
     def work(recorder: Recorder) -> None:
         start.wait(10)
-        assert recorder.drain().left == set()
+        assert recorder.drain().left == 0
 
     children = [forked(lambda recorder=recorder: work(recorder)) for recorder in recorders]  # type: ignore[misc]
 

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import time
 from dataclasses import replace
 from datetime import timedelta, timezone
 from pathlib import Path
@@ -18,7 +17,7 @@ from sqlalchemy import event as on
 from integration.recorder import CALL_TIME, Recorder, after, ended, exit_code, forked
 from integration.silent_legs import write_audio
 from noojee_agi.database import intake
-from noojee_agi.recordings import recording, sidecar, spool
+from noojee_agi.recordings import files, recording, rejected, sidecar, spool
 from noojee_agi.recordings.recording import Ending, Event, OpenLeg
 from noojee_agi.sync import closing, drain
 
@@ -236,12 +235,9 @@ def test_every_event_many_times_is_as_good_as_once(recorder: Recorder, times: in
     recorder.assert_side_cars_tell_the_same()
 
 
-def test_an_ending_whose_file_sorts_before_its_start_is_stored(recorder: Recorder) -> None:
-    """The clock was set back between the two."""
+def test_an_ending_that_waits_before_its_start_is_stored(recorder: Recorder) -> None:
     leg = recorder.leg()
-    [start, ending] = recorder.put(leg, ended(leg))
-    os.rename(ending, os.path.join(recorder.spool, f"{1:020d}-finished-{leg.id}.json"))
-    os.rename(start, os.path.join(recorder.spool, f"{2:020d}-started-{leg.id}.json"))
+    recorder.put(ended(leg), leg)
 
     assert recorder.drain().stored == 2
 
@@ -353,9 +349,7 @@ def test_an_escaped_lone_surrogate_is_set_aside_with_a_reason(recorder: Recorder
 # --- what is set aside ---
 
 DAMAGED = {
-    "nothing": "",
-    "half an event": '{"event": "started", "id": "1',
-    "no JSON": "hello",
+    "no object": "hello}",
     "a list": "[1, 2]",
     "a list of pairs": '[["event", "started"]]',
     "a number": "7",
@@ -367,46 +361,116 @@ DAMAGED = {
     "bad time": '{"event": "finished", "leg_id": "x", "status": "empty", "ended_at": "yesterday"}',
     "time of another type": '{"event": "finished", "leg_id": "x", "status": "empty", "ended_at": 7}',
     "no time": '{"event": "finished", "leg_id": "x", "status": "empty", "ended_at": null}',
-    "deep": "[" * 100_000,
+    "deep": '{"a":' * 100_000 + "1" + "}" * 100_000,
+    "blanks around it": ' \t{"event": "paused"}',
 }
 
 
 @pytest.mark.parametrize("text", DAMAGED.values(), ids=DAMAGED)
-def test_a_damaged_file_is_set_aside_and_the_others_are_stored(recorder: Recorder, text: str) -> None:
+def test_a_damaged_line_is_set_aside_and_the_others_are_stored(recorder: Recorder, text: str) -> None:
     before, behind = recorder.leg(), recorder.leg()
     recorder.put(before)
-    path = recorder.put_text(f"{time.time_ns():020d}-started-{recording.new_id()}.json", text)
+    recorder.put_text(text)
     recorder.put(behind)
 
     result = recorder.drain()
 
     assert (result.stored, result.rejected) == (2, 1)
     assert recorder.waiting() == []
-    aside = Path(recorder.spool, "rejected", os.path.basename(path))
-    assert aside.read_text() == text
+    [aside] = rejected.paths(recorder.spool)
+    assert Path(aside).read_text() == text
     assert "not an event" in Path(f"{aside}.reason").read_text()
 
 
-def test_a_file_that_is_not_utf_8_is_set_aside(recorder: Recorder) -> None:
-    path = Path(recorder.put_text(f"{1:020d}-started-x.json", ""))
-    path.write_bytes(b'{"event": "started", "tag": "\xff"}')
+TORN = {
+    "one character": b"{",
+    "a name's middle": b'{"eve',
+    "before the last brace": b'{"event": "finished", "leg_id": "x"',
+    "in a character": b'{"event": "started", "tag": "\xc3',
+    "deep": b"[" * 100_000,
+    "what a power cut leaves": bytes(512),
+}
+
+
+@pytest.mark.parametrize("part", TORN.values(), ids=TORN)
+def test_a_line_that_was_never_finished_is_dropped_and_told(
+    recorder: Recorder, caplog: pytest.LogCaptureFixture, part: bytes
+) -> None:
+    """Its writer has been told so, or was killed before MixMonitor began."""
+    before, behind = recorder.leg(), recorder.leg()
+    recorder.put(before)
+    with Path(recorder.spool, "journal").open("ab") as file:
+        file.write(b"\n" + part)
+    recorder.put(behind)
+
+    result = recorder.drain()
+
+    assert (result.stored, result.rejected, result.left) == (2, 0, 0)
+    assert (recorder.waiting(), recorder.reasons()) == ([], [])
+    assert caplog.text.count("never written to its end") == 1
+
+
+def test_a_line_that_is_not_utf_8_is_set_aside_as_it_is(recorder: Recorder) -> None:
+    line = b'{"event": "started", "tag": "\xff"}'
+    spool.append(recorder.spool, line)
     good = recorder.leg()
     recorder.put(good)
 
     assert recorder.drain().rejected == 1
 
     assert [row["id"] for row in recorder.legs()] == [good.id]
+    assert Path(rejected.paths(recorder.spool)[0]).read_bytes() == line
 
 
-def test_a_folder_with_an_events_name_keeps_nothing_back(recorder: Recorder) -> None:
-    spool.make_folder(recorder.spool)
-    os.mkdir(os.path.join(recorder.spool, f"{1:020d}-started-x.json"))
+@pytest.mark.parametrize("name", ["journal.1", "journal.x", f"{1:020d}-started-x.json"])
+def test_a_folder_with_a_name_of_ours_keeps_nothing_back(recorder: Recorder, name: str) -> None:
+    files.make_folder(recorder.spool)
+    os.mkdir(os.path.join(recorder.spool, name))
     good = recorder.leg()
     recorder.put(good)
 
     recorder.drain()
 
     assert [row["id"] for row in recorder.legs()] == [good.id]
+
+
+def test_a_refused_event_is_tried_again_when_a_person_has_mended_it(recorder: Recorder) -> None:
+    """Also in several lines, as an editor may make them of one."""
+    leg = recorder.leg()
+    recorder.put_changed(leg, {"tag": ["a", "list"]})
+    assert recorder.drain().rejected == 1
+    [aside] = rejected.paths(recorder.spool)
+    Path(aside).write_text(json.dumps(json.loads(recording.to_json(leg)), indent=1) + "\n")
+
+    assert spool.retry_rejected(recorder.spool) == 1
+    assert os.listdir(os.path.dirname(aside)) == []
+    assert recorder.drain().stored == 1
+
+    assert recorder.the_leg(leg)["tag"] == leg.tag
+
+
+def test_what_was_refused_and_is_no_object_stays_where_it_is(recorder: Recorder) -> None:
+    """In the journal it would be taken for a line that was never finished, and dropped."""
+    recorder.put_text("7")
+    recorder.drain()
+    aside = rejected.paths(recorder.spool)
+
+    assert spool.retry_rejected(recorder.spool) == 0
+
+    assert (rejected.paths(recorder.spool), recorder.waiting()) == (aside, [])
+
+
+def test_refused_starts_are_tried_again_before_the_endings(recorder: Recorder) -> None:
+    legs = [recorder.leg(started_at=after(number)) for number in range(250)]
+    events: list[Event] = [*map(ended, legs), *legs]
+    for event in events:
+        line = recording.to_json(event).encode()
+        files.make_folder(recorder.spool)
+        name = f"{recording.kind(event)}-{recording.leg_id(event)}"
+        rejected.set_aside(recorder.spool, line, "because", name)
+
+    assert spool.retry_rejected(recorder.spool) == 500
+    assert (recorder.drain().stored, recorder.reasons()) == (500, [])
 
 
 WRONG_START = {
@@ -502,7 +566,7 @@ def test_one_poisoned_event_of_fifty_is_set_aside_and_49_are_stored(
     assert {call["uniqueid"] for call in recorder.calls()} == {
         leg.call_uniqueid for leg in legs if leg is not legs[25]
     }
-    assert legs[25].id in spool.rejected(recorder.spool)[0]
+    assert legs[25].id in Path(rejected.paths(recorder.spool)[0]).read_text()
     assert reason in recorder.reasons()[0]
 
 
@@ -526,13 +590,13 @@ def test_a_text_too_long_for_its_column_is_set_aside_on_postgresql(recorder: Rec
 def test_a_young_ending_waits_for_its_start(recorder: Recorder) -> None:
     leg = recorder.leg(started_at=recording.now() - timedelta(seconds=1))
     other = recorder.leg(call_uniqueid="1700000001.1")
-    [path] = recorder.put(Ending(leg.id, "completed", recording.now(), 960_044, 1.0))
+    lines = recorder.put(Ending(leg.id, "completed", recording.now(), 960_044, 1.0))
     recorder.put(other)
 
     result = recorder.drain()
 
-    assert (result.stored, result.rejected, result.left) == (1, 0, {path})
-    assert recorder.waiting() == [path]
+    assert (result.stored, result.rejected, result.left) == (1, 0, 1)
+    assert recorder.waiting() == lines
 
     recorder.put(leg)
     assert recorder.drain().stored == 2
@@ -545,7 +609,7 @@ def test_an_old_ending_without_its_start_is_set_aside(recorder: Recorder) -> Non
 
     result = recorder.drain()
 
-    assert (result.stored, result.rejected, result.left) == (0, 1, set())
+    assert (result.stored, result.rejected, result.left) == (0, 1, 0)
     assert recorder.reasons() == [f"leg {leg.id} has ended, but nothing is known of its start\n"]
     assert recorder.waiting() == []
 
@@ -560,7 +624,7 @@ def test_more_young_endings_than_a_batch_holds_hold_back_nobody(
 
     result = recorder.drain()
 
-    assert (result.stored, len(result.left)) == (6, 25)
+    assert (result.stored, result.left) == (6, 25)
     assert [row["status"] for row in recorder.legs()] == ["completed"] * 3
 
 
@@ -622,7 +686,7 @@ def test_an_event_waits_until_the_side_cars_of_other_legs_can_be_written(recorde
     in_the_way.mkdir()
     recorder.put(second)
 
-    assert len(recorder.drain().left) == 1
+    assert recorder.drain().left == 1
 
     in_the_way.rmdir()
     Path(first.file).touch()
@@ -712,22 +776,24 @@ def test_a_leg_whose_folder_is_no_folder_keeps_nobody_else_back(recorder: Record
 def test_a_drain_of_nothing_does_nothing(recorder: Recorder) -> None:
     result = recorder.drain()
 
-    assert (result.stored, result.rejected, result.busy, result.left) == (0, 0, False, set())
+    assert (result.stored, result.rejected, result.busy, result.left) == (0, 0, False, 0)
 
 
-def test_progress_is_told_of_every_event(recorder: Recorder) -> None:
-    told: list[int] = []
+def test_the_caller_is_told_of_every_event_that_is_stored(recorder: Recorder) -> None:
+    told: list[Event] = []
     leg = recorder.leg()
     recorder.put(leg, *[ended(leg)] * 250)
+    recorder.put_text("{}")
 
-    drain.run(recorder.store, recorder.spool, told.append)
+    drain.run(recorder.store, recorder.spool, told.extend)
 
-    assert sum(told) == 251
+    assert told == [leg, *[ended(leg)] * 250]
 
 
 def test_unfinished_temporary_files_are_no_events(recorder: Recorder) -> None:
     leg = recorder.leg()
-    recorder.put_text(f"{1:020d}-started-{leg.id}.json.4711.tmp", "{")
+    for name in ("journal.4711.tmp", "journal.1.0123456789abcdef.tmp", f"{1:020d}-started-x.json.4711.tmp"):
+        recorder.put_file(name, "{}")
 
     recorder.store_all(leg)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from lab import footprint, network_call
+from lab import footprint, network_call, spooled
 from lab.hung_disk import HungDisk, hung_disk
 from lab.network_call import NetworkCall
 from lab.served import Served
@@ -164,5 +164,5 @@ def test_more_fastagi_calls_than_threads_are_all_503_and_none_is_lost(
         assert sum(slow) < len(served.workers()), "each process finds out once that the disk hangs"
         hanging.answer()
         wait_until(lambda: network_call.place(served.port, site.key).status == "200", 10, "a recording")
-        wait_until(lambda: not list((hanging.path / ".spool").glob("*.json")), 20, "an empty spool")
+        wait_until(lambda: spooled.is_empty(hanging.path), 20, "an empty spool")
         assert {leg["status"] for leg in site.legs()} <= {"recording", "failed"}

@@ -371,12 +371,13 @@ def _lay_the_trap(top: Path, victim: Path) -> Path:
     recordings = _attack_by_a_link_to_what_is_open(top)
     spool = folder(top / "open/.spool", NOBODY.pw_uid)
     aside = folder(spool / "rejected", NOBODY.pw_uid)
-    event = spool / "1-finished-x.json"
-    event.write_text(
+    line = (
         '{"event": "finished", "leg_id": "\\nssh-ed25519 AAAA\\n", "status": "failed",'
         ' "ended_at": "2025-01-01T00:00:00+00:00"}'
     )
-    os.chown(event, NOBODY.pw_uid, NOBODY.pw_gid)
+    for event in (spool / "journal", spool / "1-finished-x.json"):
+        event.write_text(line)
+        os.chown(event, NOBODY.pw_uid, NOBODY.pw_gid)
     for number in range(2000):  # one of the next process ids
         link(aside / f"{event.name}.reason.{os.getpid() + number}.tmp", victim, NOBODY.pw_uid)
     return recordings

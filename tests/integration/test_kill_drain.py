@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -12,11 +11,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import CodeType, FrameType
-from typing import Any
 
 import pytest
 from sqlalchemy import inspect, text
 
+from integration.lines import first_and_last, killed_at, lines_of, traced
 from integration.recorder import Recorder, after, die_after, ended, exit_code, forked
 from integration.silent_legs import (
     REJECTED_PER_CALL,
@@ -32,7 +31,6 @@ from noojee_agi.recordings.recording import Event
 from noojee_agi.sync import __main__ as background_drain
 
 Tell = Callable[[str], None]
-Line = tuple[str, int]
 SWEEP = 14
 CUT = 16044  # bytes of a leg that was cut off, when it is repaired
 
@@ -158,70 +156,19 @@ def test_a_drain_killed_at_any_line_loses_and_doubles_nothing(
     victims: Victims, backend: str, is_long: bool, tell: Tell, tmp_path: Path
 ) -> None:
     """Before the first and before the last run of each line of ours that a drain goes through."""
-    lines = _lines_of_a_drain(victims, tmp_path / "lines.json")
-    targets = [(line, times) for line, count in lines.items() for times in sorted({1, count})]
+    for uniqueid in ("first", "traced"):  # the first one also makes the tables
+        put_call(victims.recorder, uniqueid)
+        lines = lines_of(victims.drain, tmp_path / "lines.json")
+    targets = first_and_last(lines)
     assert len(targets) > 200
     step = 1 if is_long else len(targets) / 16
 
     for number in range(int(len(targets) / step)):
-        target = targets[int(number * step)]
-
-        def begin(target: tuple[Line, int] = target) -> int:
-            return exit_code(forked(lambda: _traced(_KillAt(*target).trace, victims.drain)))
-
-        victims.kill(begin)
+        line, times = targets[int(number * step)]
+        victims.kill(lambda line=line, times=times: killed_at(line, times, victims.drain))  # type: ignore[misc]
 
     assert victims.kills >= 0.9 * len(targets) / step
     tell(f"kill -9 of the drain at {len(lines)} lines, {backend}: {victims.losses()}")
-
-
-class _Lines:
-    """Counts how often each line of noojee_agi is come to."""
-
-    def __init__(self) -> None:
-        self.counts: dict[Line, int] = {}
-
-    def trace(self, frame: FrameType, event: str, _: object) -> Any:
-        if f"{os.sep}noojee_agi{os.sep}" not in frame.f_code.co_filename:
-            return None
-        if event == "line":
-            self.come_to((frame.f_code.co_filename, frame.f_lineno))
-        return self.trace
-
-    def come_to(self, line: Line) -> None:
-        self.counts[line] = self.counts.get(line, 0) + 1
-
-
-class _KillAt(_Lines):
-    """Kills this process when it comes to this line for that time."""
-
-    def __init__(self, line: Line, times: int) -> None:
-        super().__init__()
-        self._line, self._times = line, times
-
-    def come_to(self, line: Line) -> None:
-        super().come_to(line)
-        if self.counts.get(self._line) == self._times:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _traced(trace: Any, work: Callable[[], object]) -> None:
-    """In a process that ends with work."""
-    sys.settrace(trace)
-    work()
-    sys.settrace(None)
-
-
-def _lines_of_a_drain(victims: Victims, report: Path) -> dict[Line, int]:
-    def work() -> None:
-        lines = _Lines()
-        _traced(lines.trace, victims.drain)
-        report.write_text(json.dumps([[*line, count] for line, count in lines.counts.items()]))
-
-    for uniqueid, run in (("first", victims.drain), ("traced", work)):  # the first one also makes the tables
-        put_call(victims.recorder, uniqueid)
-        assert exit_code(forked(run)) == 0
-    return {(file, line): count for file, line, count in json.loads(report.read_text())}
 
 
 # --- closing silent legs ---
@@ -236,7 +183,7 @@ def killed_when_it_calls(code: CodeType, work: Callable[[], object], times: int 
         if len(calls) == times:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    assert exit_code(forked(lambda: _traced(trace, work))) == -signal.SIGKILL
+    assert exit_code(forked(lambda: traced(trace, work))) == -signal.SIGKILL
 
 
 def status(recorder: Recorder) -> str:
@@ -289,10 +236,9 @@ def test_a_kill_between_the_endings_of_two_silent_legs_closes_both_in_the_end(vi
         put_cut_off_leg(recorder, call_uniqueid=f"17.{number}")
     put = spool.put
 
-    def put_and_die(directory: str, event: Event) -> str:
+    def put_and_die(directory: str, event: Event) -> None:
         put(directory, event)
         os.kill(os.getpid(), signal.SIGKILL)
-        return ""
 
     def work() -> None:
         spool.put = put_and_die  # in a process that ends with this

@@ -7,7 +7,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
@@ -22,25 +22,23 @@ from noojee_agi.database import store as store_module
 from noojee_agi.database.schema import open_store
 from noojee_agi.database.store import Store
 from noojee_agi.errors import NoojeeError, StoreUnavailable
-from noojee_agi.recordings import recording, spool
+from noojee_agi.recordings.recording import Event
 from noojee_agi.sync import drain
 
 Trouble = Callable[[Path], AbstractContextManager[str]]
 SECRET = "hunter2-and-more"
 
 
-def fill(recorder: Recorder) -> list[str]:
+def fill(recorder: Recorder) -> list[bytes]:
     legs = [recorder.leg(started_at=after(number)) for number in range(3)]
     return recorder.put(*legs, *map(ended, legs))
 
 
-def assert_all_stay(recorder: Recorder, paths: list[str]) -> str:
+def assert_all_stay(recorder: Recorder, lines: list[bytes]) -> str:
     """What the error says."""
-    contents = [Path(path).read_text() for path in paths]
     with pytest.raises(StoreUnavailable) as caught:
         recorder.drain()
-    assert recorder.waiting() == sorted(paths)
-    assert [Path(path).read_text() for path in paths] == contents
+    assert recorder.waiting() == lines
     assert recorder.reasons() == []
     return str(caught.value)
 
@@ -59,11 +57,11 @@ def test_nothing_is_lost_while_postgresql_is_stopped(
     recorder = Recorder(
         Store(postgresql.url(postgresql.create_database(postgresql_template))), tmp_path / "recordings"
     )
-    paths = fill(recorder)
+    lines = fill(recorder)
 
     postgresql.stop()
     try:
-        message = assert_all_stay(recorder, paths)
+        message = assert_all_stay(recorder, lines)
     finally:
         postgresql.start()
 
@@ -85,12 +83,12 @@ def test_nothing_is_lost_when_postgresql_ends_in_the_middle(
     recorder = Recorder(Store(postgresql.url(name)), tmp_path / "recordings")
     # The lab's server keeps commits in memory for a moment; a real one does not.
     recorder.execute(text(f"ALTER DATABASE {name} SET synchronous_commit = on"))
-    fill(recorder)
+    lines = fill(recorder)
     monkeypatch.setattr(drain, "_BATCH", 2)
     batches = []
 
-    def stop_after_the_first(count: int) -> None:
-        batches.append(count)
+    def stop_after_the_first(events: Sequence[Event]) -> None:
+        batches.append(len(events))
         postgresql.stop(mode)
 
     try:
@@ -100,8 +98,8 @@ def test_nothing_is_lost_when_postgresql_ends_in_the_middle(
         postgresql.start()
 
     assert batches == [2]
-    assert len(recorder.waiting()) == 4
-    assert recorder.drain().stored == 4
+    assert recorder.waiting() == lines
+    assert recorder.drain().stored == 6
     assert [row["status"] for row in recorder.legs()] == ["completed"] * 3
 
 
@@ -132,8 +130,8 @@ def test_nothing_is_lost_while_sqlite_cannot_be_used(
 ) -> None:
     with trouble(tmp_path) as url:
         recorder = Recorder(Store(url), tmp_path / "recordings")
-        paths = fill(recorder)
-        message = assert_all_stay(recorder, paths)
+        lines = fill(recorder)
+        message = assert_all_stay(recorder, lines)
         with pytest.raises(StoreUnavailable):
             open_store(url)
     shutil.copy(sqlite_template, url.removeprefix("sqlite:///"))
@@ -144,9 +142,9 @@ def test_nothing_is_lost_while_sqlite_cannot_be_used(
 
 def test_nothing_is_lost_while_the_tables_are_missing(empty_database_url: str, tmp_path: Path) -> None:
     recorder = Recorder(Store(empty_database_url), tmp_path / "recordings")
-    paths = fill(recorder)
+    lines = fill(recorder)
 
-    assert_all_stay(recorder, paths)
+    assert_all_stay(recorder, lines)
 
     schema.upgrade(recorder.store)
     assert_all_arrive(recorder)
@@ -157,12 +155,12 @@ def test_nothing_is_lost_while_somebody_else_holds_a_lock(
 ) -> None:
     monkeypatch.setattr(store_module, "_LOCK_SECONDS", 0.2)
     recorder = Recorder(Store(database_url), tmp_path / "recordings")
-    paths = fill(recorder)
+    lines = fill(recorder)
     statement = "LOCK TABLE recording_leg" if database_url.startswith("postgresql") else "SELECT 1"
 
     with Store(database_url).transaction() as holder:
         holder.execute(text(statement))
-        assert_all_stay(recorder, paths)
+        assert_all_stay(recorder, lines)
 
     assert_all_arrive(recorder)
 
@@ -173,10 +171,10 @@ def test_nothing_is_lost_while_postgresql_only_reads(
 ) -> None:
     name = postgresql.create_database(postgresql_template)
     recorder = Recorder(Store(postgresql.url(name)), tmp_path / "recordings")
-    paths = fill(recorder)
+    lines = fill(recorder)
     recorder.execute(text(f"ALTER DATABASE {name} SET default_transaction_read_only = on"))
 
-    assert_all_stay(recorder, paths)
+    assert_all_stay(recorder, lines)
 
     admin = Store(postgresql.url("postgres"))
     with admin.transaction() as connection:
@@ -208,9 +206,9 @@ def test_what_an_administrator_can_mend_sets_no_event_aside(
     admin.execute(text(sabotage))
     clerk = Store(postgresql.url(name).replace("postgres@", "clerk@"))
     recorder = Recorder(clerk, tmp_path / "recordings")
-    paths = fill(recorder)
+    lines = fill(recorder)
 
-    assert_all_stay(recorder, paths)
+    assert_all_stay(recorder, lines)
 
     admin.execute(text(repair))
     assert_all_arrive(recorder)
@@ -289,13 +287,13 @@ def test_the_background_drain_meets_an_event_of_a_newer_program(
     site_with_a_waiting_leg: tuple[Site, Recorder],
 ) -> None:
     site, recorder = site_with_a_waiting_leg
-    recorder.put_text(f"{1:020d}-paused-{recording.new_id()}.json", '{"event": "paused"}')
+    recorder.put_text('{"event": "paused"}')
 
     run_background_drain(site)
 
     assert [row["status"] for row in recorder.legs()] == ["completed"]
-    assert len(spool.rejected(recorder.spool)) == 1
-    assert "is damaged: set aside" in site.log()
+    assert len(recorder.reasons()) == 1
+    assert "an event is set aside as" in site.log()
 
 
 def test_a_broken_sqlite_file_is_not_replaced(tmp_path: Path) -> None:

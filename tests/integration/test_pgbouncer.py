@@ -24,7 +24,7 @@ from noojee_agi.database import intake
 from noojee_agi.database import store as store_module
 from noojee_agi.database.store import Store
 from noojee_agi.errors import StoreUnavailable
-from noojee_agi.recordings import spool
+from noojee_agi.recordings import recording, spool
 from noojee_agi.sync import drain
 
 pytestmark = pytest.mark.postgresql
@@ -236,7 +236,7 @@ def test_a_drain_killed_in_the_middle_leaves_its_connection_in_no_transaction(
 def store_and_die(host: Recorder) -> None:
     """As a drain that is killed just before its commit."""
     with host.store.transaction() as connection:
-        intake.store(connection, map(spool.read, host.waiting()))
+        intake.store(connection, [recording.from_json(line.decode()) for line in host.waiting()])
         os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -250,8 +250,8 @@ def test_nothing_is_lost_when_the_pool_is_killed_in_the_middle(
         with pytest.raises(StoreUnavailable):
             drain.run(host.store, host.spool, lambda _: mortal.kill())
 
-    assert len(host.waiting()) == 10
+    assert len(host.waiting()) == 12
     again = Recorder(Store(postgresql.url(database)), tmp_path / "other")
     again.spool = host.spool
-    assert again.drain().stored == 10
+    assert again.drain().stored == 12
     assert [row["status"] for row in again.legs()] == ["completed"] * 6

@@ -18,7 +18,7 @@ import pytest
 from bench.call import Call
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from lab import footprint, network_call, processes
+from lab import footprint, network_call, processes, spooled
 from lab.served import Served
 from lab.site import Site
 from lab.waiting import wait_until
@@ -26,6 +26,7 @@ from sqlalchemy import select
 
 from noojee_agi.database.store import Store
 from noojee_agi.database.tables import recording_leg
+from noojee_agi.recordings.recording import Leg
 from noojee_agi.session import handoff
 
 Tell = Callable[[str], None]
@@ -70,7 +71,7 @@ class Playground:
         """Audio that is there now, and the legs that have begun: in the spool, else in the database."""
         recordings = self.served.site.recordings_directory
         audio = {str(path) for path in recordings.rglob("*.wav") if path.is_file()}
-        begun = {path.stem.partition("-started-")[2] for path in recordings.glob(".spool/*-started-*.json")}
+        begun = {event.id for event in spooled.events(recordings) if isinstance(event, Leg)}
         with self._store.reading() as connection:
             stored = set(connection.execute(select(recording_leg.c.id)).scalars())
         return {*audio, *begun, *stored}

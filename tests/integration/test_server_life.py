@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from lab import footprint, network_call, processes
+from lab import footprint, network_call, processes, spooled
 from lab.flood import flood
 from lab.network_call import NetworkCall
 from lab.postgresql import free_port
@@ -72,10 +72,6 @@ def uniqueids(site: Site) -> list[str]:
     return sorted(leg["uniqueid"] for leg in site.legs())
 
 
-def events(site: Site) -> list[str]:
-    return [path.name for path in (site.recordings_directory / ".spool").glob("*.json")]
-
-
 def is_alive(process: int) -> bool:
     try:
         state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
@@ -119,7 +115,7 @@ def test_sigterm_lets_every_session_finish_takes_no_new_one_and_drains(served: S
 
     assert [call.status for call in (*calls, *late)] == ["200"] * (RUNNING + 3)
     assert served.stop() == 0
-    assert events(site) == []
+    assert spooled.is_empty(site.recordings_directory)
     assert uniqueids(site) == sorted(call.uniqueid for call in (*calls, *late))
 
 
@@ -216,18 +212,18 @@ def test_a_drain_process_that_is_killed_in_the_middle_loses_nothing(
     kills = 50 if is_long else 5
     with flood(served.port, site.key, 2):
         for _ in range(kills):
-            wait_until(lambda: events(site), 20, "events")
+            wait_until(lambda: not spooled.is_empty(site.recordings_directory), 20, "events")
             time.sleep(random.uniform(0, 0.3))
             kill(served.drain_process)
         calls = [network_call.place(served.port, site.key) for _ in range(20)]
     assert [call.status for call in calls] == ["200"] * 20
-    wait_until(lambda: not events(site), 60, "an empty spool")
+    wait_until(lambda: spooled.is_empty(site.recordings_directory), 60, "an empty spool")
 
     stored = uniqueids(site)
     tell(f"{kills} drain processes killed in the middle: {len(stored)} legs, each there once")
     assert len(stored) == len(set(stored))
     assert {call.uniqueid for call in calls} <= set(stored)
-    assert not list((site.recordings_directory / ".spool" / "rejected").glob("*"))
+    assert not spooled.set_aside(site.recordings_directory)
 
 
 def test_sigterm_in_a_loop_of_dying_drain_processes_ends_the_server(served: Served) -> None:

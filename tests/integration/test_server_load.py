@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from bench.call import Call
 from bench.callers import Callers
-from lab import footprint, network_call, processes
+from lab import footprint, network_call, processes, spooled
 from lab.flood import flood
 from lab.network_call import NetworkCall
 from lab.postgresql import free_port
@@ -63,8 +63,7 @@ def all_of(served: Served) -> list[int]:
 
 def stored(served: Served) -> int:
     """Legs in the database, once no event waits for it."""
-    spool = served.site.recordings_directory / ".spool"
-    wait_until(lambda: not list(spool.glob("*.json")), 60, "an empty spool")
+    wait_until(lambda: spooled.is_empty(served.site.recordings_directory), 60, "an empty spool")
     return len(served.site.legs())
 
 

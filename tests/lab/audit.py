@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from lab import spooled
 from lab.site import Site
 from lab.waiting import wait_until
 
@@ -22,20 +23,16 @@ def sync_until_all_is_closed(site: Site) -> None:
 
     def all_is_closed() -> bool:
         site.cli("sync")
-        return not site.legs("--status", "recording") and not waiting(site)
+        return not site.legs("--status", "recording") and spooled.is_empty(site.recordings_directory)
 
     wait_until(all_is_closed, SYNC_SECONDS, "all legs to be closed")
-
-
-def waiting(site: Site) -> list[Path]:
-    return [*(site.recordings_directory / ".spool").glob("*.json")]
 
 
 def assert_nothing_is_lost_or_twice(site: Site) -> list[dict[str, Any]]:
     """Every file has its one leg, each leg tells the truth of its file, and nothing was set aside."""
     legs = site.legs()
-    assert waiting(site) == []
-    assert [*site.recordings_directory.glob(".spool/rejected/*")] == []
+    assert spooled.is_empty(site.recordings_directory)
+    assert spooled.set_aside(site.recordings_directory) == []
     _assert_each_once(legs)
     files = [str(path) for path in site.audio_files()]
     assert sorted(leg["file"] for leg in legs if Path(leg["file"]).exists()) == sorted(files)

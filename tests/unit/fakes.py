@@ -12,10 +12,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from lab import spooled
+
 from noojee_agi.actions import access
 from noojee_agi.actions.result import Report
 from noojee_agi.config import Config
-from noojee_agi.recordings import recording, snapshot, spool
+from noojee_agi.recordings import recording, snapshot
 from noojee_agi.recordings.recording import Ending, Event, Leg
 from noojee_agi.recordings.snapshot import Snapshot
 from noojee_agi.session import session
@@ -384,7 +386,7 @@ class Site:
         return report
 
     def events(self) -> list[Event]:
-        return [spool.read(path) for path in spool.waiting(self.config.spool_directory)]
+        return spooled.events(Path(self.config.recordings_directory))
 
     def legs(self) -> list[Leg]:
         return [event for event in self.events() if isinstance(event, Leg)]

@@ -12,7 +12,7 @@ import pytest
 
 from noojee_agi import config
 from noojee_agi.config import Config
-from noojee_agi.recordings import history, recording, spool
+from noojee_agi.recordings import files, history, recording, spool
 
 
 @pytest.fixture
@@ -138,7 +138,7 @@ def test_another_disk_is_known_by_its_spool(state: str, recordings: Path) -> Non
     assert known.is_away(str(recordings))
 
     recordings.mkdir()
-    spool.make_folder(spool.directory_in(str(recordings)))
+    files.make_folder(spool.directory_in(str(recordings)))
 
     assert known.is_away(str(recordings))
     assert remember(state, recordings).is_away(str(recordings)), "until somebody says that this is the disk"

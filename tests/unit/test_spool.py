@@ -1,22 +1,22 @@
-"""The spool: a file is there whole or not at all, in order, for one drain at a time."""
+"""The spool: a line for each event, in order, none lost between its writer and the drain."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import json
 import os
 import re
 import resource
 import signal
 import stat
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from noojee_agi.recordings import recording, spool
-from noojee_agi.recordings.recording import Ending
+from noojee_agi.recordings import files, journal, recording, rejected, spool
+from noojee_agi.recordings.recording import Ending, Event
 from unit.fakes import leg
 
 
@@ -56,48 +56,50 @@ def _open_descriptors() -> list[str]:
     return os.listdir("/proc/self/fd")
 
 
-def test_what_was_put_is_read(spool_directory: str) -> None:
-    started, finished = leg(tag="M\u00fcller \U0001f600"), Ending(leg().id, "empty", recording.now(), 44, 0.0)
-
-    paths = [spool.put(spool_directory, started), spool.put(spool_directory, finished)]
-
-    assert spool.waiting(spool_directory) == paths
-    assert [spool.read(path) for path in paths] == [started, finished]
+def _waiting(spool_directory: str) -> list[Event]:
+    return [recording.from_json(line.decode()) for line in spool.waiting(spool_directory)]
 
 
-def test_events_wait_in_the_order_in_which_they_came(spool_directory: str) -> None:
-    put = [spool.put(spool_directory, leg(id=f"{number % 7}-{number}")) for number in range(50)]
-
-    assert spool.waiting(spool_directory) == put
+def _journal(spool_directory: str) -> str:
+    return os.path.join(spool_directory, "journal")
 
 
-def test_the_name_says_which_event_of_which_leg(spool_directory: str) -> None:
-    started = spool.put(spool_directory, leg(id="abc"))
-    finished = spool.put(spool_directory, Ending("abc", "failed", recording.now()))
+def test_what_was_put_is_read_in_the_order_in_which_it_came(spool_directory: str) -> None:
+    events: list[Event] = [
+        leg(tag="M\u00fcller \U0001f600\n\u2028x"),
+        Ending(leg().id, "empty", recording.now(), 44, 0.0),
+    ]
+    events += [leg(id=_id(number % 7)) for number in range(50)]
 
-    assert started.endswith("-started-abc.json")
-    assert finished.endswith("-finished-abc.json")
+    for event in events:
+        spool.put(spool_directory, event)
+
+    assert _waiting(spool_directory) == events
+    assert spool.count(spool_directory) == len(events)
 
 
-def test_nothing_but_the_event_is_left_behind(spool_directory: str) -> None:
+def test_an_event_is_one_line_that_stands_apart_from_what_is_before_it(spool_directory: str) -> None:
     before = _open_descriptors()
-    path = spool.put(spool_directory, leg())
+    event = leg()
+    spool.put(spool_directory, event)
 
-    assert os.listdir(spool_directory) == [os.path.basename(path)]
+    assert os.listdir(spool_directory) == ["journal"]
+    assert Path(_journal(spool_directory)).read_text() == f"\n{recording.to_json(event)}\n"
     assert _open_descriptors() == before
 
 
 @pytest.mark.usefixtures("open_umask")
 def test_files_are_for_owner_and_group_whatever_the_umask(spool_directory: str) -> None:
-    path = spool.put(spool_directory, leg())
+    spool.put(spool_directory, leg())
     with spool.lock(spool_directory):
-        pass
-    spool.reject(path, "because")
+        taken = journal.take(spool_directory)
+    aside = rejected.set_aside(spool_directory, b"{}", "because")
 
     assert _mode(spool_directory) == 0o750
     assert _mode(os.path.join(spool_directory, ".lock")) == 0o640
     assert _mode(os.path.join(spool_directory, "rejected")) == 0o750
-    assert [_mode(file) for file in spool.rejected(spool_directory)] == [0o640]
+    made = [_journal(spool_directory), taken, aside, f"{aside}.reason"]
+    assert [_mode(file) for file in made] == [0o640] * 4
 
 
 def test_no_folder_is_made_where_the_recordings_folder_is_not_there(tmp_path: Path) -> None:
@@ -108,21 +110,184 @@ def test_no_folder_is_made_where_the_recordings_folder_is_not_there(tmp_path: Pa
 
 
 @pytest.mark.parametrize("limit", [0, 1, 100])
-def test_a_disk_that_fills_up_leaves_nothing_behind(spool_directory: str, limit: int) -> None:
+def test_a_disk_that_fills_up_in_a_line_is_told_and_the_next_line_is_whole(
+    spool_directory: str, limit: int
+) -> None:
     before = _open_descriptors()
-    with _files_no_larger_than(limit), pytest.raises(OSError, match="File too large"):
+    first, behind = leg(id=_id(1)), leg(id=_id(2))
+    spool.put(spool_directory, first)
+    size = os.path.getsize(_journal(spool_directory))
+    with _files_no_larger_than(size + limit), pytest.raises(OSError, match="File too large"):
+        spool.put(spool_directory, leg())
+    assert os.path.getsize(_journal(spool_directory)) == size + limit
+
+    spool.put(spool_directory, behind)
+
+    lines = list(spool.waiting(spool_directory))
+    assert [lines[0], lines[-1]] == [recording.to_json(event).encode() for event in (first, behind)]
+    assert [journal.is_whole(line) for line in lines[1:-1]] == [False] * (limit > 1)
+    assert _open_descriptors() == before
+
+
+def test_a_line_that_was_cut_short_is_written_again_whole_and_not_continued(
+    spool_directory: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody else's may stand between."""
+    write, cut = os.write, [40]
+    monkeypatch.setattr(
+        os, "write", lambda file, content: write(file, content[: cut.pop()] if cut else content)
+    )
+    event = leg()
+
+    spool.put(spool_directory, event)
+
+    part, whole = spool.waiting(spool_directory)
+    assert whole == recording.to_json(event).encode()
+    assert part == whole[:39]
+
+
+def test_a_disk_on_which_no_line_is_ever_whole_is_full(
+    spool_directory: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So the caller gets its 507."""
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda file, content: write(file, content[:10]))
+
+    with pytest.raises(OSError, match="No space left on device") as caught:
         spool.put(spool_directory, leg())
 
-    assert os.listdir(spool_directory) == []
-    assert _open_descriptors() == before
+    assert caught.value.errno == errno.ENOSPC
+
+
+def test_a_writer_whose_journal_was_taken_meanwhile_writes_into_the_present_one(
+    spool_directory: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The drain may have read the old one to its end, and removed it."""
+    spool.put(spool_directory, leg(id=_id(1)))
+    write, takes = os.write, [_remove, _remove, _remove_and_lay_none]
+
+    def late_write(file: int, content: bytes) -> int:
+        if takes:
+            takes.pop()(spool_directory)
+        return write(file, content)
+
+    monkeypatch.setattr(os, "write", late_write)
+    spool.put(spool_directory, leg(id=_id(2)))
+
+    assert takes == []
+    assert [recording.leg_id(event) for event in _waiting(spool_directory)] == [_id(2)]
+
+
+def _remove(spool_directory: str) -> None:
+    if journal.is_empty(spool_directory):
+        spool.put(spool_directory, leg(id=_id(9)))
+    journal.keep_only(journal.take(spool_directory), [])
+
+
+def _remove_and_lay_none(spool_directory: str) -> None:
+    """As a drain that is killed between the two."""
+    _remove(spool_directory)
+    os.unlink(_journal(spool_directory))
+
+
+def test_a_journal_that_is_always_taken_is_an_error_in_the_end(
+    spool_directory: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool, "_is_at", lambda path, file: False)
+
+    with pytest.raises(BlockingIOError, match="again and again"):
+        spool.put(spool_directory, leg())
+
+
+def test_a_journal_is_taken_under_the_next_number_and_a_fresh_one_lies_there(spool_directory: str) -> None:
+    taken = []
+    for number in range(12):
+        spool.put(spool_directory, leg(id=_id(number)))
+        taken.append(os.path.basename(journal.take(spool_directory)))
+        assert os.path.getsize(_journal(spool_directory)) == 0
+        assert journal.take(spool_directory) == "", "an empty one is not taken"
+
+    assert taken == [f"journal.{number}" for number in range(1, 13)]
+    assert [os.path.basename(path) for path in journal.taken(spool_directory)] == taken
+    assert [recording.leg_id(event) for event in _waiting(spool_directory)] == list(map(_id, range(12)))
+    assert sorted(os.listdir(spool_directory)) == sorted([*taken, "journal"])
+
+
+@pytest.mark.parametrize("missing", ["create", "link"])
+def test_a_fresh_journal_that_cannot_be_laid_is_made_by_the_next_caller(
+    spool_directory: str, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    """A full disk; a file system without links."""
+
+    def fail(*names: str) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(*{"create": (files, "create"), "link": (os, "link")}[missing], fail)
+    spool.put(spool_directory, leg(id=_id(1)))
+
+    assert journal.take(spool_directory)
+    assert os.listdir(spool_directory) == ["journal.1"]
+    spool.put(spool_directory, leg(id=_id(2)))
+
+    assert [recording.leg_id(event) for event in _waiting(spool_directory)] == [_id(1), _id(2)]
+
+
+def test_a_caller_s_journal_is_not_laid_over(spool_directory: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """He comes between the drain's two steps."""
+    link = os.link
+
+    def late_link(source: str, target: str) -> None:
+        spool.put(spool_directory, leg(id=_id(2)))
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", late_link)
+    spool.put(spool_directory, leg(id=_id(1)))
+    journal.take(spool_directory)
+
+    assert [recording.leg_id(event) for event in _waiting(spool_directory)] == [_id(1), _id(2)]
+    assert sorted(os.listdir(spool_directory)) == ["journal", "journal.1"]
+
+
+def test_a_long_journal_is_read_in_batches(spool_directory: str) -> None:
+    for number in range(25):
+        spool.put(spool_directory, leg(id=_id(number)))
+
+    found = list(journal.batches(journal.take(spool_directory), 10))
+
+    assert [len(batch) for batch in found] == [10, 10, 5]
+    assert [json.loads(line)["id"] for batch in found for line in batch] == list(map(_id, range(25)))
+
+
+def test_what_is_left_of_a_journal_replaces_it(spool_directory: str) -> None:
+    spool.put(spool_directory, leg())
+    path = journal.take(spool_directory)
+
+    journal.keep_only(path, [b"one", b"two"])
+    assert list(journal.batches(path, 10)) == [[b"one", b"two"]]
+
+    journal.keep_only(path, [])
+    assert journal.taken(spool_directory) == []
+
+
+def test_the_oldest_event_is_the_first_that_can_be_read(spool_directory: str) -> None:
+    assert spool.oldest(spool_directory) is None
+    spool.append(spool_directory, b'{"ev')
+    assert spool.oldest(spool_directory) is None
+
+    first = leg()
+    spool.put(spool_directory, first)
+    journal.take(spool_directory)
+    spool.put(spool_directory, Ending(_id(2), "failed", recording.now()))
+
+    assert spool.oldest(spool_directory) == first.started_at.timestamp()
 
 
 def test_a_disk_that_fills_up_leaves_the_old_content(tmp_path: Path) -> None:
     path = tmp_path / "snapshot.json"
-    spool.write(str(path), "old")
+    files.write(str(path), "old")
 
     with _files_no_larger_than(5), pytest.raises(OSError, match="File too large"):
-        spool.write(str(path), "new and longer")
+        files.write(str(path), "new and longer")
 
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["snapshot.json"]
@@ -132,121 +297,36 @@ def test_a_name_that_is_taken_by_a_folder_is_an_error_that_leaves_nothing(tmp_pa
     (tmp_path / "taken").mkdir()
 
     with pytest.raises(IsADirectoryError):
-        spool.write(str(tmp_path / "taken"), "text")
+        files.write(str(tmp_path / "taken"), "text")
 
     assert os.listdir(tmp_path) == ["taken"]
 
 
-def test_a_half_written_file_is_never_seen(spool_directory: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever lists the spool at the moment of the rename finds the whole event or none."""
-    seen: list[list[str]] = []
-    rename = os.rename
-
-    def looking_rename(source: str, target: str) -> None:
-        if target.endswith(".json"):
-            seen.append(spool.waiting(spool_directory))
-            assert recording.from_json(Path(source).read_text()) == event
-        rename(source, target)
-
-    monkeypatch.setattr(os, "rename", looking_rename)
-    event = leg()
-    spool.put(spool_directory, event)
-
-    assert seen == [[]]
-
-
-def _inode(path: str) -> int:
-    return os.stat(path).st_ino
-
-
-def test_a_forgotten_events_file_is_used_for_a_later_one(spool_directory: str) -> None:
-    long = spool.put(spool_directory, leg(tag="x" * 255))
-    inode = _inode(long)
-    spool.forget([long])
-    assert spool.waiting(spool_directory) == []
-
-    short = spool.put(spool_directory, Ending(_id(2), "failed", recording.now()))
-
-    assert _inode(short) == inode
-    assert recording.leg_id(spool.read(short)) == _id(2)
-    assert os.listdir(os.path.join(spool_directory, "spare")) == []
-
-
-def test_only_some_files_are_kept_and_the_rest_removed(
-    spool_directory: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(spool, "_SPARES", (3,))
-
-    for _ in range(2):
-        spool.forget([spool.put(spool_directory, leg(id=str(number))) for number in range(5)])
-
-    assert sorted(os.listdir(os.path.join(spool_directory, "spare"))) == ["0", "1", "2"]
-    assert spool.waiting(spool_directory) == []
-
-
-def test_a_spare_file_that_cannot_be_opened_is_no_obstacle(
-    spool_directory: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    spool.forget([spool.put(spool_directory, leg(id="first"))])
-    os_open, refused = os.open, []
-
-    def refusing_open(path: str, flags: int, mode: int = 0o777) -> int:
-        if os.path.exists(path) and flags & os.O_TRUNC:
-            refused.append(path)
-            raise PermissionError(13, "Permission denied")
-        return os_open(path, flags, mode)
-
-    monkeypatch.setattr(os, "open", refusing_open)
-    path = spool.put(spool_directory, leg(id="second"))
-
-    assert len(refused) == 1
-    assert spool.waiting(spool_directory) == [path]
-
-
-def test_many_who_look_for_a_spare_file_at_once_lose_no_event(spool_directory: str) -> None:
-    def puts(first: int) -> None:
-        for number in range(first, first + 100):
-            spool.put(spool_directory, leg(id=_id(number)))
-
-    spool.forget([spool.put(spool_directory, leg(id=f"old {number}")) for number in range(200)])
-    threads = [threading.Thread(target=puts, args=(100 * number,)) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-    ids = sorted(recording.leg_id(spool.read(path)) for path in spool.waiting(spool_directory))
-    assert ids == sorted(map(_id, range(800)))
-
-
-@pytest.mark.parametrize("place", ["event", "spare"])
-def test_nothing_is_written_through_a_link_that_somebody_has_put_there(
-    spool_directory: str, tmp_path: Path, place: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whoever may write in the spool's folder lays links at every name that can be foreseen."""
+def test_no_link_that_somebody_has_put_there_is_followed(spool_directory: str, tmp_path: Path) -> None:
+    """Neither to write, nor to read: what is read may end in a file for all to see."""
     victim = tmp_path / "authorized_keys"
     victim.write_text("root's")
-    monkeypatch.setattr(time, "time_ns", lambda: 1)
-    monkeypatch.setattr(spool, "_SPARES", (1,))
-    spool.make_folder(spool_directory)
-    path = f"{spool_directory}/{1:020d}-started-{leg().id}.json"
-    laid = {
-        "event": [path, *(f"{path}.{number}.tmp" for number in (os.getpid(), 0, 1))],
-        "spare": [f"{spool_directory}/spare/0"],
-    }[place]
-    for link in laid:
-        spool.make_folder(os.path.dirname(link))
-        os.symlink(victim, link)
+    files.make_folder(spool_directory)
+    os.symlink(victim, _journal(spool_directory))
 
-    spool.put(spool_directory, leg())
+    with pytest.raises(OSError, match="symbolic links"):
+        spool.put(spool_directory, leg())
+    with pytest.raises(OSError, match="symbolic links"):
+        journal.opened(_journal(spool_directory))
 
     assert victim.read_text() == "root's"
-    assert not os.path.islink(path)
-    assert spool.waiting(spool_directory) == [path]
+
+
+def test_nobody_s_pipe_is_waited_for(spool_directory: str) -> None:
+    files.make_folder(spool_directory)
+    os.mkfifo(_journal(spool_directory))
+
+    with pytest.raises(OSError, match="No such device"):
+        spool.put(spool_directory, leg())
 
 
 def test_the_lock_is_no_way_to_make_a_file_elsewhere(spool_directory: str, tmp_path: Path) -> None:
-    spool.make_folder(spool_directory)
+    files.make_folder(spool_directory)
     os.symlink(tmp_path / "elsewhere", f"{spool_directory}/.lock")
 
     with pytest.raises(OSError, match="symbolic links"), spool.lock(spool_directory):
@@ -265,49 +345,58 @@ def test_a_temporary_name_cannot_be_foreseen(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr(os, "rename", noting_rename)
     for _ in range(20):
-        spool.write(str(tmp_path / "x"), "text")
+        files.write(str(tmp_path / "x"), "text")
 
     assert len(set(names)) == 20
     assert all(re.fullmatch(r"x\.[0-9a-f]{16}\.tmp", name) for name in names)
 
 
 def test_a_reason_is_one_line_that_acts_on_no_terminal(spool_directory: str) -> None:
-    path = spool.put(spool_directory, leg())
+    files.make_folder(spool_directory)
 
-    spool.reject(path, "no leg\nssh-ed25519 AAAA \x1b[2J\u202e")
+    aside = rejected.set_aside(spool_directory, b"{}", "no leg\nssh-ed25519 AAAA \x1b[2J\u202e")
 
-    [aside] = spool.rejected(spool_directory)
     assert Path(f"{aside}.reason").read_text() == "no leg?ssh-ed25519 AAAA ?[2J?\n"
 
 
 def test_a_text_that_is_no_utf_8_is_written_all_the_same(tmp_path: Path) -> None:
-    spool.write(str(tmp_path / "x"), "a\udc80b")
+    files.write(str(tmp_path / "x"), "a\udc80b")
 
     assert (tmp_path / "x").read_text() == "a?b"
 
 
 def test_only_events_are_waiting(spool_directory: str) -> None:
-    path = spool.put(spool_directory, leg())
-    Path(spool_directory, "x.json.123.tmp").touch()
-    Path(spool_directory, "notes.txt").touch()
+    spool.put(spool_directory, leg())
+    for name in (
+        "journal.tmp",
+        "journal.01",
+        "journal.1.0123.tmp",
+        "x.json.123.tmp",
+        "notes.txt",
+        ".identity",
+    ):
+        Path(spool_directory, name).write_text("{}")
+
     with spool.lock(spool_directory):
-        assert spool.waiting(spool_directory) == [path]
+        assert spool.count(spool_directory) == 1
 
 
 def test_nothing_waits_in_a_spool_that_was_never_made(spool_directory: str) -> None:
-    assert spool.waiting(spool_directory) == []
-    assert spool.rejected(spool_directory) == []
+    assert spool.count(spool_directory) == 0
+    assert rejected.paths(spool_directory) == []
+    assert spool.settle(spool_directory) == frozenset()
 
 
-def test_a_rejected_event_waits_no_longer_and_lies_beside_its_reason(spool_directory: str) -> None:
-    bad, good = spool.put(spool_directory, leg(id=_id(1))), spool.put(spool_directory, leg(id=_id(2)))
+def test_the_same_line_is_set_aside_once_as_it_is_and_another_beside_it(spool_directory: str) -> None:
+    """The drain that did it may have been killed, and the next one does it again."""
+    files.make_folder(spool_directory)
+    line = b'{"tag": "\xff"}'
+    for content in (line, line, b"{}"):
+        rejected.set_aside(spool_directory, content, "the database said no")
 
-    spool.reject(bad, "the database said no")
-
-    assert spool.waiting(spool_directory) == [good]
-    [aside] = spool.rejected(spool_directory)
-    assert spool.read(aside) == leg(id=_id(1), started_at=spool.read(aside).started_at)  # type: ignore[union-attr]
-    assert Path(f"{aside}.reason").read_text() == "the database said no\n"
+    found = rejected.paths(spool_directory)
+    assert sorted(Path(path).read_bytes() for path in found) == sorted([line, b"{}"])
+    assert {Path(f"{path}.reason").read_text() for path in found} == {"the database said no\n"}
 
 
 def test_one_drain_excludes_another(spool_directory: str, tmp_path: Path) -> None:
@@ -360,43 +449,35 @@ def test_the_lock_dies_with_a_killed_holder(spool_directory: str) -> None:
         assert ours
 
 
-def test_a_settled_event_and_its_folder_are_on_the_disk(
-    spool_directory: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = spool.put(spool_directory, leg())
-    on_disk: list[str] = []
-    monkeypatch.setattr(os, "fsync", lambda file: on_disk.append(os.readlink(f"/proc/self/fd/{file}")))
-
-    spool.settle(path)
-
-    assert on_disk == [path, spool_directory]
+@pytest.fixture
+def on_disk(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What has been forced to the disk."""
+    found: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda file: found.append(os.readlink(f"/proc/self/fd/{file}")))
+    return found
 
 
-def test_an_event_that_a_drain_has_taken_need_not_be_settled(spool_directory: str) -> None:
-    path = spool.put(spool_directory, leg())
-    os.unlink(path)
-    before = _open_descriptors()
+def test_settled_journals_and_their_folder_are_on_the_disk(spool_directory: str, on_disk: list[str]) -> None:
+    spool.put(spool_directory, leg())
+    taken = journal.take(spool_directory)
+    spool.put(spool_directory, leg())
 
-    spool.settle(path)
+    spool.settle(spool_directory)
 
-    assert _open_descriptors() == before
-
-
-def test_a_damaged_event_is_an_error_of_value(spool_directory: str) -> None:
-    path = spool.put(spool_directory, leg())
-    Path(path).write_bytes(b"\xff\x00" + Path(path).read_bytes()[:50])
-
-    with pytest.raises(ValueError, match="codec can't decode"):
-        spool.read(path)
+    assert on_disk == [taken, _journal(spool_directory), spool_directory]
 
 
-def test_events_of_one_moment_in_a_clock_that_stands_still_are_all_kept(
-    spool_directory: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(time, "time_ns", lambda: 1)
+def test_what_has_not_changed_is_not_settled_again(spool_directory: str, on_disk: list[str]) -> None:
+    spool.put(spool_directory, leg())
+    taken = journal.take(spool_directory)
+    spool.put(spool_directory, leg())
+    settled = spool.settle(spool_directory)
+    on_disk.clear()
 
-    for number in range(5):
-        spool.put(spool_directory, leg(id=str(number)))
-        spool.put(spool_directory, Ending(str(number), "failed", recording.now()))
+    assert spool.settle(spool_directory, settled) == settled
+    assert on_disk == []
 
-    assert len(spool.waiting(spool_directory)) == 10
+    spool.put(spool_directory, leg())
+    spool.settle(spool_directory, settled)
+    assert on_disk == [_journal(spool_directory), spool_directory]
+    assert taken not in on_disk

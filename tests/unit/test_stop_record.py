@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from noojee_agi.recordings import sidecar, spool
+from noojee_agi.recordings import journal, sidecar
 from noojee_agi.recordings.recording import Leg
 from unit.fakes import DEAD_CHANNEL, FakeAsterisk, FakeDatabase, Site
 
@@ -41,7 +41,7 @@ def drained(site: Site, owner: str | None) -> Leg:
         **{"call_started_at": leg.started_at, "ended_at": None, "duration_seconds": None, "bytes": None},
     }
     assert sidecar.write(row)
-    spool.forget(spool.waiting(site.config.spool_directory))
+    journal.keep_only(journal.take(site.config.spool_directory), [])
     return leg
 
 

@@ -1,0 +1,62 @@
+"""Files that are there whole or not at all, and the folders that they lie in."""
+
+import contextlib
+import os
+
+HALF_WRITTEN = ".tmp"
+
+
+def write(path: str, content: str | bytes, is_settled: bool = False) -> None:
+    """Put content at path in one step, readable by owner and group; a crash leaves the old file or the new.
+
+    is_settled: so does a power cut. Nothing that stands at a name of ours is followed, and nobody knows the
+    temporary one beforehand. Raises OSError.
+    """
+    temporary = temporary_name(path)
+    try:
+        with open(create(temporary), "wb", buffering=0) as file:
+            rest = content if isinstance(content, bytes) else content.encode("utf-8", "replace")
+            while rest:
+                rest = rest[file.write(rest) :]
+            if is_settled:
+                os.fsync(file.fileno())
+        os.rename(temporary, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def temporary_name(path: str) -> str:
+    """A name beside path that cannot be foreseen."""
+    return f"{path}.{os.urandom(8).hex()}{HALF_WRITTEN}"
+
+
+def create(path: str) -> int:
+    """The descriptor of a new file, 0640, to write in. Raises OSError."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    return os.open(path, flags, 0o640)
+
+
+def make_folder(path: str) -> None:
+    """Make this one folder, 0750, unless it is there; its parent must be, or a lost mount would be filled.
+
+    Raises OSError.
+    """
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path, 0o750)
+
+
+def settle(path: str) -> None:
+    """Force file and folder to the disk, so that they outlive a power cut. Raises OSError."""
+    for item in (path, os.path.dirname(path)):
+        force(item)
+
+
+def force(path: str) -> None:
+    """Force this one file or folder to the disk. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
