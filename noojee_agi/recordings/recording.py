@@ -123,7 +123,7 @@ def ending(leg_id: str, file: str, now: datetime) -> Ending:
         header = wav.read(file)
     except FileNotFoundError:
         return Ending(leg_id, "failed", now)
-    ended_at, size = moment(about.st_mtime), about.st_size
+    ended_at, size = file_time(about.st_mtime), about.st_size
     if size <= (header.data_at if header else EMPTY_FILE_BYTES):
         return Ending(leg_id, "empty", ended_at, size, 0.0)
     return Ending(leg_id, "completed", ended_at, size, header.seconds if header else None)
