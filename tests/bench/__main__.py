@@ -9,14 +9,15 @@ import argparse
 import os
 import platform
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from lab import asterisk
 
-from bench import bases, conditions, hold, load, places, sides, volume
+from bench import bases, conditions, hold, load, memory, places, recorded_calls, sides, volume
 from bench.places import Places
 
-PARTS = ("hold", "conditions", "load", "legs")
+PARTS = ("hold", "conditions", "recorded", "load", "memory", "legs")
 
 
 def machine() -> str:
@@ -48,8 +49,15 @@ def run(where: Places, rounds: int, legs: int, parts: set[str]) -> None:
                 turns = max(1, min(conditions.TURNS, rounds // conditions.CALLS_OF_A_TURN))
                 held = conditions.measure(running, turns, conditions={**conditions.CONDITIONS, **full})
                 print(f"{conditions.text(held)}\n", flush=True)
-    if "load" in parts:
-        print(f"{load.text(load.measure(where))}\n", flush=True)
+    in_memory: tuple[tuple[str, Callable[[Places], str]], ...] = (
+        ("recorded", lambda there: recorded_calls.text(recorded_calls.measure(there))),
+        ("load", lambda there: load.text(load.measure(there))),
+        ("memory", lambda there: memory.text(memory.measure(there))),
+    )
+    for part, measured in in_memory:
+        if part in parts:
+            with places.in_memory() as there:
+                print(f"{measured(there)}\n", flush=True)
     if few and many:
         print(volume.text(volume.measure(few, many), few, many), flush=True)
 

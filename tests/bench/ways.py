@@ -22,6 +22,10 @@ class Way:
     def extension(self) -> str:
         return re.sub(r"\W", "", self.name)
 
+    def has_recorded(self, call: Held) -> bool:
+        """By what the dialplan was told, if it was."""
+        return self.records and (call.status == "200" or not self.application.startswith("AGI"))
+
 
 STRAIGHTFORWARD = Way("straightforward script", "AGI(straightforward.py,410,INV-22,Fred)")
 PLAIN = Way("plain", "AGI(start_record.py,410,INV-22,Fred)")
