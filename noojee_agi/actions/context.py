@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 class Context:
     """programs: the folder in which finish_record.py lies. find_other: any live call, by extension or
     uniqueid, and whether one is preferred that we record; it raises NoSuchCall and ManagerUnavailable.
-    pause: waits so many seconds. admit: told that the apiKey is right.
+    pause: waits so many seconds. admit: told that the apiKey is right. sees_ends: whether somebody sees it
+    when a recording's file is closed on this machine.
     """
 
     config: Config
@@ -26,3 +27,4 @@ class Context:
     find_other: Callable[[str, bool], Target]
     pause: Callable[[float], None]
     admit: Callable[[], None]
+    sees_ends: bool

@@ -27,7 +27,7 @@ from noojee_agi.errors import (
     NotStarted,
     TooLittleSpace,
 )
-from noojee_agi.recordings import disk, files, recording, spool
+from noojee_agi.recordings import disk, files, recording, spool, wav
 from noojee_agi.recordings.recording import Ending, Leg
 from noojee_agi.recordings.snapshot import Knowledge
 
@@ -122,9 +122,7 @@ def _start(leg: Leg, channel: Recordable, context: Context) -> tuple[Result, lis
     owner = leg.agent_login_name.strip() if leg.agent_known else ""
     result = Result(OK, leg_id=leg.id, file=leg.file, leg=f"{leg.id} {owner}".strip())
     try:
-        channel.mixmonitor(
-            _asterisk_name(leg, config), _options(config), _end_command(leg, config, context.programs)
-        )
+        channel.mixmonitor(_asterisk_name(leg, config), _options(config), _end_command(leg, channel, context))
         _see(leg.file, channel, context.pause)
     except CallGone:
         return _hung_up(leg, channel, context)
@@ -264,9 +262,15 @@ def _options(config: Config) -> str:
     return f"{config.recordings_mixmonitor_options}i({variables.MIXMONITOR_ID})"
 
 
-def _end_command(leg: Leg, config: Config, programs: str) -> str:
-    """Runs without AGI's environment, so the configuration's path goes with it; '-' is none."""
-    return f"{programs}/{_FINISH_PROGRAM} {config.path or '-'} {leg.id} {leg.file}"
+def _end_command(leg: Leg, channel: Recordable, context: Context) -> str:
+    """Empty where the end is seen without one, and the file's header tells of it: Asterisk forks for each.
+
+    It runs without AGI's environment, so the configuration's path goes with it; '-' is none.
+    """
+    config = context.config
+    if context.sees_ends and not channel.host and config.recordings_format in wav.FORMATS:
+        return ""
+    return f"{context.programs}/{_FINISH_PROGRAM} {config.path or '-'} {leg.id} {leg.file}"
 
 
 def _see(file: str, channel: Recordable, pause: Pause) -> None:

@@ -106,10 +106,13 @@ class Channel:
     def mixmonitor(self, file: str, options: str, end_command: str) -> None:
         """Start MixMonitor; Asterisk answers the same whether it records or not (app_mixmonitor.c:1503).
 
+        end_command: what it runs once the file is closed; empty for none.
+
         None of the three may hold a character that Asterisk or a shell acts on: Config sees to that.
         Raises NotStarted when Asterisk has no MixMonitor.
         """
-        result, _ = self._agi.command("EXEC", "MixMonitor", f"{file},{options},{end_command}")
+        command = f",{end_command}" if end_command else ""
+        result, _ = self._agi.command("EXEC", "MixMonitor", f"{file},{options}{command}")
         if result == _NO_SUCH_APPLICATION:
             raise NotStarted("this Asterisk has no MixMonitor: load app_mixmonitor.so in modules.conf")
 

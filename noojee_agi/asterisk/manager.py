@@ -322,7 +322,9 @@ class OtherChannel:
 
     def mixmonitor(self, file: str, options: str, end_command: str) -> None:
         """Start MixMonitor there; the answer is the same whether it records or not."""
-        fields = {"Channel": self.name, "File": file, "Options": options, "Command": end_command}
+        fields = {"Channel": self.name, "File": file, "Options": options}
+        if end_command:
+            fields["Command"] = end_command
         self._manager.act("MixMonitor", fields, is_repeatable=False)
 
     def require_start(self, file: str) -> None:

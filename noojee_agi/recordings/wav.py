@@ -6,6 +6,7 @@ Asterisk writes the lengths when it closes the file (formats/format_wav.c wav_cl
 import os
 from dataclasses import dataclass
 
+FORMATS = ("wav", "wav16")  # of Asterisk's, whose header says whether the file was closed
 _RIFF_HEADER = 12
 _RIFF_LENGTH_AT = 4
 _CHUNK_HEADER = 8

@@ -8,8 +8,8 @@ import time
 SESSIONS, RUNNING, FAILED = range(3)
 _PER_WORKER = 3
 # Of the drain process: times in seconds of time.time(), 0 is never.
-_DRAINED_AT, _TROUBLE_SINCE, _TROUBLES, _SNAPSHOT_TROUBLE_SINCE = range(4)
-_OF_DRAIN = 4
+_DRAINED_AT, _TROUBLE_SINCE, _TROUBLES, _SNAPSHOT_TROUBLE_SINCE, _SEES_ENDS = range(5)
+_OF_DRAIN = 5
 _DOUBLE = 8
 
 
@@ -46,6 +46,13 @@ class Counters:
     def snapshot_in_trouble(self) -> bool:
         """It could not be renewed; whether that is new."""
         return self._begins(_SNAPSHOT_TROUBLE_SINCE)
+
+    def set_sees_ends(self, does: bool) -> None:
+        """Whether the drain process sees the end of each recording that begins from now on."""
+        self._cells[_SEES_ENDS] = does
+
+    def sees_ends(self) -> bool:
+        return bool(self._cells[_SEES_ENDS])
 
     def report(self) -> dict[str, float]:
         """All of it, for `noojee-agi check`; times in seconds of time.time()."""

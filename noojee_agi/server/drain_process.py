@@ -11,26 +11,29 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from noojee_agi.config import Config
 from noojee_agi.database.store import Store
 from noojee_agi.errors import NoojeeError
-from noojee_agi.recordings import spool
+from noojee_agi.recordings import history, spool
 from noojee_agi.server import sighup
 from noojee_agi.server.counters import Counters
 from noojee_agi.sync import drain, housekeeping, opening, renew_snapshot
+from noojee_agi.sync.open_recordings import OpenRecordings
 
 logger = logging.getLogger(__name__)
 
 # Events that come together are stored together, and after those whose calls come: sessions go first.
 _GATHER_SECONDS = 0.1
-_GATHER_AT_MOST_SECONDS = 1.0
+_GATHER_AT_MOST_SECONDS = 0.5
 _LOOK_SECONDS = 5.0  # for events that nobody told of: of a call that went the plain way
 _SILENT_LEGS_SECONDS = 60.0
 _FAILED_LEGS_SECONDS = 3600.0
 _TEND_SECONDS = 5.0
 _SNAPSHOT_SECONDS = 10.0
 _PIPE_BYTES = 65536  # all that a pipe holds
+_NO_WATCH = "each recording's end starts a program, since files cannot be watched (fs.inotify): %s"
 _NICENESS = 19  # audio and the sessions have the processor first
 
 
@@ -60,6 +63,9 @@ class DrainProcess:
         self._failure: NoojeeError | OSError | None = None
         self._problems: list[str] = []
         self._settled = spool.States()
+        self._recordings: OpenRecordings | None = None
+        self._watched_for: Config | None = None
+        self._look_at = 0.0
 
     def run(self, lifeline: int) -> None:
         """Until the other end of lifeline is closed; then once more, for what came last."""
@@ -70,7 +76,8 @@ class DrainProcess:
         sighup.on_sighup(self._load_config, self.use)
         threading.Thread(target=self._keep_snapshot, args=(lifeline,), daemon=True).start()
         while True:
-            is_open = _wait(self._events, lifeline, _LOOK_SECONDS)
+            closed = [self._recordings.fileno()] if self._recordings else []
+            is_open = _wait([self._events, *closed], lifeline, _LOOK_SECONDS)
             deadline = time.monotonic() + _GATHER_AT_MOST_SECONDS
             while _empty(self._events) and time.monotonic() < deadline:
                 time.sleep(_GATHER_SECONDS)
@@ -87,7 +94,10 @@ class DrainProcess:
         try:
             if self._opened_with is not config:
                 self._store, self._opened_with = opening.open_database(config), config
-            drain.run_own(self._store, config, is_patient=is_last)
+            if self._watched_for is not config:
+                self._watch_recordings(config)
+                self._watched_for = config
+            self._bring_in(config, is_last)
             if time.monotonic() > self._silent_legs_at:
                 self._tend_apart(config, is_last)
         except (NoojeeError, OSError) as exc:
@@ -98,6 +108,51 @@ class DrainProcess:
         else:
             self._counters.drained()
             self._settled = frozenset()
+
+    def _watch_recordings(self, config: Config) -> None:
+        """With those that are open by the database: whoever looked after them before may have died.
+
+        Raises StoreUnavailable.
+        """
+        self._counters.set_sees_ends(False)
+        if self._recordings:
+            self._recordings.close()
+            self._recordings = None
+        try:
+            recordings = OpenRecordings(config.server_name)
+        except OSError as exc:
+            logger.error(_NO_WATCH, exc)
+            return
+        self._recordings = recordings
+        known = history.load(config.state_directory)
+        servers = {**known.servers, config.server_name: None}
+        recordings.begin(housekeeping.open_legs(self._store, replace(known, servers=servers)))
+        self._tell_whether_ends_are_seen(recordings)
+
+    def _bring_in(self, config: Config, is_last: bool) -> None:
+        """What has begun, then what has ended: a file's close is taken in before the drain, which brings in
+        its start. Raises StoreUnavailable and OSError.
+        """
+        recordings = self._recordings
+        if not recordings:
+            drain.run_own(self._store, config, is_patient=is_last)
+            return
+        recordings.read()
+        if time.monotonic() > self._look_at:
+            recordings.refresh()
+            self._look_at = time.monotonic() + _LOOK_SECONDS
+        drain.run_own(self._store, config, recordings.stored, is_last)
+        self._tell_whether_ends_are_seen(recordings)
+        endings = recordings.endings(self._store)
+        for ending in endings:
+            spool.put(config.spool_directory, ending)
+        if endings:
+            drain.run_own(self._store, config, recordings.stored, is_last)
+
+    def _tell_whether_ends_are_seen(self, recordings: OpenRecordings) -> None:
+        if recordings.failure and self._counters.sees_ends():
+            logger.error(_NO_WATCH, recordings.failure)
+        self._counters.set_sees_ends(not recordings.failure)
 
     def _tend_apart(self, config: Config, is_last: bool) -> None:
         """In a thread, of which there is one, and waited for for some seconds: a former disk may hang.
@@ -125,7 +180,10 @@ class DrainProcess:
         if is_due:
             self._failed_legs_at = time.monotonic() + _FAILED_LEGS_SECONDS
         since = housekeeping.LATELY if is_due else housekeeping.NONE
-        problems = housekeeping.run(self._store, config, is_last, since).problems
+        done = housekeeping.run(self._store, config, is_last, since)
+        if done.closed and self._recordings:
+            self._recordings.look_at_all()
+        problems = done.problems
         for problem in problems:
             if problem not in self._problems:
                 logger.error(problem)
@@ -142,7 +200,7 @@ class DrainProcess:
         What nobody foresaw ends the process, so that the server starts another: a kill costs it nothing.
         """
         try:
-            while _wait(self._questions, lifeline, _SNAPSHOT_SECONDS):
+            while _wait([self._questions], lifeline, _SNAPSHOT_SECONDS):
                 _empty(self._questions)
                 self._renew_snapshot()
         finally:
@@ -162,10 +220,10 @@ class DrainProcess:
             self._counters.snapshot_renewed()
 
 
-def _wait(pipe: int, lifeline: int, seconds: float) -> bool:
-    """Until something is in the pipe or the seconds are over; false once the lifeline has ended."""
+def _wait(descriptors: Sequence[int], lifeline: int, seconds: float) -> bool:
+    """Until one of them is readable or the seconds are over; false once the lifeline has ended."""
     poll = select.poll()
-    for descriptor in (pipe, lifeline):
+    for descriptor in (*descriptors, lifeline):
         poll.register(descriptor, select.POLLIN)
     return lifeline not in [descriptor for descriptor, _ in poll.poll(seconds * 1000)]
 

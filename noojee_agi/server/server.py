@@ -73,7 +73,7 @@ class Server:
     def _make_processes(self, programs: str) -> None:
         config, listeners = self._config, self._listeners
         count = min(_MAX_WORKERS, len(os.sched_getaffinity(0)), config.server_threads)
-        numbers = Counters(count)
+        self._counters = numbers = Counters(count)
         (events, tell), (questions, ask) = _pipe(), _pipe()
         self._drain_process = DrainProcess(
             self._load_config, config, events, questions, numbers, listeners.all
@@ -105,6 +105,8 @@ class Server:
 
     def _replace_the_dead(self) -> None:
         for process in self._buried():
+            if process is self._drain_process:
+                self._counters.set_sees_ends(False)
             logger.error("a process of the server has died: started again")
             time.sleep(_RESTART_SECONDS)
             self._start(process)
@@ -131,6 +133,7 @@ class Server:
     def _end(self) -> None:
         """First the sessions, then the last drain."""
         self._listeners.close()
+        self._counters.set_sees_ends(False)
         for kind, seconds in ((Worker, _FINISH_SECONDS), (DrainProcess, _LAST_DRAIN_SECONDS)):
             os.close(self._lifelines.pop(kind)[1])
             self._bury(kind, seconds)

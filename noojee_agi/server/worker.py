@@ -107,6 +107,7 @@ class Worker:
             load,
             self._sessions.pause,
             self._sessions.in_thread,
+            self._links.counters.sees_ends,
         )
 
     # --- connections ---

@@ -55,6 +55,7 @@ class Surroundings:
     """What a session needs beside its channel. programs: the folder in which finish_record.py lies.
 
     pause: waits so many seconds. in_thread: does what may block, where others must not wait for it.
+    sees_ends: whether somebody sees it now when a recording's file is closed on this machine.
     """
 
     programs: str
@@ -63,6 +64,7 @@ class Surroundings:
     load_snapshot: Callable[[str], Snapshot | None] = snapshot.load
     pause: Callable[[float], None] = time.sleep
     in_thread: InThread = _here
+    sees_ends: Callable[[], bool] = lambda: False
 
 
 def run(
@@ -141,7 +143,15 @@ def _act(
         config.snapshot_file, lambda: surroundings.read_database(config), surroundings.load_snapshot
     )
     with contextlib.closing(_OtherCalls(config, channel, surroundings.in_thread)) as others:
-        context = Context(config, surroundings.programs, knowledge, others.find, surroundings.pause, admit)
+        context = Context(
+            config,
+            surroundings.programs,
+            knowledge,
+            others.find,
+            surroundings.pause,
+            admit,
+            surroundings.sees_ends(),
+        )
         return action(request, channel, context)
 
 
