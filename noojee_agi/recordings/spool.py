@@ -148,6 +148,11 @@ def retry_rejected(directory: str) -> int:
     return tried
 
 
+def lock_file(directory: str) -> str:
+    """There since the first drain."""
+    return os.path.join(directory, _LOCK)
+
+
 @contextlib.contextmanager
 def lock(directory: str, wait: bool = False) -> Iterator[bool]:
     """Whether this process is now the only drain; the lock dies with its holder (flock). Raises OSError.
@@ -166,7 +171,7 @@ def take_lock(directory: str, wait: bool = False) -> int | None:
     """The lock's descriptor, which holds it until it is closed; None when another has it. Raises OSError."""
     files.make_folder(directory)
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(os.path.join(directory, _LOCK), flags, 0o640)
+    descriptor = os.open(lock_file(directory), flags, 0o640)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except OSError as exc:

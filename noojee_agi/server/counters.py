@@ -65,6 +65,7 @@ class Counters:
             "trouble_since": self._cells[_TROUBLE_SINCE],
             "troubles": self._cells[_TROUBLES],
             "snapshot_trouble_since": self._cells[_SNAPSHOT_TROUBLE_SINCE],
+            "sees_ends": self._cells[_SEES_ENDS],
         }
 
     def _begins(self, trouble: int) -> bool:

@@ -19,7 +19,7 @@ from noojee_agi.errors import NoojeeError
 from noojee_agi.recordings import history, spool
 from noojee_agi.server import sighup
 from noojee_agi.server.counters import Counters
-from noojee_agi.sync import drain, housekeeping, opening, renew_snapshot
+from noojee_agi.sync import closing, drain, housekeeping, opening, renew_snapshot
 from noojee_agi.sync.open_recordings import OpenRecordings
 
 logger = logging.getLogger(__name__)
@@ -65,6 +65,7 @@ class DrainProcess:
         self._settled = spool.States()
         self._recordings: OpenRecordings | None = None
         self._watched_for: Config | None = None
+        self._had_no_watch = False
         self._look_at = 0.0
 
     def run(self, lifeline: int) -> None:
@@ -127,7 +128,6 @@ class DrainProcess:
         known = history.load(config.state_directory)
         servers = {**known.servers, config.server_name: None}
         recordings.begin(housekeeping.open_legs(self._store, replace(known, servers=servers)))
-        self._tell_whether_ends_are_seen(recordings)
 
     def _bring_in(self, config: Config, is_last: bool) -> None:
         """What has begun, then what has ended: a file's close is taken in before the drain, which brings in
@@ -142,17 +142,22 @@ class DrainProcess:
             recordings.refresh()
             self._look_at = time.monotonic() + _LOOK_SECONDS
         drain.run_own(self._store, config, recordings.stored, is_last)
-        self._tell_whether_ends_are_seen(recordings)
+        self._tell_whether_ends_are_seen(config, recordings)
         endings = recordings.endings(self._store)
         for ending in endings:
             spool.put(config.spool_directory, ending)
         if endings:
             drain.run_own(self._store, config, recordings.stored, is_last)
 
-    def _tell_whether_ends_are_seen(self, recordings: OpenRecordings) -> None:
-        if recordings.failure and self._counters.sees_ends():
+    def _tell_whether_ends_are_seen(self, config: Config, recordings: OpenRecordings) -> None:
+        """Not where it cannot be told who writes a file: another of its writers may have closed it, too."""
+        if recordings.failure and not self._had_no_watch:
             logger.error(_NO_WATCH, recordings.failure)
-        self._counters.set_sees_ends(not recordings.failure)
+        self._had_no_watch = recordings.failure is not None
+        can_tell = False
+        with contextlib.suppress(OSError):
+            can_tell = closing.can_tell_who_writes(spool.lock_file(config.spool_directory))
+        self._counters.set_sees_ends(can_tell and not recordings.failure)
 
     def _tend_apart(self, config: Config, is_last: bool) -> None:
         """In a thread, of which there is one, and waited for for some seconds: a former disk may hang.

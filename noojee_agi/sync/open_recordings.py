@@ -56,7 +56,7 @@ class OpenRecordings:
     def read(self) -> None:
         """Take in what was closed since the last time: before a drain, which brings in their starts."""
         closed = self._watch.read()
-        self._closed |= closed.files
+        self._closed |= set(filter(recording.is_ours, closed.files))
         self._is_all_seen &= closed.is_all and len(self._closed) < _MOST_CLOSED
 
     def refresh(self) -> None:

@@ -101,8 +101,9 @@ class Calls:
     def hang_up(self, asterisk: FakeAsterisk) -> None:
         """Every MixMonitor that runs ends, and runs its command."""
         for mixmonitor in asterisk.mixmonitors:
-            mixmonitor.is_running = False
-            subprocess.run(shlex.split(mixmonitor.command), env={}, check=True, timeout=20)
+            mixmonitor.end()
+            if mixmonitor.command:
+                subprocess.run(shlex.split(mixmonitor.command), env={}, check=True, timeout=20)
 
 
 def assert_recording(asterisk: FakeAsterisk) -> None:

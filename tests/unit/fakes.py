@@ -6,11 +6,13 @@ import io
 import json
 import os
 import re
+import struct
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import BinaryIO
 
 from lab import spooled
 
@@ -24,7 +26,10 @@ from noojee_agi.session import session
 
 KEY = "f863246a-Key-973e"
 PROGRAMS = str(Path(sys.executable).parent)
-WAV_HEADER = b"RIFF" + bytes(24) + (16000).to_bytes(4, "little") + bytes(12)
+# Of a file that Asterisk has just opened, or closed without any audio (formats/format_wav.c).
+WAV_HEADER = struct.pack(
+    "<4sI8sIHHIIHH4sI", *(b"RIFF", 36, b"WAVEfmt ", 16, 1, 1, 8000, 16000, 2, 16, b"data", 0)
+)
 
 # How a call ends under a running AGI program.
 DEAD_CHANNEL = "every command is answered 511"
@@ -56,6 +61,13 @@ class MixMonitor:
     options: str
     command: str
     is_running: bool = True
+    audio: BinaryIO | None = None
+
+    def end(self) -> None:
+        """It closes its file, then it runs its command, if it has one: that is the caller's."""
+        self.is_running = False
+        if self.audio:
+            self.audio.close()
 
 
 class FakeAsterisk:
@@ -249,7 +261,8 @@ class FakeAsterisk:
             self.variables[id_variable[1]] = new_id
         self.variables["MIXMONITOR_FILENAME"] = file
         if self.creates_files:
-            Path(mixmonitor.file).write_bytes(WAV_HEADER)
+            mixmonitor.audio = open(mixmonitor.file, "wb", buffering=0)  # noqa: SIM115
+            mixmonitor.audio.write(WAV_HEADER)
         return "200 result=0\n"
 
     def _stop(self, mixmonitor_id: str) -> str:
@@ -257,7 +270,7 @@ class FakeAsterisk:
             self.complaints.append("StopMixMonitor without an id: stops somebody else's")
         for mixmonitor in self.mixmonitors:
             if mixmonitor.id == mixmonitor_id:
-                mixmonitor.is_running = False
+                mixmonitor.end()
         return "200 result=0\n"
 
 
