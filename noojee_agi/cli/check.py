@@ -150,9 +150,14 @@ def _key(config: Config) -> str:
 
 
 def _spool(config: Config) -> str:
-    path = os.path.join(config.spool_directory, journal.NAME)
-    if os.path.exists(path) and not os.access(path, os.W_OK):
-        raise _Problem(f"{path} cannot be written, so nothing is recorded: give it to user {_user()}")
+    try:
+        spool.probe(config.spool_directory)
+    except OSError as exc:
+        path = os.path.join(config.spool_directory, journal.NAME)
+        raise _Problem(
+            f"{path} cannot be written ({exc.strerror}), so no call is recorded: it must be a file of user"
+            f" {_user()}, mode 0640"
+        ) from exc
     waiting, oldest = spool.count(config.spool_directory), spool.oldest(config.spool_directory)
     if oldest and time.time() - oldest > _STUCK_SECONDS:
         raise _Problem(

@@ -1,5 +1,6 @@
 """What was recorded: list it, and bring it into the database."""
 
+import contextlib
 import sys
 from collections.abc import Iterator
 from datetime import datetime, timezone
@@ -134,7 +135,10 @@ def _spools(config: Config) -> list[str]:
 
 
 def _drain(store: Store, config: Config) -> list[str]:
-    with output.progress("storing", spool.count(config.spool_directory)) as update:
+    length = 0
+    with contextlib.suppress(OSError):  # the drain tells of what cannot be read, and goes on with the rest
+        length = spool.count(config.spool_directory)
+    with output.progress("storing", length) as update:
         result = drain.run_own(store, config, lambda events: update(len(events)))
     said = [f"{result.stored} events stored, {result.rejected} set aside, {result.left} for later"]
     return [*said, "another drain is at work and takes the rest"] if result.busy else said

@@ -61,6 +61,12 @@ def append(directory: str, line: bytes) -> None:
     raise OSError(errno.EAGAIN, "the journal is taken away again and again", path)
 
 
+def probe(directory: str) -> None:
+    """Open the journal as a writer does, if it is there. Raises OSError."""
+    with contextlib.suppress(FileNotFoundError):
+        os.close(os.open(os.path.join(directory, journal.NAME), _APPEND))
+
+
 def _open(directory: str, path: str) -> int:
     try:
         return os.open(path, _APPEND)

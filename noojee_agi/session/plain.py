@@ -1,5 +1,6 @@
 """The plain transport: one process per call, speaking AGI over its standard input and output."""
 
+import contextlib
 import os
 import sys
 
@@ -78,7 +79,8 @@ def _log(report: Report, config: Config) -> None:
 
 def _drain(config: Config) -> None:
     """Force the events to the disk; then become the drain, unless there is one at work."""
-    spool.settle(config.spool_directory)
+    with contextlib.suppress(OSError):  # the drain tells of what cannot be read, and goes on with the rest
+        spool.settle(config.spool_directory)
     lock = spool.take_lock(config.spool_directory)
     if lock is not None:  # it goes along: a drain begins with half a second of imports, and one does that
         os.set_inheritable(lock, True)

@@ -119,6 +119,12 @@ def _rejected(config: Config) -> Config:
     return config
 
 
+def _link_for_a_journal(config: Config) -> Config:
+    files.make_folder(config.spool_directory)
+    os.symlink(config.path, os.path.join(config.spool_directory, "journal"))
+    return config
+
+
 def _copied_machine(config: Config) -> Config:
     Path(history.path_in(config.state_directory)).write_text("machine another\nhost pbx1\nserver - pbx1\n")
     return config
@@ -150,6 +156,7 @@ def _manager_away(config: Config) -> Config:
         (_newer_schema, {"database", "apiKey", "open legs"}, "install the newer noojee-agi"),
         (_no_key, {"apiKey"}, "noojee-agi apikey new"),
         (_rejected, {"rejected"}, ".reason"),
+        (_link_for_a_journal, {"spool"}, "no call is recorded"),
         (_copied_machine, {"server name"}, "another machine's too (pbx1)"),
         (_renamed_machine, {"server name"}, "say which it is with [server] name, pbx-before on one"),
         (_manager_away, {"manager"}, "see [manager]"),

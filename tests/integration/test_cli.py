@@ -352,12 +352,25 @@ def test_a_files_name_cannot_act_on_the_terminal_either(
     recorder.put_text(hostile)
     recorder.put_text(f"{{{hostile}}}")
     recorder.put_file(f"1-started-{hostile}.json", "hello")
+    (site.recordings_directory / ".spool/rejected").mkdir()
     recorder.put_file(f"rejected/0-started-{hostile}.json", "hello")
 
     done = site.run_cli(*words)
 
     assert "]0;owned" in done.stdout + done.stderr
     assert not set(done.stdout + done.stderr) & set(hostile) - set("]0;owned2J10")
+
+
+@pytest.mark.parametrize("shared", ["sqlite"], indirect=True)
+def test_sync_stores_what_it_can_when_a_journal_cannot_be_read(site: Site, recorder: Recorder) -> None:
+    leg = recorder.leg()
+    recorder.put(leg, ended(leg))
+    (site.recordings_directory / ".spool/journal.1").mkdir()
+
+    done = site.run_cli("sync")
+
+    assert done.stdout == "2 events stored, 0 set aside, 1 for later\n"
+    assert "journal.1 cannot be read: Is a directory" in done.stderr
 
 
 @pytest.mark.parametrize("words", [("--from", "0001-01-01"), ("--to", "9999-12-31T23:59:59")])
