@@ -38,6 +38,7 @@ class Started:
     def add(self, work: Callable[[], object]) -> None:
         def wait_and_work() -> None:
             os.close(self._told)
+            os.nice(19)  # so the drain comes between them as often as it can
             os.read(self._hears, 1)
             work()
 
