@@ -13,7 +13,7 @@ from lab import processes
 from lab.waiting import wait_until
 
 STILL_SECONDS = 0.25  # longer than a server's drain waits for further events before it works
-STILL_USES = 0.001
+STILL_USES = 0.005  # seconds meanwhile: a process that waits may still look at its clock
 _TICKS = os.sysconf("SC_CLK_TCK")
 _CPUCLOCK_SCHED = 2  # with a process id, the clock that clock_getcpuclockid(3) would return
 _SET_CHILD_SUBREAPER = 36  # prctl(2)
