@@ -93,6 +93,7 @@ class Side:
             self._asterisk.originate_at_once([(ways.LINE, f"{way.extension}@hold")])
         self._wait_until_over(way, count, log_begun)
         wait_until(self._is_idle, CALL_SECONDS, "the end of all background work")
+        wait_until(lambda: not self._legs_at_work(), CALL_SECONDS, "the end of all legs in the database")
         processor.wait_until_still(self._servers(), CALL_SECONDS)
         used = self._cpu_seconds() - used + processor.seconds_of_orphans()
         return used, _missing(ways.held(self._log(log_begun)), way)
@@ -139,6 +140,9 @@ class Side:
     def _is_idle(self) -> bool:
         """Whether no program of ours runs and nothing waits for the database."""
         return not self.site.processes() and spooled.is_empty(self.site.recordings_directory)
+
+    def _legs_at_work(self) -> list[str]:
+        return [leg["id"] for leg in self.site.legs() if leg["status"] == "recording"]
 
     def _is_still(self) -> bool:
         """Whether what runs only waits, as a drain does for a database that does not answer."""

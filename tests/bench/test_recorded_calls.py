@@ -1,7 +1,7 @@
 """What a recorded call costs in processor beside MixMonitor alone, in turns in one run on a real Asterisk.
 
 The goal, twice MixMonitor's, is missed, and the figures say so. What fails is to cost more than it did,
-in Pythons that do nothing: most of it is a Python that begins, and what disturbs one disturbs the other.
+in Pythons that do nothing: what disturbs one disturbs the other, and MixMonitor alone is hardly disturbed.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def costs(is_long: bool) -> Costs:
     return measured
 
 
-# Counted: 1.1 and 2.7 while others kept both processors busy, 1.5 and 3.7 on a machine that did nothing else.
-@pytest.mark.parametrize(("way", "limit"), [(FASTAGI, 2), (HANDED_OVER, 5)], ids=["fastagi", "handed_over"])
+# Counted: 0.24 and 1.1; with a program for each end of a recording it was 1.1 to 1.5 and 2.7 to 3.7.
+@pytest.mark.parametrize(("way", "limit"), [(FASTAGI, 0.5), (HANDED_OVER, 2)], ids=["fastagi", "handed_over"])
 def test_a_recorded_call_does_not_cost_more_of_the_processor_than_it_did(
     costs: Costs, way: Way, limit: float
 ) -> None:
