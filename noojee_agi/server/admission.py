@@ -7,7 +7,7 @@ from collections import Counter
 from noojee_agi.server.complaints import Complaints
 from noojee_agi.server.waiting import Waiting
 
-KEY_SECONDS = 2.0  # for environment and key, however the bytes are spread: Asterisk answers at once
+KEY_SECONDS = 5.0  # for environment and key, however the bytes are spread: a busy Asterisk is slow
 KEY_BYTES = 65536
 _MOST = 2000
 

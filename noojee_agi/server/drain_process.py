@@ -78,7 +78,9 @@ class DrainProcess:
         threading.Thread(target=self._keep_snapshot, args=(lifeline,), daemon=True).start()
         while True:
             closed = [self._recordings.fileno()] if self._recordings else []
-            is_open = _wait([self._events, *closed], lifeline, _LOOK_SECONDS)
+            is_soon = self._recordings is not None and self._recordings.waits
+            seconds = _GATHER_AT_MOST_SECONDS if is_soon else _LOOK_SECONDS
+            is_open = _wait([self._events, *closed], lifeline, seconds)
             deadline = time.monotonic() + _GATHER_AT_MOST_SECONDS
             while _empty(self._events) and time.monotonic() < deadline:
                 time.sleep(_GATHER_SECONDS)
@@ -141,9 +143,9 @@ class DrainProcess:
         if time.monotonic() > self._look_at:
             recordings.refresh()
             self._look_at = time.monotonic() + _LOOK_SECONDS
-        drain.run_own(self._store, config, recordings.stored, is_last)
+        done = drain.run_own(self._store, config, recordings.stored, is_last)
         self._tell_whether_ends_are_seen(config, recordings)
-        endings = recordings.endings(self._store)
+        endings = recordings.endings(self._store, is_all_stored=not done.busy)
         for ending in endings:
             spool.put(config.spool_directory, ending)
         if endings:

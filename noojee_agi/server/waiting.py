@@ -95,7 +95,7 @@ class Sessions:
         self._loop = loop
         self._threads = ThreadPoolExecutor(threads, "blocking")
         self._running: set[Waiting] = set()
-        loop.call_later(_LOOK_SECONDS, self._look)
+        self._looks = False
 
     def __len__(self) -> int:
         return len(self._running)
@@ -112,6 +112,9 @@ class Sessions:
 
         session = Waiting(self._loop, run)
         self._running.add(session)
+        if not self._looks:
+            self._looks = True
+            self._loop.call_later(_LOOK_SECONDS, self._look)
         session.switch()
 
     def current(self) -> Waiting:
@@ -147,4 +150,6 @@ class Sessions:
         now = time.monotonic()
         for session in [each for each in self._running if each.deadline < now]:
             session.give_up()
-        self._loop.call_later(_LOOK_SECONDS, self._look)
+        self._looks = bool(self._running)
+        if self._looks:
+            self._loop.call_later(_LOOK_SECONDS, self._look)

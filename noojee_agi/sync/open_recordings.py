@@ -75,11 +75,23 @@ class OpenRecordings:
         """Somebody else has told of an end, say."""
         self._is_all_seen = False
 
-    def endings(self, store: Store) -> list[Ending]:
-        """Of the legs that have ended, as far as the database does not know it. Raises StoreUnavailable."""
-        found = closing.ended([*self._seen(), *self._strangers(store)])
-        self._closed, self._to_look, self._is_all_seen = set(), set(), self.failure is None
+    def endings(self, store: Store, is_all_stored: bool = True) -> list[Ending]:
+        """Of the legs that have ended, as far as the database does not know it.
+
+        is_all_stored: else another drain is about to bring in what has begun, and a file whose leg is not
+        known yet is kept in mind. Raises StoreUnavailable.
+        """
+        strangers = self._strangers(store)
+        found = closing.ended([*self._seen(), *strangers])
+        unknown = self._closed - self._leg_of.keys() - {leg.file for leg in strangers}
+        self._closed = set() if is_all_stored else unknown
+        self._to_look, self._is_all_seen = set(), self.failure is None
         return found
+
+    @property
+    def waits(self) -> bool:
+        """Whether a file was closed whose leg is not known yet."""
+        return bool(self._closed)
 
     def _add(self, leg: OpenLeg) -> None:
         folder = os.path.dirname(leg.file)

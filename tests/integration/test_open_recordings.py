@@ -21,7 +21,7 @@ from lab.waiting import wait_until
 from integration.recorder import Recorder
 from integration.silent_legs import write_audio
 from noojee_agi.config import Config
-from noojee_agi.recordings import recording
+from noojee_agi.recordings import recording, spool
 from noojee_agi.recordings.recording import Leg, OpenLeg
 from noojee_agi.server import drain_process as drain_process_module
 from noojee_agi.server.counters import Counters
@@ -164,6 +164,23 @@ def test_what_another_drain_has_brought_in_ends_too(watching: Watching) -> None:
         watching.round()
 
     assert (watching.status(first), watching.status(other)) == ("recording", "completed")
+
+
+def test_a_leg_that_another_drain_is_about_to_bring_in_ends_after_that(watching: Watching) -> None:
+    first = begun(watching.recorder)
+    with written(first.file):
+        watching.round()
+        other = begun(watching.recorder)
+        with spool.lock(watching.recorder.spool), written(other.file):
+            pass
+        with spool.lock(watching.recorder.spool):
+            watching.round()
+        assert other.id not in [row["id"] for row in watching.recorder.legs()]
+        watching.recorder.drain()
+
+        watching.round()
+
+    assert watching.status(other) == "completed"
 
 
 def test_a_leg_whose_end_somebody_else_tells_is_closed_once(watching: Watching) -> None:
