@@ -1,12 +1,11 @@
 """noojee_agi.conf -> one frozen Config. Every option has a default; an unknown one is an error."""
 
-import configparser
 import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 
-from noojee_agi import paths
+from noojee_agi import ini, paths
 from noojee_agi.errors import ConfigurationError
 from noojee_agi.recordings import history, spool
 
@@ -92,25 +91,23 @@ def names_server(path: str) -> bool:
 def _read(path: str) -> tuple[Config, Mapping[str, tuple[str, str]]]:
     if not SAFE_PATH.fullmatch(path):
         raise ConfigurationError(f"{path}: the configuration file's path {_ABSOLUTE}")
-    parser = configparser.ConfigParser(interpolation=None, default_section="\n")
     try:
-        with open(path, encoding="utf-8") as file:
-            parser.read_file(file)
+        sections = ini.read(path)
     except OSError as exc:
         raise ConfigurationError(f"{path}: cannot be read: {exc.strerror}") from exc
-    except (configparser.Error, UnicodeDecodeError) as exc:
-        first_line = str(exc).splitlines()[0] if isinstance(exc, configparser.Error) else "it is not UTF-8"
-        raise ConfigurationError(f"{path}: not an INI file: {first_line}") from exc
-    for section in parser.sections():
-        for option, text in parser.items(section):
-            if " ;" in text:
-                raise ConfigurationError(f"{path}: [{section}] {option}: comments go on lines of their own")
+    except UnicodeDecodeError as exc:
+        raise ConfigurationError(f"{path}: not an INI file: it is not UTF-8") from exc
+    except ValueError as exc:
+        raise ConfigurationError(f"{path}: not an INI file: {exc}") from exc
     given = {
         f"{section}_{option}": (f"{path}: [{section}] {option}", text)
-        for section in parser.sections()
-        for option, text in parser.items(section)
+        for section, options in sections.items()
+        for option, text in options.items()
     }
-    return _checked(path, set(parser.sections()), given), given
+    for where, text in given.values():
+        if " ;" in text:
+            raise ConfigurationError(f"{where}: comments go on lines of their own")
+    return _checked(path, set(sections), given), given
 
 
 def _checked(path: str, sections: set[str], given: Mapping[str, tuple[str, str]]) -> Config:

@@ -29,11 +29,12 @@ ORDER = (
     "config",
     "recordings",
     "paths",
+    "ini",
     "text",
     "errors",
 )
 # These import the standard library and each other only.
-PLAIN = ("actions", "asterisk", "config", "recordings", "paths", "text", "errors")
+PLAIN = ("actions", "asterisk", "config", "recordings", "paths", "ini", "text", "errors")
 # Each foreign package, and the modules (or the package) that may import it.
 FOREIGN = {
     "asterisk": "noojee_agi.asterisk.channel",
@@ -45,7 +46,7 @@ FOREIGN = {
 }
 SLOW = (
     *("sqlalchemy", "alembic", "click", "psycopg2", "typing", "logging", "subprocess", "pathlib"),
-    *("platform", "uuid"),
+    *("platform", "uuid", "configparser"),
 )
 
 
@@ -177,7 +178,13 @@ def test_before_it_hands_over_a_program_imports_next_to_nothing(program: Path) -
         check=True,
     )
 
-    ours = ["noojee_agi", "noojee_agi.paths", "noojee_agi.session", "noojee_agi.session.handoff"]
+    ours = [
+        "noojee_agi",
+        "noojee_agi.ini",
+        "noojee_agi.paths",
+        "noojee_agi.session",
+        "noojee_agi.session.handoff",
+    ]
     assert (loaded.stdout.split(), loaded.stderr) == (["_socket", *ours], "")
 
 

@@ -1,14 +1,15 @@
-"""A program that hands over finds the server's socket as the full parser would, and much quicker."""
+"""A program that hands over finds the socket that the configuration names; both read one file in one way."""
 
 from __future__ import annotations
 
+import configparser
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from noojee_agi import paths
+from noojee_agi import ini, paths
 from noojee_agi.config import Config
 from noojee_agi.errors import ConfigurationError
 
@@ -88,6 +89,43 @@ def test_the_socket_is_the_one_that_the_full_parser_finds(conf: Path, text: str)
 
     if known is not None:
         assert paths.socket(str(conf)) == known.socket_path
+
+
+@given(text=ini_texts())
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+@example(text="[server]\nsocket =\n  /run/agi.sock\n[state]\ndirectory:\n\n /srv/state\n")
+def test_an_ini_file_is_read_as_configparser_does(text: str) -> None:
+    """Which takes 3 ms to import; but blank lines are no part of a value."""
+    lines = text.replace("\r\n", "\n").splitlines(keepends=True)
+    known = configparser.ConfigParser(interpolation=None, default_section="\n")
+    try:
+        known.read_string("".join(lines))
+    except configparser.Error:
+        with pytest.raises(ValueError, match="line"):
+            ini.parse(lines)
+        return
+
+    assert ini.parse(lines) == {
+        section: {name: "\n".join(filter(None, value.split("\n"))) for name, value in known.items(section)}
+        for section in known.sections()
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("socket = /x\n", 1),
+        ("[server]\nsocket\n", 2),
+        ("[server]\n= /x\n", 2),
+        ("# comment\n[server\n", 2),
+        ("[server]\nsocket = a\nSocket = b\n", 3),
+        ("[server]\nsocket = a\n\n[server]\n", 4),
+        ("[]\n", 1),
+    ],
+)
+def test_what_is_no_ini_file_is_an_error_that_names_the_line(text: str, line: int) -> None:
+    with pytest.raises(ValueError, match=rf"line {line}\b"):
+        ini.parse(text.splitlines())
 
 
 @given(text=st.lists(st.sampled_from("[]=:;# \n\tserverstatesocketdirectory/x"), max_size=80).map("".join))
