@@ -283,14 +283,7 @@ def _see(file: str, channel: Recordable, pause: Pause) -> None:
 
 
 def _appears(file: str, channel: Recordable, pause: Pause) -> bool:
-    if channel.host:
-        return _is_seen(lambda: channel.sees_file(file), pause)
-    return _appears_here(file, pause)
-
-
-@disk.bounded(FILE_SEEN_WITHIN_SECONDS + disk.LIMIT_SECONDS)
-def _appears_here(file: str, pause: Pause) -> bool:
-    return _is_seen(lambda: os.path.exists(file), pause)
+    return _is_seen(lambda: _is_there(file, channel), pause)
 
 
 def _is_seen(looks: Callable[[], bool], pause: Pause) -> bool:
