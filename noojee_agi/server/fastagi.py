@@ -1,16 +1,89 @@
-"""What a FastAGI session asks for: agi://host/start_record,410 or agi://host/start_record?tag=INV-22."""
+"""FastAGI sessions: agi://host/start_record,410 or agi://host/start_record?tag=INV-22."""
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import sys
 from itertools import count, takewhile
 from urllib.parse import parse_qsl
 
 from noojee_agi import text
+from noojee_agi.actions.result import Report
 from noojee_agi.asterisk.channel import Channel
+from noojee_agi.asterisk.stream import SESSION_SECONDS, Stream
 from noojee_agi.errors import BadArgument
+from noojee_agi.server import counters
+from noojee_agi.server.admission import KEY_BYTES, KEY_SECONDS, Admission
+from noojee_agi.server.complaints import Complaints
+from noojee_agi.server.reports import Reports
+from noojee_agi.server.waiting import Sessions
+from noojee_agi.session import session
 from noojee_agi.session.session import ACTIONS, Invocation
 
 _MAX_PAIRS = 20
+_QUEUE_SECONDS = 10.0  # in the kernel's queue: whoever has waited longer is not kept any longer
+_KEY_REFUSED = 401
+_TCP_INFO_BYTES, _LAST_DATA_RECEIVED = 64, 52  # linux/tcp.h, struct tcp_info, in milliseconds
+_IPV4_MAPPED = "::ffff:"  # how a socket that listens on [::] tells an IPv4 address (RFC 4291)
+
+
+class FastAgi:
+    """Serves one connection after the other, each in a session of its own."""
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        admission: Admission,
+        complaints: Complaints,
+        surroundings: session.Surroundings,
+        reports: Reports,
+    ) -> None:
+        self._sessions = sessions
+        self._admission = admission
+        self._complaints = complaints
+        self._surroundings = surroundings
+        self._reports = reports
+
+    def serve(self, connection: socket.socket, address: str) -> None:
+        """Called within a session of the loop; closes the connection."""
+        current = self._sessions.current()
+        with contextlib.closing(connection):
+            if _waited(connection) > _QUEUE_SECONDS:
+                self._complaints.add(
+                    "%s waited to be heard for %g s and was sent away", address, _QUEUE_SECONDS
+                )
+                self._reports.count(counters.FAILED, 1)
+                return
+            descriptor = connection.fileno()
+            wait = self._sessions.wait_for_event
+            stream = Stream(descriptor, descriptor, b"", wait, KEY_SECONDS, KEY_BYTES)
+
+            def admit() -> None:
+                if self._admission.remove(current):
+                    stream.extend(SESSION_SECONDS)
+                    self._reports.count(counters.RUNNING, 1)
+
+            self._admission.add(current, address)
+            report = session.run(
+                (stream, stream),
+                invocation_of,
+                self._surroundings,
+                host=other_host(connection, address),
+                admit=admit,
+            )
+            current.stop_reading()
+        self._has_ended(report, address, is_admitted=not self._admission.remove(current))
+
+    def _has_ended(self, report: Report, address: str, is_admitted: bool) -> None:
+        """Who comes and goes without a word, as monitoring does, is no line of the log."""
+        if is_admitted:
+            self._reports.count(counters.RUNNING, -1)
+            self._reports.add(report)
+        elif report.result.status == _KEY_REFUSED or report.failure:
+            self._reports.add(report)
+        elif report.uniqueid:
+            self._complaints.add("%s showed no apiKey within %g s and was sent away", address, KEY_SECONDS)
 
 
 def invocation_of(channel: Channel) -> Invocation:
@@ -28,3 +101,14 @@ def invocation_of(channel: Channel) -> Invocation:
         raise BadArgument(f"more than {_MAX_PAIRS} arguments after the question mark") from exc
     names = takewhile(channel.environment.__contains__, (f"agi_arg_{number}" for number in count(1)))
     return Invocation(program, [channel.environment[name] for name in names], pairs)
+
+
+def _waited(connection: socket.socket) -> float:
+    """How many seconds ago it has said something, or connected (tcp(7), TCP_INFO)."""
+    told = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+    return int.from_bytes(told[_LAST_DATA_RECEIVED : _LAST_DATA_RECEIVED + 4], sys.byteorder) / 1000
+
+
+def other_host(connection: socket.socket, address: str) -> str:
+    """The address of the Asterisk at the other end; empty when it is on this machine."""
+    return "" if address == connection.getsockname()[0] else address.removeprefix(_IPV4_MAPPED)

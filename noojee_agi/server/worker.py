@@ -3,41 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 import logging
-import os
 import socket
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from noojee_agi import log
-from noojee_agi.actions.finish_record import finish_record
-from noojee_agi.actions.result import Report
-from noojee_agi.asterisk.stream import SESSION_SECONDS, Stream
 from noojee_agi.config import Config
-from noojee_agi.errors import DiskSilent
-from noojee_agi.recordings import disk, recording, snapshot
-from noojee_agi.server import counters, fastagi, handed_over, sighup
-from noojee_agi.server.admission import KEY_BYTES, KEY_SECONDS, Admission
+from noojee_agi.recordings import disk, snapshot
+from noojee_agi.server import counters, reports, sighup
+from noojee_agi.server.admission import Admission
 from noojee_agi.server.complaints import Complaints
 from noojee_agi.server.counters import Counters
+from noojee_agi.server.fastagi import FastAgi
+from noojee_agi.server.programs import Programs
+from noojee_agi.server.reports import Reports
 from noojee_agi.server.snapshot_renewal import SnapshotRenewal
 from noojee_agi.server.waiting import Sessions
-from noojee_agi.session import handoff, session
+from noojee_agi.session import session
 
 logger = logging.getLogger(__name__)
 
-_QUEUE_SECONDS = 10.0  # in the kernel's queue: whoever has waited longer is not kept any longer
 _PAUSE_SECONDS = 0.2
 _TELL_SECONDS = 1.0
-_STREAMS = 2
-_FINISH_WORDS = 3
-_OUR_FAILURES, _KEY_REFUSED = 500, 401
-_TCP_INFO_BYTES, _LAST_DATA_RECEIVED = 64, 52  # linux/tcp.h, struct tcp_info, in milliseconds
-_IPV4_MAPPED = "::ffff:"  # how a socket that listens on [::] tells an IPv4 address (RFC 4291)
 
 Serve = Callable[[socket.socket, str], None]
 
@@ -79,14 +67,11 @@ class Worker:
         self._sessions = Sessions(self._loop, self._threads)
         self._complaints = Complaints(logger)
         self._admission = Admission(self._complaints)
-        self._surroundings = self._make_surroundings()
         disk.use_thread(self._sessions.in_thread)
         disk.trust_local(self._config.recordings_directory)
         sighup.on_sighup(self._load_config, self.use)
         self._loop.add_reader(lifeline, self._close, lifeline)
-        self._listeners: dict[socket.socket, Serve] = {self._links.local: self._program}
-        if self._links.network:
-            self._listeners[self._links.network] = self._fastagi
+        self._listeners = self._make_services()
         for listener in self._listeners:
             self._listen(listener)
         self._tell_complaints()
@@ -103,14 +88,27 @@ class Worker:
         return session.Surroundings(
             self._programs,
             lambda: self._config,
-            SnapshotRenewal(self._loop, self._sessions, load, partial(_tell, self._links.questions)),
+            SnapshotRenewal(self._loop, self._sessions, load, partial(reports.tell, self._links.questions)),
             load,
             self._sessions.pause,
             self._sessions.in_thread,
             self._links.counters.sees_ends,
         )
 
-    # --- connections ---
+    def _make_services(self) -> dict[socket.socket, Serve]:
+        """What serves the connections of each listening socket."""
+        links, surroundings = self._links, self._make_surroundings()
+        outcome = Reports(links.counters, self._number, links.events)
+        programs = Programs(
+            *(self._sessions, self._admission, surroundings, outcome),
+            lambda: self._config.path,
+            links.counters.report,
+        )
+        services: dict[socket.socket, Serve] = {links.local: programs.serve}
+        if links.network:
+            fastagi = FastAgi(self._sessions, self._admission, self._complaints, surroundings, outcome)
+            services[links.network] = fastagi.serve
+        return services
 
     def _listen(self, listener: socket.socket) -> None:
         if listener in self._listeners:
@@ -155,150 +153,3 @@ class Worker:
     def _tell_complaints(self) -> None:
         self._complaints.tell()
         self._loop.call_later(_TELL_SECONDS, self._tell_complaints)
-
-    # --- FastAGI ---
-
-    def _fastagi(self, connection: socket.socket, address: str) -> None:
-        current = self._sessions.current()
-        with contextlib.closing(connection):
-            if _waited(connection) > _QUEUE_SECONDS:
-                self._complaints.add(
-                    "%s waited to be heard for %g s and was sent away", address, _QUEUE_SECONDS
-                )
-                self._count(counters.FAILED, 1)
-                return
-            descriptor = connection.fileno()
-            stream = Stream(
-                descriptor, descriptor, b"", self._sessions.wait_for_event, KEY_SECONDS, KEY_BYTES
-            )
-
-            def admit() -> None:
-                if self._admission.remove(current):
-                    stream.extend(SESSION_SECONDS)
-                    self._count(counters.RUNNING, 1)
-
-            self._admission.add(current, address)
-            report = session.run(
-                (stream, stream),
-                fastagi.invocation_of,
-                self._surroundings,
-                host=_other_host(connection, address),
-                admit=admit,
-            )
-            current.stop_reading()
-        self._has_ended(report, address, is_admitted=not self._admission.remove(current))
-
-    def _has_ended(self, report: Report, address: str, is_admitted: bool) -> None:
-        """Who comes and goes without a word, as monitoring does, is no line of the log."""
-        if is_admitted:
-            self._count(counters.RUNNING, -1)
-            self._afterwards(report)
-        elif report.result.status == _KEY_REFUSED or report.failure:
-            self._afterwards(report)
-        elif report.uniqueid:
-            self._complaints.add("%s showed no apiKey within %g s and was sent away", address, KEY_SECONDS)
-
-    # --- programs of ours ---
-
-    def _program(self, connection: socket.socket, address: str) -> None:
-        wait = self._sessions.wait_for_event
-        current = self._sessions.current()
-        with contextlib.closing(connection):
-            try:
-                if not handed_over.is_ours(connection):
-                    return
-                self._admission.add(current, address)
-                message = handed_over.message(connection, wait, KEY_SECONDS, KEY_BYTES)
-                work, count = self._work_of(connection, message) if message else (None, 0)
-                streams = handed_over.take(connection, wait, count) if work else None
-            finally:
-                self._admission.remove(current)
-                current.stop_reading()
-            if work and streams is not None:
-                self._do(connection, work, streams)
-
-    def _work_of(
-        self, connection: socket.socket, message: bytes
-    ) -> tuple[Callable[..., Report | None] | None, int]:
-        """What the message asks for, and how many streams come with it; None when it is sent away."""
-        if message == handoff.STATUS:
-            with contextlib.suppress(OSError):
-                connection.send(json.dumps(self._links.counters.report()).encode())
-            return None, 0
-        try:
-            program, configuration, words, environment = handoff.unpack(message)
-        except ValueError:
-            program, configuration, words, environment = "", "", [], b""
-        is_finish = program == handoff.FINISH and len(words) == _FINISH_WORDS and recording.is_id(words[1])
-        if program not in session.ACTIONS and not is_finish:
-            logger.error("what came to the socket is none of ours: it was sent away")
-            return None, 0
-        if configuration != self._config.path:
-            logger.warning(
-                "%s does its work itself: its configuration is %r, and this server's %r: set its"
-                " NOOJEE_AGI_CONF",
-                *(program, configuration, self._config.path),
-            )
-            return None, 0
-        if is_finish:
-            return partial(self._finish, *words[1:]), 0
-        return partial(self._agi, session.Invocation(program, words), environment), _STREAMS
-
-    def _do(self, connection: socket.socket, work: Callable[..., Report | None], streams: list[int]) -> None:
-        report = None
-        self._count(counters.RUNNING, 1)
-        try:
-            report = work(*streams)
-        except OSError:
-            return  # the program does it itself, once the connection is closed
-        finally:
-            self._count(counters.RUNNING, -1)
-            self._sessions.current().stop_reading()
-            handed_over.close(streams)  # Asterisk waits for that
-        with contextlib.suppress(OSError):
-            connection.send(handoff.DONE)
-        if report:
-            self._afterwards(report)
-
-    def _agi(self, invocation: session.Invocation, environment: bytes, reading: int, writing: int) -> Report:
-        stream = Stream(reading, writing, environment, self._sessions.wait_for_event)
-        return session.run((stream, stream), lambda channel: invocation, self._surroundings)
-
-    def _finish(self, leg_id: str, file: str) -> None:
-        """Raises OSError: then the program does it itself, and may wait as long as it likes."""
-        try:
-            disk.bounded()(finish_record)(leg_id, file)
-        except DiskSilent as exc:
-            raise TimeoutError from exc
-        _tell(self._links.events)
-
-    # --- afterwards ---
-
-    def _afterwards(self, report: Report) -> None:
-        """What the caller does not wait for."""
-        self._count(counters.SESSIONS, 1)
-        if report.result.status >= _OUR_FAILURES:
-            self._count(counters.FAILED, 1)
-        log.session(report)
-        if report.result.leg_id:
-            _tell(self._links.events)
-
-    def _count(self, what: int, number: int) -> None:
-        self._links.counters.add(self._number, what, number)
-
-
-def _tell(pipe: int) -> None:
-    """The drain process, that there is something for it."""
-    with contextlib.suppress(BlockingIOError):  # it has been told often enough
-        os.write(pipe, b"!")
-
-
-def _waited(connection: socket.socket) -> float:
-    """How many seconds ago it has said something, or connected (tcp(7), TCP_INFO)."""
-    told = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
-    return int.from_bytes(told[_LAST_DATA_RECEIVED : _LAST_DATA_RECEIVED + 4], sys.byteorder) / 1000
-
-
-def _other_host(connection: socket.socket, address: str) -> str:
-    """The address of the Asterisk at the other end; empty when it is on this machine."""
-    return "" if address == connection.getsockname()[0] else address.removeprefix(_IPV4_MAPPED)

@@ -21,7 +21,7 @@ from lab.served import Served
 from lab.site import Site
 from lab.waiting import wait_until
 
-from noojee_agi.server import admission, worker
+from noojee_agi.server import admission, fastagi
 from noojee_agi.session import handoff
 
 Tell = Callable[[str], None]
@@ -141,7 +141,7 @@ def test_connections_that_have_waited_too_long_are_refused(served: Served) -> No
         with NetworkCall(served.port, served.site.key) as late:
             late.begin()
             begun = time.monotonic()
-            wait_until(lambda: time.monotonic() > begun + worker._QUEUE_SECONDS + 0.5, 20)
+            wait_until(lambda: time.monotonic() > begun + fastagi._QUEUE_SECONDS + 0.5, 20)
             for each in workers:
                 os.kill(each, signal.SIGCONT)
             late.socket.settimeout(5)

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from noojee_agi.server import worker
+from noojee_agi.server import fastagi
 
 THREADS, ASKERS = 16, 2  # an eighth of them
 
@@ -30,4 +30,4 @@ def test_another_host_is_one_of_another_address_written_as_it_is_known(
         with socket.create_connection(address, source_address=(comes_from, 0)):
             connection, peer = server.accept()
             with connection:
-                assert worker._other_host(connection, peer[0]) == host
+                assert fastagi.other_host(connection, peer[0]) == host

@@ -1,0 +1,42 @@
+"""What comes of a worker's sessions: counted, logged, and told to the drain process."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+from noojee_agi import log
+from noojee_agi.actions.result import Report
+from noojee_agi.server import counters
+from noojee_agi.server.counters import Counters
+
+_OUR_FAILURES = 500
+
+
+class Reports:
+    """Of the worker of this number. events: a pipe in which each byte tells of new events."""
+
+    def __init__(self, numbers: Counters, worker: int, events: int) -> None:
+        self._numbers = numbers
+        self._worker = worker
+        self._events = events
+
+    def count(self, what: int, number: int) -> None:
+        self._numbers.add(self._worker, what, number)
+
+    def add(self, report: Report) -> None:
+        """Of a session whose caller waits no more."""
+        self.count(counters.SESSIONS, 1)
+        if report.result.status >= _OUR_FAILURES:
+            self.count(counters.FAILED, 1)
+        log.session(report)
+        if report.result.leg_id:
+            self.tell_of_events()
+
+    def tell_of_events(self) -> None:
+        tell(self._events)
+
+
+def tell(pipe: int) -> None:
+    with contextlib.suppress(BlockingIOError):  # it has been told often enough
+        os.write(pipe, b"!")
