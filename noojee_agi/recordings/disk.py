@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 LIMIT_SECONDS = 2.0
 _TRY_AGAIN_SECONDS = 5.0  # the first time: then twice as long each time, up to
 _TRY_AGAIN_AT_MOST_SECONDS = 300.0
-_LOOK_SECONDS = 10.0
 _LOCAL_TYPES = ("ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "tmpfs", "overlay")
 _MESSAGE = (
     "the recordings' disk does not answer: nothing is recorded until it does; look at the mount of"
@@ -68,26 +67,6 @@ class _Hangs:
 
 
 _hangs = _Hangs()
-
-
-class _Trust:
-    """Whether the disk is one of this machine's own, looked up once in a while: a mount may come late."""
-
-    def __init__(self) -> None:
-        self.directory = ""
-        self._is_local = False
-        self._look_at = 0.0
-
-    def is_given(self) -> bool:
-        now = time.monotonic()
-        if self.directory and now >= self._look_at:
-            self._is_local, self._look_at = False, now + _LOOK_SECONDS  # to look is work on the disk, too
-            with contextlib.suppress(DiskSilent, OSError):
-                self._is_local = bounded()(_is_local)(self.directory)
-        return self._is_local
-
-
-_trust = _Trust()
 
 
 class _Outcome:
@@ -163,23 +142,30 @@ def _here(work: Callable[[], T]) -> T:
     return work()
 
 
-class _Waiting:
-    """Where this process waits for the disk."""
+class _Process:
+    """How this process waits for the disk, and whether it has to."""
 
     in_thread: Callable[[Callable[[], object]], object] = staticmethod(_here)
+    is_local = False
 
 
 def use_thread(in_thread: Callable[[Callable[[], object]], object]) -> None:
     """In this process, a caller who waits for the disk does so in a thread that in_thread has for it."""
-    _Waiting.in_thread = staticmethod(in_thread)
+    _Process.in_thread = staticmethod(in_thread)
 
 
-def trust_local(directory: str) -> None:
+def look_whether_local(directory: str) -> None:
     """In this process, work in directory has no limit while that lies on a disk of the machine itself.
 
-    For a server with many calls at once: there the change of threads is a quarter of what a call costs.
+    For a server with many calls at once: there the change of threads is a quarter of what a call costs. To be
+    called once in a while, since a mount may come late; to look is work on the disk, too.
     """
-    _trust.directory = directory
+    is_local = False
+    with contextlib.suppress(DiskSilent, OSError):
+        is_local = bool(
+            _Process.in_thread(lambda: _within(partial(_is_local, directory), bool, LIMIT_SECONDS))
+        )
+    _Process.is_local = is_local
 
 
 def _is_local(directory: str) -> bool:
@@ -223,11 +209,11 @@ def bounded(
     def decorate(function: Callable[P, T]) -> Callable[P, T]:
         @wraps(function)
         def within_limit(*args: P.args, **kwargs: P.kwargs) -> T:
-            if getattr(_own, "is_second", False) or _trust.is_given():
+            if getattr(_own, "is_second", False) or _Process.is_local:
                 return function(*args, **kwargs)
             work = partial(function, *args, **kwargs)
             late = partial(if_late, *args, **kwargs) if if_late else bool
-            return _Waiting.in_thread(lambda: _within(work, late, seconds))  # type: ignore[return-value]
+            return _Process.in_thread(lambda: _within(work, late, seconds))  # type: ignore[return-value]
 
         return within_limit
 

@@ -17,6 +17,7 @@ from noojee_agi.config import Config
 from noojee_agi.database.store import Store
 from noojee_agi.errors import NoojeeError
 from noojee_agi.recordings import history, spool
+from noojee_agi.recordings.recording import Event
 from noojee_agi.server import sighup
 from noojee_agi.server.counters import Counters
 from noojee_agi.sync import closing, drain, housekeeping, opening, renew_snapshot
@@ -137,19 +138,24 @@ class DrainProcess:
         """
         recordings = self._recordings
         if not recordings:
-            drain.run_own(self._store, config, is_patient=is_last)
+            drain.run_own(self._store, config, lambda events: self._counters.drained(), is_last)
             return
+
+        def stored(events: Sequence[Event]) -> None:
+            recordings.stored(events)
+            self._counters.drained()  # it may take a minute until all of them are
+
         recordings.read()
         if time.monotonic() > self._look_at:
             recordings.refresh()
             self._look_at = time.monotonic() + _LOOK_SECONDS
-        done = drain.run_own(self._store, config, recordings.stored, is_last)
+        done = drain.run_own(self._store, config, stored, is_last)
         self._tell_whether_ends_are_seen(config, recordings)
         endings = recordings.endings(self._store, is_all_stored=not done.busy)
         for ending in endings:
             spool.put(config.spool_directory, ending)
         if endings:
-            drain.run_own(self._store, config, recordings.stored, is_last)
+            drain.run_own(self._store, config, stored, is_last)
 
     def _tell_whether_ends_are_seen(self, config: Config, recordings: OpenRecordings) -> None:
         """Not where it cannot be told who writes a file: another of its writers may have closed it, too."""

@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 _PAUSE_SECONDS = 0.2
 _TELL_SECONDS = 1.0
+_DISK_SECONDS = 10.0
 
 Serve = Callable[[socket.socket, str], None]
 
@@ -67,8 +68,9 @@ class Worker:
         self._sessions = Sessions(self._loop, self._threads)
         self._complaints = Complaints(logger)
         self._admission = Admission(self._complaints)
+        disk.look_whether_local(self._config.recordings_directory)
         disk.use_thread(self._sessions.in_thread)
-        disk.trust_local(self._config.recordings_directory)
+        self._loop.call_later(_DISK_SECONDS, self._look_at_disk)
         sighup.on_sighup(self._load_config, self.use)
         self._loop.add_reader(lifeline, self._close, lifeline)
         self._listeners = self._make_services()
@@ -81,7 +83,6 @@ class Worker:
     def use(self, config: Config) -> None:
         """From the next session on."""
         self._config = config
-        disk.trust_local(config.recordings_directory)
 
     def _make_surroundings(self) -> session.Surroundings:
         load = snapshot.Cached()
@@ -149,6 +150,11 @@ class Worker:
         serve = self._listeners[listener]
         self._sessions.begin(lambda: serve(connection, address[0] if address else ""))
         return True
+
+    def _look_at_disk(self) -> None:
+        """In a session, which waits for the disk in a thread."""
+        self._sessions.begin(lambda: disk.look_whether_local(self._config.recordings_directory))
+        self._loop.call_later(_DISK_SECONDS, self._look_at_disk)
 
     def _tell_complaints(self) -> None:
         self._complaints.tell()

@@ -72,7 +72,7 @@ def site(folder: Path) -> Iterator[session.Surroundings]:
     known = Snapshot(access.digest(KEY), frozenset(["Fred"]), recording.now(), frozenset(["410"]))
     snapshot.save(config.snapshot_file, known)
     log.to_file(config)
-    disk.trust_local(config.recordings_directory)
+    disk.look_whether_local(config.recordings_directory)
     yield session.Surroundings(
         str(Path(sys.executable).parent), lambda: config, lambda config: None, snapshot.Cached()
     )

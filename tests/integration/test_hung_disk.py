@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from lab import footprint, network_call, spooled
+from lab import network_call, spooled
 from lab.hung_disk import HungDisk, hung_disk
 from lab.network_call import NetworkCall
 from lab.served import Served
@@ -60,8 +60,7 @@ def nobody(site: Site, options: Mapping[str, str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def server(site: Site, options: Mapping[str, str]) -> Iterator[None]:
-    with Served(site, options) as served:
-        wait_until(lambda: footprint.are_complete(served.workers()), 20, "the server to look for calls")
+    with Served(site, options):
         yield
 
 
@@ -148,7 +147,6 @@ def test_more_fastagi_calls_than_threads_are_all_503_and_none_is_lost(
     site: Site, hanging: HungDisk, tell: Callable[[str], None]
 ) -> None:
     with Served(site, on(hanging)) as served, contextlib.ExitStack() as stack:
-        wait_until(lambda: footprint.are_complete(served.workers()), 20, "the server to look for calls")
         assert network_call.place(served.port, site.key).status == "200"
         hanging.hang()
         calls = [stack.enter_context(NetworkCall(served.port, site.key)) for _ in range(CALLS)]
@@ -165,4 +163,4 @@ def test_more_fastagi_calls_than_threads_are_all_503_and_none_is_lost(
         hanging.answer()
         wait_until(lambda: network_call.place(served.port, site.key).status == "200", 10, "a recording")
         wait_until(lambda: spooled.is_empty(hanging.path), 20, "an empty spool")
-        assert {leg["status"] for leg in site.legs()} <= {"recording", "failed"}
+        assert {leg["status"] for leg in site.legs()} <= {"recording", "empty", "failed"}

@@ -84,7 +84,7 @@ class Playground:
 def playground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Playground]:
     site = Site(tmp_path_factory.mktemp("fuzz") / "site")
     with Served(site, {"log.level": "info"}) as served:
-        wait_until(lambda: footprint.are_complete(served.workers()), 20, "the server to look for calls")
+        served.wait_for("sees_ends", 1)
         network_call.place(served.port, site.key)
         found = Playground(served)
         yield found

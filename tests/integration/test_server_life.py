@@ -39,7 +39,7 @@ def site(tmp_path: Path) -> Site:
 @pytest.fixture
 def served(site: Site) -> Iterator[Served]:
     with Served(site, {"log.level": "info", "server.threads": "4"}) as running:
-        wait_until(lambda: footprint.are_complete(running.workers()), 20, "the server to look for calls")
+        running.wait_for("sees_ends", 1)
         yield running
 
 
@@ -171,7 +171,7 @@ def test_a_killed_worker_is_replaced_and_the_others_serve_on(served: Served, sit
 
     assert victim not in served.workers()
     assert statuses == ["200"] * 50 or len(before) == 1
-    wait_until(lambda: footprint.are_complete(served.workers()), 20, "the server to look for calls")
+    served.wait_for("sees_ends", 1)
     served.wait_for("running", 0)
     assert "started again" in site.log()
 
@@ -198,7 +198,7 @@ def test_all_processes_killed_again_and_again_lose_no_call_that_was_told_200(
         told += [call.uniqueid for call in calls if call.status == "200"]
         broken += sum(call.status != "200" for call in calls)
         wait_for_children(served, len(victims))
-        wait_until(lambda: footprint.are_complete(served.workers()), 20, "the server to look for calls")
+        served.wait_for("sees_ends", 1)
     assert network_call.place(served.port, site.key).status == "200"
     assert served.stop() == 0
     tell(f"all processes killed {rounds} times: {len(told)} calls with status 200, {broken} broken, 0 lost")

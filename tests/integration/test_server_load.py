@@ -53,7 +53,7 @@ HALF_ENVIRONMENT = b"agi_network: yes\nagi_network_script: start_record\nagi_cha
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[Served]:
     with Served(Site(tmp_path / "site"), {"log.level": "info"}) as running:
-        wait_until(lambda: footprint.are_complete(running.workers()), 20, "the server to look for calls")
+        running.wait_for("sees_ends", 1)
         yield running
 
 

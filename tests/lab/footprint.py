@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-WITH_DISK = 3  # threads of a process that has once looked at the disk
+WITH_DISK = 4  # threads of a process that looks at the disk now and then
 _FIGURE = re.compile(r"^(Threads|RssAnon|RssFile|RssShmem):\s+(\d+)", re.MULTILINE)
 
 
@@ -52,13 +52,3 @@ def hold_no_more(processes: Iterable[int], before: dict[int, tuple[int, int]]) -
         each[0] <= before[process][0] and each[1] <= max(before[process][1], WITH_DISK)
         for process, each in now.items()
     )
-
-
-def polls(process: int) -> bool:
-    """Whether it has an epoll, as a process has that takes connections."""
-    return any("eventpoll" in str(entry.readlink()) for entry in Path(f"/proc/{process}/fd").iterdir())
-
-
-def are_complete(workers: Sequence[int]) -> bool:
-    """Whether a server's workers look for connections."""
-    return all(map(polls, workers))
