@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
+from collections.abc import Callable
 
 from noojee_agi.server.complaints import Complaints
 from noojee_agi.server.waiting import Waiting
@@ -10,6 +12,7 @@ from noojee_agi.server.waiting import Waiting
 KEY_SECONDS = 5.0  # for environment and key, however the bytes are spread: a busy Asterisk is slow
 KEY_BYTES = 65536
 _MOST = 2000
+_REFUSAL_SECONDS = 0.01
 
 
 class Admission:
@@ -49,4 +52,26 @@ class Admission:
         for session in oldest:
             self.remove(session)
             session.give_up()
+        return True
+
+
+class Refusals:
+    """One after the other, with a pause: who shows wrong keys as fast as he can must not have all of a loop.
+
+    pause: as of Sessions.
+    """
+
+    def __init__(self, pause: Callable[[float], None]) -> None:
+        self._pause = pause
+        self._next_at = 0.0
+
+    def wait(self) -> bool:
+        """False when there are so many that it would take too long."""
+        now = time.monotonic()
+        turn_at = max(now, self._next_at)
+        if turn_at - now > KEY_SECONDS:
+            return False
+        self._next_at = turn_at + _REFUSAL_SECONDS
+        if turn_at > now:
+            self._pause(turn_at - now)
         return True

@@ -114,10 +114,6 @@ class DrainProcess:
             self._settled = frozenset()
 
     def _watch_recordings(self, config: Config) -> None:
-        """With those that are open by the database: whoever looked after them before may have died.
-
-        Raises StoreUnavailable.
-        """
         self._counters.set_sees_ends(False)
         if self._recordings:
             self._recordings.close()
@@ -127,10 +123,7 @@ class DrainProcess:
         except OSError as exc:
             logger.error(_NO_WATCH, exc)
             return
-        self._recordings = recordings
-        known = history.load(config.state_directory)
-        servers = {**known.servers, config.server_name: None}
-        recordings.begin(housekeeping.open_legs(self._store, replace(known, servers=servers)))
+        self._recordings, self._look_at = recordings, 0.0
 
     def _bring_in(self, config: Config, is_last: bool) -> None:
         """What has begun, then what has ended: a file's close is taken in before the drain, which brings in
@@ -146,16 +139,26 @@ class DrainProcess:
             self._counters.drained()  # it may take a minute until all of them are
 
         recordings.read()
-        if time.monotonic() > self._look_at:
-            recordings.refresh()
-            self._look_at = time.monotonic() + _LOOK_SECONDS
         done = drain.run_own(self._store, config, stored, is_last)
+        if not done.stored or time.monotonic() > self._look_at:
+            self._look_around(config, recordings)
         self._tell_whether_ends_are_seen(config, recordings)
         endings = recordings.endings(self._store, is_all_stored=not done.busy)
         for ending in endings:
             spool.put(config.spool_directory, ending)
         if endings:
             drain.run_own(self._store, config, stored, is_last)
+
+    def _look_around(self, config: Config, recordings: OpenRecordings) -> None:
+        """Another drain may have brought in what has begun, or whoever looked after it before has died.
+
+        Raises StoreUnavailable.
+        """
+        recordings.refresh()
+        known = history.load(config.state_directory)
+        servers = {**known.servers, config.server_name: None}
+        recordings.begin(housekeeping.open_legs(self._store, replace(known, servers=servers)))
+        self._look_at = time.monotonic() + _LOOK_SECONDS
 
     def _tell_whether_ends_are_seen(self, config: Config, recordings: OpenRecordings) -> None:
         """Not where it cannot be told who writes a file: another of its writers may have closed it, too."""

@@ -12,7 +12,7 @@ from functools import partial
 from noojee_agi.config import Config
 from noojee_agi.recordings import disk, snapshot
 from noojee_agi.server import counters, reports, sighup
-from noojee_agi.server.admission import Admission
+from noojee_agi.server.admission import Admission, Refusals
 from noojee_agi.server.complaints import Complaints
 from noojee_agi.server.counters import Counters
 from noojee_agi.server.fastagi import FastAgi
@@ -94,6 +94,7 @@ class Worker:
             self._sessions.pause,
             self._sessions.in_thread,
             self._links.counters.sees_ends,
+            Refusals(self._sessions.pause).wait,
         )
 
     def _make_services(self) -> dict[socket.socket, Serve]:

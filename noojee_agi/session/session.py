@@ -17,7 +17,7 @@ from noojee_agi.asterisk import variables
 from noojee_agi.asterisk.channel import Channel
 from noojee_agi.asterisk.target import CommandLine, Target
 from noojee_agi.config import Config
-from noojee_agi.errors import CallGone, NoojeeError
+from noojee_agi.errors import CallGone, KeyRefused, NoojeeError
 from noojee_agi.recordings import snapshot
 from noojee_agi.recordings.snapshot import Knowledge, Snapshot
 
@@ -55,7 +55,8 @@ class Surroundings:
     """What a session needs beside its channel. programs: the folder in which finish_record.py lies.
 
     pause: waits so many seconds. in_thread: does what may block, where others must not wait for it.
-    sees_ends: whether somebody sees it now when a recording's file is closed on this machine.
+    sees_ends: whether somebody sees it now when a recording's file is closed on this machine. may_refuse:
+    called before a wrong key is told so, and may wait; false when it shall not be told.
     """
 
     programs: str
@@ -65,6 +66,7 @@ class Surroundings:
     pause: Callable[[float], None] = time.sleep
     in_thread: InThread = _here
     sees_ends: Callable[[], bool] = lambda: False
+    may_refuse: Callable[[], bool] = lambda: True
 
 
 def run(
@@ -89,7 +91,8 @@ def run(
 
     known = _Known()
     report = _report(known, begin, surroundings, admit)
-    if known.channel is not None:
+    is_refused = report.result.status == KeyRefused.status
+    if known.channel is not None and (not is_refused or surroundings.may_refuse()):
         _tell(known.channel, report.result)
     return report
 

@@ -41,9 +41,11 @@ class OpenRecordings:
         self._watch.close()
 
     def begin(self, legs: Iterable[OpenLeg]) -> None:
-        """These are open by the database, and may have ended meanwhile."""
+        """These are open by the database; those that are new here may have ended already."""
         for leg in legs:
-            self._add(leg)
+            if leg.id not in self._legs:
+                self._add(leg)
+                self._closed.add(leg.file)
 
     def stored(self, events: Sequence[Event]) -> None:
         """These have come into the database."""

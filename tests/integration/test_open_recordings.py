@@ -166,6 +166,19 @@ def test_what_another_drain_has_brought_in_ends_too(watching: Watching) -> None:
     assert (watching.status(first), watching.status(other)) == ("recording", "completed")
 
 
+def test_what_another_drain_has_brought_in_ends_though_nothing_else_is_open(watching: Watching) -> None:
+    """No folder was watched then."""
+    watching.round()
+    other = begun(watching.recorder)
+    watching.recorder.drain()
+    with written(other.file):
+        watching.round()
+        assert watching.status(other) == "recording"
+    watching.round()
+
+    assert watching.status(other) == "completed"
+
+
 def test_a_leg_that_another_drain_is_about_to_bring_in_ends_after_that(watching: Watching) -> None:
     first = begun(watching.recorder)
     with written(first.file):

@@ -63,9 +63,10 @@ class Playground:
         assert time.monotonic() - begun < AT_ONCE_SECONDS
         self.good.append(call.leg_id)
         assert [self.served.pid, *processes.children(self.served.pid)] == self._processes
-        with contextlib.suppress(AssertionError):  # what follows says which figure differs
+        try:
             wait_until(self._holds_no_more, 40)
-        assert self._holds_no_more(), (footprint.countable(self._processes), self._before)
+        except AssertionError:  # what follows says which figure differs
+            assert self._holds_no_more(), (footprint.countable(self._processes), self._before)
 
     def traces(self) -> set[str]:
         """Audio that is there now, and the legs that have begun: in the spool, else in the database."""
