@@ -33,15 +33,13 @@ class Admission:
         self._address_of[session] = address
         self._of_address[address] += 1
 
-    def remove(self, session: Waiting) -> bool:
-        """It is known now, or gone; whether it was still unknown."""
+    def remove(self, session: Waiting) -> None:
+        """It is known now, or gone."""
         address = self._address_of.pop(session, None)
-        if address is None:
-            return False
-        self._of_address[address] -= 1
-        if not self._of_address[address]:
-            del self._of_address[address]
-        return True
+        if address is not None:
+            self._of_address[address] -= 1
+            if not self._of_address[address]:
+                del self._of_address[address]
 
     def send_away(self, count: int) -> bool:
         """So many of the address that has most. Whether there was one."""

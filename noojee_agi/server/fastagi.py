@@ -59,10 +59,14 @@ class FastAgi:
             wait = self._sessions.wait_for_event
             stream = Stream(descriptor, descriptor, b"", wait, KEY_SECONDS, KEY_BYTES)
 
+            is_admitted = False
+
             def admit() -> None:
-                if self._admission.remove(current):
-                    stream.extend(SESSION_SECONDS)
-                    self._reports.count(counters.RUNNING, 1)
+                nonlocal is_admitted
+                is_admitted = True
+                self._admission.remove(current)
+                stream.extend(SESSION_SECONDS)
+                self._reports.count(counters.RUNNING, 1)
 
             self._admission.add(current, address)
             report = session.run(
@@ -73,7 +77,8 @@ class FastAgi:
                 admit=admit,
             )
             current.stop_reading()
-        self._has_ended(report, address, is_admitted=not self._admission.remove(current))
+        self._admission.remove(current)
+        self._has_ended(report, address, is_admitted)
 
     def _has_ended(self, report: Report, address: str, is_admitted: bool) -> None:
         """Who comes and goes without a word, as monitoring does, is no line of the log."""

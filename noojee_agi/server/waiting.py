@@ -51,7 +51,13 @@ class Waiting(greenlet):
             self._read_from = -1
 
     def give_up(self) -> None:
-        """Whatever event it waits for, its time is over."""
+        """Whatever event it waits for, its time is over; any session may say so of another.
+
+        Only the loop switches: a session that ends goes back to the loop, and not to who has switched to it.
+        """
+        self._loop.call_soon(self._is_given_up)
+
+    def _is_given_up(self) -> None:
         if self._for in (select.POLLIN, select.POLLOUT):
             self.switch(False)
 

@@ -163,8 +163,27 @@ def test_a_session_that_is_given_up_waits_no_longer(
 
     loop.sessions.begin(waits)
     waiting[0].give_up()
+    loop.run_until(lambda: not loop.sessions)
 
-    assert (loop.done, len(loop.sessions)) == ([False], 0)
+    assert loop.done == [False]
+
+
+def test_a_session_that_gives_up_another_goes_on_itself(
+    loop: Loop, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    waiting = []
+
+    def waits() -> None:
+        waiting.append(loop.sessions.current())
+        loop.done.append(loop.sessions.wait_for_event(pair[0].fileno(), select.POLLIN, LIMIT_SECONDS))
+
+    def gives_up() -> None:
+        waiting[0].give_up()
+        loop.done.append("goes on")
+
+    loop.run(waits, gives_up)
+
+    assert loop.done == ["goes on", False]
 
 
 def test_one_that_pauses_cannot_be_given_up(loop: Loop) -> None:
