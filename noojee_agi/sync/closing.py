@@ -23,15 +23,12 @@ _NOT_GROWING_AFTER = timedelta(hours=1)
 
 
 def endings(legs: Iterable[OpenLeg], now: datetime) -> Iterator[Ending]:
-    """The endings of those legs that do not record any more.
-
-    A file with a header that nobody writes to has ended, however young; of all else only age tells.
-    """
+    """The endings of those legs that do not record any more."""
     for leg in legs:
+        if now - leg.started_at < SETTLED_AFTER:
+            continue
         try:
-            ending = _ending_of_closed(leg)
-            if not ending and now - leg.started_at >= SETTLED_AFTER:
-                ending = _ending(leg, now)
+            ending = _ending(leg, now)
         except OSError as exc:
             logger.error("leg %s cannot be closed: %s", leg.id, exc)
             continue

@@ -47,18 +47,19 @@ WHOLE, LEFT_OPEN = wav(A_SECOND, A_SECOND), wav(A_SECOND, 0)
 
 @pytest.mark.parametrize(
     ("content", "status"),
-    [(WHOLE, "completed"), (LEFT_OPEN, "interrupted"), (wav(0, 0), "interrupted")],
-    ids=["closed", "left open", "no audio"],
+    [
+        (WHOLE, "completed"),
+        (LEFT_OPEN, "interrupted"),
+        (b"x" * 100, "interrupted"),
+        (wav(0, 0), "interrupted"),
+    ],
+    ids=["closed", "left open", "no WAV", "no audio"],
 )
-def test_a_file_with_a_header_that_nobody_writes_to_has_ended(
+def test_a_file_that_has_changed_just_now_is_not_closed_yet(
     tmp_path: Path, content: bytes, status: str
 ) -> None:
-    assert statuses(leg(tmp_path, content, MOMENT)) == [status]
-
-
-def test_any_other_file_that_has_changed_just_now_is_not_closed_yet(tmp_path: Path) -> None:
-    assert statuses(leg(tmp_path, b"x" * 100, SETTLED - MOMENT)) == []
-    assert statuses(leg(tmp_path, b"x" * 100, SETTLED)) == ["interrupted"]
+    assert statuses(leg(tmp_path, content, SETTLED - MOMENT)) == []
+    assert statuses(leg(tmp_path, content, SETTLED)) == [status]
 
 
 def test_a_leg_that_has_begun_just_now_is_not_missed(tmp_path: Path) -> None:
