@@ -41,10 +41,11 @@ one_version = pytest.mark.parametrize("hosts", [ASTERISK_22], indirect=True)  # 
 CLOSE_AT_ONCE = """
 import sys
 from datetime import timedelta
-from noojee_agi.sync import closing, drain
+from noojee_agi.config import Config
+from noojee_agi.sync import closing, housekeeping, opening
 closing.SETTLED_AFTER = timedelta()
-known = Config.load(sys.argv[1])
-print(housekeeping.run(opening.open_database(known), known).closed)
+config = Config.load(sys.argv[1])
+print(housekeeping.run(opening.open_database(config), config).closed)
 """
 
 
