@@ -4,7 +4,7 @@ import contextlib
 import logging
 import os
 import time
-from typing import Any, TextIO
+from typing import Any
 
 from noojee_agi import text
 from noojee_agi.actions.result import Report
@@ -23,7 +23,7 @@ class _Formatter(logging.Formatter):
         return text.printable_lines(super().formatException(ei))
 
 
-class _File(logging.StreamHandler[TextIO]):
+class _File(logging.StreamHandler):  # type: ignore[type-arg]  # not before Python 3.11
     """The log file; standard error when that cannot be written."""
 
     _second = (0, "")  # since 1970, and as it is shown

@@ -228,8 +228,8 @@ def _server(config: Config) -> str:
         ) from exc
     text = (
         f"{status['sessions']:.0f} sessions since {_moment(status['began_at'])},"
-        f" {status['running']:.0f} running, {status['waiting']:.0f} waiting, {status['failed']:.0f} failed"
-        f" or sent away without a thread;"
+        f" {status['running']:.0f} running, {status['failed']:.0f} failed"
+        f" or sent away unheard;"
         f" last drain {_moment(status['drained_at'])}, {status['troubles']:.0f} times the database was away"
     )
     if status["trouble_since"]:
