@@ -53,7 +53,7 @@ def test_a_server_that_is_well_tells_how_much_it_has_done(served: Served, site: 
 
     assert found.is_ok
     assert found.text.startswith("1 sessions since 2")
-    assert ", 0 running, 0 waiting, 0 failed or sent away without a thread; last drain 2" in found.text
+    assert ", 0 running, 0 failed or sent away unheard; last drain 2" in found.text
     assert found.text.endswith(", 0 times the database was away")
 
 
