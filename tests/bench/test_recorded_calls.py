@@ -15,15 +15,17 @@ from bench import places, recorded_calls
 from bench.recorded_calls import WAYS, Costs
 from bench.ways import FASTAGI, HANDED_OVER, NOTHING, Way
 
-ROUNDS, CALLS, CALLS_LONG = 3, 120, 400
+ROUNDS, CALLS = 3, 400
 
 pytestmark = [pytest.mark.asterisk, pytest.mark.alone, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
 def costs(is_long: bool) -> Costs:
+    if not is_long:
+        pytest.skip("takes minutes: run with --long")
     with places.in_memory() as where:
-        measured = recorded_calls.measure(where, ROUNDS, CALLS_LONG if is_long else CALLS)
+        measured = recorded_calls.measure(where, ROUNDS, CALLS)
     print(recorded_calls.text(measured))
     return measured
 
