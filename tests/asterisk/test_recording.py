@@ -94,7 +94,7 @@ def test_an_unknown_login_is_refused_when_the_configuration_says_so(pbx: Pbx) ->
     ],
 )
 def test_every_form_of_the_arguments_means_the_same(pbx: Pbx, arguments: str) -> None:
-    leg = pbx.leg(pbx.dial(f"AGI(start_record.py,{arguments})", seconds=0.5))
+    leg = pbx.leg(pbx.dial(f"AGI(start_record.py,{arguments})", seconds=1.5))
 
     assert (leg["tag"], leg["owner"], leg["extension"]) == ("forms", "Fred", "500")
 

@@ -106,7 +106,7 @@ def test_each_way_leaves_the_same_rows_and_tells_the_dialplan_the_same(
     ],
 )
 def test_every_form_of_a_fastagi_request_means_the_same(pbx: Pbx, served: Served, request_line: str) -> None:
-    view = pbx.dial(f"AGI({request_line.format(way=at(served, FASTAGI))})", seconds=0.5)
+    view = pbx.dial(f"AGI({request_line.format(way=at(served, FASTAGI))})", seconds=1.5)
 
     leg = pbx.leg(view, status="completed")
     assert (leg["tag"], leg["owner"], leg["extension"]) == ("a tag", "Fred", "500")
