@@ -107,36 +107,29 @@ def _by_header(leg: OpenLeg, header: Header, changed_at: datetime) -> Ending:
     return Ending(leg.id, "interrupted", changed_at, header.repaired_size, header.seconds)
 
 
-def _is_being_written(file: str, unchanged_for: timedelta) -> bool:
-    try:
-        _take_lease(file)
-    except BlockingIOError:
-        return True
-    except FileNotFoundError:
-        raise
-    except OSError:  # this file system has no leases
-        return unchanged_for < _NOT_GROWING_AFTER
-    return False
-
-
 def can_tell_who_writes(file: str) -> bool:
     """Whether the file system of this file of ours has leases: NFS, say, has none. Raises OSError."""
-    try:
-        _take_lease(file)
-    except BlockingIOError:
-        return True
-    except FileNotFoundError:
-        raise
-    except OSError:
-        return False
-    return True
+    return _has_writer(file) is not None
 
 
-def _take_lease(file: str) -> None:
-    """And give it back. BlockingIOError: a process has the file open for writing (fcntl(2) F_SETLEASE)."""
+def _is_being_written(file: str, unchanged_for: timedelta) -> bool:
+    has_writer = _has_writer(file)
+    return unchanged_for < _NOT_GROWING_AFTER if has_writer is None else has_writer
+
+
+def _has_writer(file: str) -> bool | None:
+    """Whether a process has the file open for writing: then a read lease is refused (fcntl(2) F_SETLEASE).
+
+    None where the file system has no leases. Raises OSError when the file cannot be opened.
+    """
     descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
     try:
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return None
     finally:
         os.close(descriptor)
+    return False

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from noojee_agi.server.waiting import Sessions
+from noojee_agi.server.waiting import Sessions, Waiting
 
 LIMIT_SECONDS = 5.0
 
@@ -37,6 +37,17 @@ class Loop:
         self.loop.call_soon(look)
         self.loop.run_forever()
         assert is_over()
+
+    def begin_waiting(self, connection: socket.socket) -> Waiting:
+        """A session that waits for what nobody says."""
+        begun = []
+
+        def waits() -> None:
+            begun.append(self.sessions.current())
+            self.done.append(self.sessions.wait_for_event(connection.fileno(), select.POLLIN, LIMIT_SECONDS))
+
+        self.sessions.begin(waits)
+        return begun[0]
 
     def run(self, *works: Callable[[], None]) -> None:
         """All of these sessions, to their end."""
@@ -155,14 +166,7 @@ def test_a_full_pipe_is_waited_for(loop: Loop) -> None:
 def test_a_session_that_is_given_up_waits_no_longer(
     loop: Loop, pair: tuple[socket.socket, socket.socket]
 ) -> None:
-    waiting = []
-
-    def waits() -> None:
-        waiting.append(loop.sessions.current())
-        loop.done.append(loop.sessions.wait_for_event(pair[0].fileno(), select.POLLIN, LIMIT_SECONDS))
-
-    loop.sessions.begin(waits)
-    waiting[0].give_up()
+    loop.begin_waiting(pair[0]).give_up()
     loop.run_until(lambda: not loop.sessions)
 
     assert loop.done == [False]
@@ -171,17 +175,13 @@ def test_a_session_that_is_given_up_waits_no_longer(
 def test_a_session_that_gives_up_another_goes_on_itself(
     loop: Loop, pair: tuple[socket.socket, socket.socket]
 ) -> None:
-    waiting = []
-
-    def waits() -> None:
-        waiting.append(loop.sessions.current())
-        loop.done.append(loop.sessions.wait_for_event(pair[0].fileno(), select.POLLIN, LIMIT_SECONDS))
+    waiting = loop.begin_waiting(pair[0])
 
     def gives_up() -> None:
-        waiting[0].give_up()
+        waiting.give_up()
         loop.done.append("goes on")
 
-    loop.run(waits, gives_up)
+    loop.run(gives_up)
 
     assert loop.done == ["goes on", False]
 
