@@ -44,10 +44,15 @@ def load(path: str) -> Snapshot | None:
 
 
 class Cached:
-    """load(), for a process that lives long: reads the file when it has changed."""
+    """load(), for a process that lives long: reads the file when it has changed.
+
+    While it cannot be read, as by a process that is out of descriptors, what was in it before still holds.
+    """
 
     def __init__(self) -> None:
-        self._known: tuple[object, Snapshot | None] = (None, None)
+        self._state: object = None
+        self._path = ""
+        self._snapshot: Snapshot | None = None
 
     def __call__(self, path: str) -> Snapshot | None:
         try:
@@ -55,9 +60,11 @@ class Cached:
         except OSError:
             return None
         state = (path, there.st_ino, there.st_mtime_ns)
-        if self._known[0] != state:
-            self._known = (state, load(path))
-        return self._known[1]
+        if self._state == state:
+            return self._snapshot
+        if read := load(path):
+            self._state, self._path, self._snapshot = state, path, read
+        return self._snapshot if self._path == path else None
 
 
 def save(path: str, snapshot: Snapshot) -> None:

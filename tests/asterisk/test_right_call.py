@@ -102,7 +102,7 @@ def running(exchange: Exchange[SipPhone]) -> list[str]:
 
 
 def hang_up_of_its_own(exchange: Exchange[SipPhone], extension: str) -> None:
-    exchange.phones[extension].wait_up()
+    exchange.wait_bridged(extension)
     exchange.phones[extension].hang_up()
 
 
@@ -162,7 +162,7 @@ def test_the_queues_agent_owns_the_leg_while_he_is_there_and_is_found_by_his_uni
     exchange: Exchange[SipPhone],
 ) -> None:
     exchange.phones["411"].dial("queue")
-    exchange.phones["410"].wait_up()
+    exchange.wait_bridged("410")
     agent = exchange.channel("410")
     uniqueid = exchange.channels()[agent]
     in_queue = exchange.running("in-queue")
@@ -198,7 +198,7 @@ def test_a_caller_who_writes_into_his_event_does_not_look_as_if_he_talked_with_n
 ) -> None:
     exchange.phones["411"].dial("hostile")
     exchange.running("hostile")
-    exchange.phones["410"].wait_up()
+    exchange.wait_bridged("410")
 
     second = exchange.ask("AGI(start_record.py,at/410,second)")
 
@@ -273,7 +273,7 @@ def test_stop_ends_every_leg_of_the_conversation(exchange: Exchange[SipPhone]) -
 def test_the_leg_that_replaces_another_has_both_sides(exchange: Exchange[SipPhone]) -> None:
     """The new partner's sequence numbers lie behind the former one's."""
     exchange.phones["411"].dial("twice")
-    exchange.phones["410"].wait_up()
+    exchange.wait_bridged("410")
     first = exchange.running("twice-1")
     exchange.wait_for_audio(first["file"], 1)
     exchange.phones["410"].hang_up()

@@ -79,6 +79,8 @@ class Exchange(Generic[Telephone]):
         before = len(self.phones[caller].calls())
         self.phones[caller].dial(called)
         self.phones[caller].wait_up(before + 1)
+        if called in self.phones:
+            self.wait_bridged(called)
 
     def ask(self, dialplan: str) -> View:
         """What the dialplan of a call sees that has nothing to do with the telephones."""
@@ -87,9 +89,21 @@ class Exchange(Generic[Telephone]):
 
     def channels(self) -> dict[str, str]:
         """Uniqueid of each channel by its name, without those of calls that ask."""
+        return {words[0]: words[-1] for words in self._channels()}
+
+    def wait_bridged(self, extension: str) -> None:
+        """Until all channels there talk: a telephone is up before Asterisk has put its call together."""
+
+        def are_bridged() -> bool:
+            there = [words for words in self._channels() if words[0].startswith(f"PJSIP/{extension}-")]
+            return bool(there) and all(words[-2] for words in there)
+
+        wait_until(are_bridged, 10, f"the calls at {extension} to be bridged")
+
+    def _channels(self) -> list[list[str]]:
+        """The fields of each telephone's channel: first its name, last its bridge and its uniqueid."""
         lines = self.asterisk.rx("core show channels concise").splitlines()
-        found = {line.split("!")[0]: line.split("!")[-1] for line in lines if "!" in line}
-        return {name: uniqueid for name, uniqueid in found.items() if name.startswith("PJSIP/")}
+        return [line.split("!") for line in lines if line.startswith("PJSIP/") and "!" in line]
 
     def channel(self, extension: str) -> str:
         """The name of the only channel there."""
@@ -106,7 +120,9 @@ class Exchange(Generic[Telephone]):
         def found() -> list[dict[str, Any]]:
             return [leg for leg in self.site.legs("--tag", tag) if leg["status"] == "recording"]
 
-        return wait_until(found, 20, f"a leg {tag} that records")[0]
+        return wait_until(
+            found, 20, f"a leg {tag} that records", lambda: (self.site.legs(), self.site.log()[-3000:])
+        )[0]
 
     def status(self, leg_id: str) -> str:
         return str(next(leg["status"] for leg in self.site.legs() if leg["id"] == leg_id))

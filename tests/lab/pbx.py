@@ -106,10 +106,14 @@ class Pbx:
         """The leg that this call's dialplan was told of, once it has that status."""
 
         def found() -> dict[str, Any] | None:
-            legs = [leg for leg in self.site.legs() if leg["id"] == view.leg_id]
-            return legs[0] if legs and legs[0]["status"] == status else None
+            return next((leg for leg in legs() if leg["status"] == status), None)
 
-        return wait_until(found, 20, f"leg {view.leg_id} to be {status}")
+        def legs() -> list[dict[str, Any]]:
+            return [leg for leg in self.site.legs() if leg["id"] == view.leg_id]
+
+        return wait_until(
+            found, 20, f"leg {view.leg_id} to be {status}", lambda: (legs(), self.site.log()[-3000:])
+        )
 
     def wait_until_idle(self) -> None:
         """Until every program that calls have started is gone."""

@@ -11,13 +11,21 @@ T = TypeVar("T")
 POLL_SECONDS = 0.02
 
 
-def wait_until(condition: Callable[[], T | None], limit: float = 20.0, what: str = "the condition") -> T:
-    """Return the first true value of condition; AssertionError when there is none in `limit` seconds."""
+def wait_until(
+    condition: Callable[[], T | None],
+    limit: float = 20.0,
+    what: str = "the condition",
+    instead: Callable[[], object] = str,
+) -> T:
+    """Return the first true value of condition; AssertionError when there is none in `limit` seconds.
+
+    instead: what there is then, for the error's message.
+    """
     end = time.monotonic() + limit
     while True:
         value = condition()
         if value:
             return value
         if time.monotonic() >= end:
-            raise AssertionError(f"waited {limit:g} seconds in vain for {what}")
+            raise AssertionError(f"waited {limit:g} seconds in vain for {what}: {instead()}")
         time.sleep(POLL_SECONDS)

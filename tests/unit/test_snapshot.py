@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import stat
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -81,6 +82,25 @@ def test_one_that_lives_long_reads_the_file_when_it_has_changed_and_only_then(tm
     assert cached(other) is None
     os.unlink(path)
     assert cached(path) is None
+
+
+def test_one_that_cannot_be_read_for_a_moment_is_read_anew_and_what_was_known_holds(tmp_path: Path) -> None:
+    """As in a server's process that is out of descriptors."""
+    path = str(tmp_path / "a")
+    cached = snapshot.Cached()
+    first = saved(path, Snapshot("one", frozenset(), AT))
+    assert cached(path) == first
+    second = saved(path, Snapshot("two", frozenset(), AT + timedelta(seconds=1)))
+
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        meanwhile = cached(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+    assert meanwhile == first
+    assert cached(path) == second
 
 
 GOOD = {"key_digest": "d", "logins": ["Fred"], "read_at": "2025-03-09T12:00:00+00:00"}
