@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from typing import NamedTuple
 
 from noojee_agi import ini, paths
 from noojee_agi.errors import ConfigurationError
@@ -15,31 +15,37 @@ _SAFE_FORMAT = re.compile(r"[A-Za-z0-9]{1,12}")
 # Those of MixMonitor's options that name no file, variable or mailbox and delete nothing.
 _SAFE_OPTIONS = re.compile(r"(?:[bpPScn]|B\(\d{1,4}\)|s\(\d{1,5}\)|[vVW]\(-?[0-4]\))*")
 
+_SECRETS = ("database_url", "manager_secret")
 
-@dataclass(frozen=True)
-class Config:
+
+class Config(NamedTuple):
     """Field name = section, then option: recordings_format is `format` in [recordings].
 
     path: the file that was read, empty when there was none.
     """
 
     path: str = ""
-    database_url: str = field(default="sqlite:////var/lib/noojee-agi/noojee.db", repr=False)
+    database_url: str = "sqlite:////var/lib/noojee-agi/noojee.db"
     recordings_directory: str = "/var/spool/asterisk/noojee"
     recordings_format: str = "wav"
     recordings_mixmonitor_options: str = ""
     recordings_min_free_percent: float = 2.0
     recordings_unknown_agent: str = "record"
     state_directory: str = paths.STATE_DIRECTORY
-    server_name: str = field(default_factory=lambda: os.uname().nodename)
+    server_name: str = os.uname().nodename
     server_socket: str = ""
     server_listen: str = "127.0.0.1:4573"
     server_threads: int = 32
     manager_host: str = "127.0.0.1"
     manager_port: int = 5038
     manager_username: str = ""
-    manager_secret: str = field(default="", repr=False)
+    manager_secret: str = ""
     log_level: str = "info"
+
+    def __repr__(self) -> str:
+        """Without what nobody may read."""
+        shown = [f"{name}={value!r}" for name, value in self._asdict().items() if name not in _SECRETS]
+        return f"Config({', '.join(shown)})"
 
     @property
     def spool_directory(self) -> str:
@@ -80,7 +86,7 @@ class Config:
         return self if names_server(self.path) else self._named()
 
     def _named(self) -> "Config":
-        return replace(self, server_name=history.server_name(self.state_directory))
+        return self._replace(server_name=history.server_name(self.state_directory))
 
 
 def names_server(path: str) -> bool:
@@ -111,14 +117,14 @@ def _read(path: str) -> tuple[Config, Mapping[str, tuple[str, str]]]:
 
 
 def _checked(path: str, sections: set[str], given: Mapping[str, tuple[str, str]]) -> Config:
-    known = {field.name: field for field in fields(Config) if field.name != "path"}
+    known = {name: kind for name, kind in Config.__annotations__.items() if name != "path"}
     values: dict[str, object] = {}
     for section in sections - {name.partition("_")[0] for name in known}:
         raise ConfigurationError(f"{path}: [{section}]: there is no such section; the README lists all")
     for name, (where, text) in given.items():
         if name not in known:
             raise ConfigurationError(f"{where}: there is no such option; the README lists all")
-        values[name] = _value(where, known[name].type, text.strip())
+        values[name] = _value(where, known[name], text.strip())
     config = Config(path=path, **values)  # type: ignore[arg-type]
     for name, pattern, rule in _RULES:
         text = str(getattr(config, name))

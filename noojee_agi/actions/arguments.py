@@ -1,7 +1,7 @@
 """What the dialplan wrote after the program's name -> one frozen Request."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from noojee_agi import text
 from noojee_agi.errors import BadArgument
@@ -13,8 +13,7 @@ START_RECORD = ("extenOrUniqueId", "tag", "agentLoginName")
 STOP_RECORD = ("extenOrUniqueId", "agentLoginName")
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(NamedTuple):
     """What the dialplan asked for; empty means not given."""
 
     exten_or_uniqueid: str = ""

@@ -5,20 +5,16 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 
 from noojee_agi import text
 from noojee_agi.actions import access, channel_lock
 from noojee_agi.actions.context import Context
 from noojee_agi.asterisk import extensions, peers, variables
+from noojee_agi.asterisk.channel import Channel
 from noojee_agi.asterisk.peers import Peer, Peers
 from noojee_agi.asterisk.target import READ, CommandLine, Running, Target
 from noojee_agi.errors import BadArgument, ManagerUnavailable, NoSuchCall
 from noojee_agi.recordings import recording
-
-TYPE_CHECKING = False  # importing typing for it would cost the caller 5 ms
-if TYPE_CHECKING:
-    from noojee_agi.asterisk.channel import Channel
 
 _AT = "at/"  # in front of what names another live call
 _UNIQUEID = re.compile(r"(?:.+-)?\d+\.\d+")  # channel.c __ast_channel_alloc_ap: [system-]seconds.number
@@ -83,7 +79,7 @@ def _found(
             target = context.find_other(asked, prefers_recorded)
             before, linkedid = linkedid, _linkedid(target)
             if before == linkedid:
-                yield replace(target, is_other=target.channel.uniqueid != channel.uniqueid)
+                yield target._replace(is_other=target.channel.uniqueid != channel.uniqueid)
                 return
     raise NoSuchCall(f"{text.plain(asked)} goes from one call to the next: try again")
 
@@ -147,8 +143,8 @@ def _whole_conversation(target: Target, recorded: Peer, context: Context) -> Tar
     except (ManagerUnavailable, NoSuchCall) as exc:
         name = text.plain(recorded.name)
         reason = f"its other end, {name}, is recorded by us too, and cannot be reached: {exc}"
-        return replace(target, unreachable=reason)
-    return replace(target, channel=found.channel, values=found.values, running=found.running, peer=found.peer)
+        return target._replace(unreachable=reason)
+    return target._replace(channel=found.channel, values=found.values, running=found.running, peer=found.peer)
 
 
 def _running(channel: Channel, values: Mapping[str, str]) -> tuple[Running, ...]:

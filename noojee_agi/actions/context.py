@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from typing import NamedTuple
 
 from noojee_agi.asterisk.target import Target
 from noojee_agi.config import Config
 from noojee_agi.recordings.snapshot import Knowledge
 
-TYPE_CHECKING = False  # importing typing for it would cost the caller 5 ms
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
-
-@dataclass(frozen=True)
-class Context:
+class Context(NamedTuple):
     """programs: the folder in which finish_record.py lies. find_other: any live call, by extension or
     uniqueid, and whether one is preferred that we record; it raises NoSuchCall and ManagerUnavailable.
     pause: waits so many seconds. admit: told that the apiKey is right. sees_ends: whether somebody sees it

@@ -1,6 +1,6 @@
 """What comes of a session: for the dialplan, and for our log."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from noojee_agi import text
 from noojee_agi.asterisk import variables
@@ -9,8 +9,7 @@ from noojee_agi.config import Config
 _MESSAGE_LIMIT = 400  # characters, so that the line stays below Asterisk's limit in any language
 
 
-@dataclass(frozen=True)
-class Result:
+class Result(NamedTuple):
     """status: see the README's table. leg_id and file: empty when no recording was tried.
 
     leg: what a stop must know of a leg that has begun, see variables.LEG.
@@ -34,8 +33,7 @@ class Result:
         return {**values, variables.LEG: self.leg} if self.leg else values
 
 
-@dataclass(frozen=True)
-class Report:
+class Report(NamedTuple):
     """One session for our log. failure: an exception that nobody foresaw."""
 
     program: str

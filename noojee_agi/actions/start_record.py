@@ -7,7 +7,6 @@ import errno
 import os
 import time
 from collections.abc import Callable
-from dataclasses import replace
 
 from noojee_agi import text
 from noojee_agi.actions import calls
@@ -15,7 +14,8 @@ from noojee_agi.actions.arguments import Request
 from noojee_agi.actions.context import Context
 from noojee_agi.actions.result import Result
 from noojee_agi.asterisk import variables
-from noojee_agi.asterisk.target import Running, Target
+from noojee_agi.asterisk.channel import Channel
+from noojee_agi.asterisk.target import CommandLine, Recordable, Running, Target
 from noojee_agi.config import SAFE_PATH, Config
 from noojee_agi.errors import (
     BadArgument,
@@ -30,12 +30,6 @@ from noojee_agi.errors import (
 from noojee_agi.recordings import disk, files, recording, spool, wav
 from noojee_agi.recordings.recording import Ending, Leg
 from noojee_agi.recordings.snapshot import Knowledge
-
-TYPE_CHECKING = False  # importing typing for it would cost the caller 5 ms
-if TYPE_CHECKING:
-    from noojee_agi.asterisk.channel import Channel
-    from noojee_agi.asterisk.target import CommandLine, Recordable
-
 
 Pause = Callable[[float], None]
 
@@ -64,10 +58,10 @@ def start_record(request: Request, channel: Channel | CommandLine, context: Cont
     remarks = _remarks(leg, target, context)
     if target.channel is not channel:
         if not troubles:
-            troubles = _tell_recorded(target, replace(result, message=_message(target, remarks)))
-        result = replace(result, leg="")  # what the asking channel knows of its own leg stays
+            troubles = _tell_recorded(target, result._replace(message=_message(target, remarks)))
+        result = result._replace(leg="")  # what the asking channel knows of its own leg stays
     message = _message(target, [*troubles, *remarks])
-    return result if message == result.message else replace(result, message=message)
+    return result if message == result.message else result._replace(message=message)
 
 
 def _replace_running(leg: Leg, target: Target, context: Context) -> tuple[Result, list[str]]:
@@ -95,7 +89,7 @@ def _replace_running(leg: Leg, target: Target, context: Context) -> tuple[Result
     result, more = _start(leg, target.channel, context)
     if result.status != OK:
         troubles += ["the former leg has ended, nothing records this call now"] if has_ended else []
-        result = replace(result, message="; ".join([result.message, *troubles]))
+        result = result._replace(message="; ".join([result.message, *troubles]))
     return result, [*troubles, *more]
 
 

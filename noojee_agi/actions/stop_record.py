@@ -11,14 +11,10 @@ from noojee_agi.actions import calls
 from noojee_agi.actions.arguments import Request
 from noojee_agi.actions.context import Context
 from noojee_agi.actions.result import Result
-from noojee_agi.asterisk.target import Running, Target
+from noojee_agi.asterisk.channel import Channel
+from noojee_agi.asterisk.target import CommandLine, Running, Target
 from noojee_agi.errors import CallGone, ManagerUnavailable, NoSuchCall, NotAllowed, NotRecording
 from noojee_agi.recordings import disk, recording
-
-TYPE_CHECKING = False  # importing typing for it would cost the caller 5 ms
-if TYPE_CHECKING:
-    from noojee_agi.asterisk.channel import Channel
-    from noojee_agi.asterisk.target import CommandLine
 
 
 def stop_record(request: Request, channel: Channel | CommandLine, context: Context) -> Result:

@@ -1,4 +1,4 @@
-"""The channel that runs us, over AGI: the only importer of pyst2.
+"""The channel that runs us, over AGI.
 
 pyst2 writes every line to stderr, quotes nothing, takes SIGHUP's handler for itself and loops or fails
 at the end of its input; the subclass below replaces exactly those parts.
@@ -9,10 +9,9 @@ import os
 import re
 from collections.abc import Mapping
 
-from asterisk import agi
-
 from noojee_agi import text
 from noojee_agi.asterisk import variables
+from noojee_agi.asterisk.pyst2 import AGI, AGIHangup
 from noojee_agi.errors import CallGone, NoojeeError, NotStarted
 from noojee_agi.recordings import recording
 
@@ -143,7 +142,7 @@ def _known(value: str) -> str:
     return "" if value == "unknown" else value  # res_agi.c setup_env writes this for "not there"
 
 
-class _Agi(agi.AGI):  # type: ignore[misc]
+class _Agi(AGI):  # type: ignore[misc]
     """pyst2's AGI with safe quoting, strict replies, and no hand on signals or stderr."""
 
     def __init__(self, reader: io.TextIOBase, writer: io.TextIOBase) -> None:
@@ -170,7 +169,7 @@ class _Agi(agi.AGI):  # type: ignore[misc]
         self._awaits_reply = True
         try:
             reply: tuple[str, str] = self.execute(line)["result"]
-        except agi.AGIHangup as exc:
+        except AGIHangup as exc:
             self._awaits_reply = False
             raise CallGone("the call has ended") from exc
         except (OSError, ValueError) as exc:
@@ -194,7 +193,7 @@ class _Agi(agi.AGI):  # type: ignore[misc]
                 return
             try:
                 value = self.get_result()["result"][1]
-            except agi.AGIHangup as exc:
+            except AGIHangup as exc:
                 raise CallGone("the call has ended") from exc
         raise CallGone("Asterisk does not answer what it was asked")
 
@@ -250,7 +249,7 @@ class _Agi(agi.AGI):  # type: ignore[misc]
 
     def _parsed(self, code: str, text: str) -> dict[str, tuple[str, str]]:
         if code == _DEAD_CHANNEL:
-            raise agi.AGIHangup("the channel is dead")
+            raise AGIHangup("the channel is dead")
         result = _RESULT.match(text)
         if code != _OK or not result:
             return {"result": ("-1", "")}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
 
 from noojee_agi import text
 from noojee_agi.asterisk import extensions, variables
@@ -24,8 +25,7 @@ _CONFERENCES = ("confbridge", "meetme")
 _PAIR = 2
 
 
-@dataclass(frozen=True)
-class LiveChannel:
+class LiveChannel(NamedTuple):
     """A channel as the manager interface lists it. seconds: since it was made; values: of target.READ."""
 
     name: str
@@ -40,7 +40,7 @@ class LiveChannel:
     extension: str = ""
     did: str = ""
     is_parked: bool = False
-    values: Mapping[str, str] = field(default_factory=dict)
+    values: Mapping[str, str] = MappingProxyType({})
 
     @property
     def technology(self) -> str:
@@ -80,8 +80,7 @@ class LiveChannel:
         return recording.mixmonitor_id(self.values.get(variables.MIXMONITOR_ID, ""))
 
 
-@dataclass(frozen=True)
-class Found:
+class Found(NamedTuple):
     """extension: the one that was named, if it was one; extensions: whose owner the leg may have.
 
     others: how many further calls were named. recorded: the ends of the conversation that we record. peer:

@@ -12,30 +12,27 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import NamedTuple, Protocol, TypeVar
 
 from noojee_agi import text
 from noojee_agi.asterisk import live, target, variables
+from noojee_agi.asterisk.channel import Channel
 from noojee_agi.asterisk.live import LiveChannel
 from noojee_agi.asterisk.peers import NOBODY, Peer
-from noojee_agi.asterisk.target import Running, Target
+from noojee_agi.asterisk.target import CommandLine, Running, Target
 from noojee_agi.config import Config
 from noojee_agi.errors import ManagerUnavailable, NoojeeError, NoSuchCall
 from noojee_agi.recordings import recording
 
-TYPE_CHECKING = False  # importing typing for it would cost the caller 5 ms
-if TYPE_CHECKING:
-    from typing import Protocol, TypeVar
+T = TypeVar("T")
 
-    T = TypeVar("T")
 
-    class InThread(Protocol):
-        """Does some work, and returns what it returns, or raises what it raises."""
+class InThread(Protocol):
+    """Does some work, and returns what it returns, or raises what it raises."""
 
-        def __call__(self, work: Callable[[], T], /) -> T: ...
+    def __call__(self, work: Callable[[], T], /) -> T: ...
 
-    from noojee_agi.asterisk.channel import Channel
-    from noojee_agi.asterisk.target import CommandLine
 
 # That a session waits for all answers together, so that a call hears of a dead manager interface within 3 s,
 # whenever it died. Asterisk takes one second to refuse a wrong secret (manager.c authenticate).
@@ -53,8 +50,7 @@ _NOT_ALLOWED = ("Permission denied", "Access Forbidden")
 _END = b"\r\n\r\n"
 
 
-@dataclass(frozen=True)
-class Message:
+class Message(NamedTuple):
     """One message of Asterisk's. variables: those of a channel that a Status event tells.
 
     marks: its ActionIDs. Asterisk prints names and values as they are, and chan_pjsip decodes %0d%0a in a
@@ -62,7 +58,7 @@ class Message:
     """
 
     fields: Mapping[str, str]
-    variables: Mapping[str, str] = field(default_factory=dict)
+    variables: Mapping[str, str] = MappingProxyType({})
     marks: frozenset[str] = frozenset()
     is_doubtful: bool = False
 
@@ -211,7 +207,7 @@ class Manager:
             is_end = mark in event.marks
             if not is_cut:
                 name = event.get("Event") if is_end else ""
-                yield event if is_end else replace(event, is_doubtful=True)
+                yield event if is_end else event._replace(is_doubtful=True)
             is_cut = not is_end
 
     def _failed(self, reason: str) -> ManagerUnavailable:
@@ -407,7 +403,7 @@ def _with_bridge(channel: LiveChannel, bridges: Mapping[str, str]) -> LiveChanne
     """
     peer = channel.values[variables.BRIDGEPEER].partition(",")[0]
     pair = " and ".join(sorted([channel.name, peer])) if peer else ""
-    return replace(channel, bridge=bridges.get(peer) or pair)
+    return channel._replace(bridge=bridges.get(peer) or pair)
 
 
 def _parse(text: bytes) -> Message:

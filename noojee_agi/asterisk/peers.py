@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from noojee_agi.asterisk import extensions, variables
+from noojee_agi.asterisk.channel import Channel
 from noojee_agi.recordings import recording
-
-TYPE_CHECKING = False  # importing typing for it would cost the caller 5 ms
-if TYPE_CHECKING:
-    from noojee_agi.asterisk.channel import Channel
 
 # Names are put into an expression that Asterisk evaluates: what could end one of its functions is no name.
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_./@;:+=#*~-]{1,120}")
@@ -26,8 +23,7 @@ _ASKED = (
 )
 
 
-@dataclass(frozen=True)
-class Peer:
+class Peer(NamedTuple):
     """mixmonitor_id: of the MixMonitor that records that end for us; empty when none was started."""
 
     name: str
@@ -38,8 +34,7 @@ class Peer:
 NOBODY = Peer("", "")
 
 
-@dataclass(frozen=True)
-class Peers:
+class Peers(NamedTuple):
     """The other ends of the conversation, the nearest first, and the extensions of those who are in it.
 
     agent: that of the queue's agent, if it is he who talks; talking: those of BRIDGEPEER or DIALEDPEERNAME.
@@ -56,8 +51,7 @@ class Peers:
         return (*telephones, *self.ends, NOBODY)[0]
 
 
-@dataclass(frozen=True)
-class _Seen:
+class _Seen(NamedTuple):
     """What Asterisk says of a channel; all is empty when it is not there."""
 
     peer: Peer

@@ -4,47 +4,45 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 from noojee_agi import text
 from noojee_agi.asterisk import variables
 from noojee_agi.asterisk.peers import NOBODY, Peer
 from noojee_agi.recordings import recording
 
-TYPE_CHECKING = False  # importing typing for it would cost the caller 5 ms
-if TYPE_CHECKING:
-    from typing import Protocol
 
-    class Asker(Protocol):
-        """Who asks for something: a channel of this Asterisk or of another host's, or somebody who has none.
+class Asker(Protocol):
+    """Who asks for something: a channel of this Asterisk or of another host's, or somebody who has none.
 
-        uniqueid: empty where nobody calls. host: where its Asterisk runs; empty when that is this machine.
-        """
+    uniqueid: empty where nobody calls. host: where its Asterisk runs; empty when that is this machine.
+    """
 
-        host: str
-        uniqueid: str
+    host: str
+    uniqueid: str
 
-        def get_all(self, *names: str) -> dict[str, str]: ...
-        def sees_file(self, path: str) -> bool: ...
+    def get_all(self, *names: str) -> dict[str, str]: ...
+    def sees_file(self, path: str) -> bool: ...
 
-    class Recordable(Asker, Protocol):
-        """A channel: `channel.Channel` over AGI, `manager.OtherChannel` over the manager interface.
 
-        Each method raises CallGone or NoSuchCall once the channel is gone, and ManagerUnavailable.
-        """
+class Recordable(Asker, Protocol):
+    """A channel: `channel.Channel` over AGI, `manager.OtherChannel` over the manager interface.
 
-        name: str
-        extension: str
-        did: str
-        caller: str
+    Each method raises CallGone or NoSuchCall once the channel is gone, and ManagerUnavailable.
+    """
 
-        def set(self, name: str, value: str) -> None: ...
-        def set_all(self, values: Mapping[str, str]) -> None: ...
-        def mixmonitor(self, file: str, options: str, end_command: str) -> None: ...
-        def require_start(self, file: str) -> None: ...
-        def stop_mixmonitor(self, mixmonitor_id: str) -> None: ...
-        def mixmonitor_id(self) -> str: ...
-        def mixmonitor_file(self, mixmonitor_id: str) -> str: ...
+    name: str
+    extension: str
+    did: str
+    caller: str
+
+    def set(self, name: str, value: str) -> None: ...
+    def set_all(self, values: Mapping[str, str]) -> None: ...
+    def mixmonitor(self, file: str, options: str, end_command: str) -> None: ...
+    def require_start(self, file: str) -> None: ...
+    def stop_mixmonitor(self, mixmonitor_id: str) -> None: ...
+    def mixmonitor_id(self) -> str: ...
+    def mixmonitor_file(self, mixmonitor_id: str) -> str: ...
 
 
 # What must be known of a channel before anything is done with it.
@@ -55,8 +53,7 @@ READ = (
 )
 
 
-@dataclass(frozen=True)
-class Running:
+class Running(NamedTuple):
     """A MixMonitor that records one end of the conversation for us, or did. leg: see variables.LEG."""
 
     channel: Recordable
@@ -79,8 +76,7 @@ class Running:
         self.channel.set(variables.MIXMONITOR_ID, "")
 
 
-@dataclass(frozen=True)
-class Target:
+class Target(NamedTuple):
     """The channel that is to be recorded, or is.
 
     extension: the one that was asked for, if any; extensions: whose owner the leg may have, in this order.

@@ -8,7 +8,7 @@ import socket
 import stat
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from noojee_agi.asterisk import manager
 from noojee_agi.cli import install
@@ -26,8 +26,7 @@ _ANSWER_SECONDS = 2.0
 _NO_DRAIN_SECONDS = 120  # a drain gives up on a silent database after 70
 
 
-@dataclass(frozen=True)
-class Stage:
+class Stage(NamedTuple):
     name: str
     is_ok: bool
     text: str
@@ -195,7 +194,7 @@ def _former_spools(config: Config) -> str:
 def _open_legs(config: Config) -> str:
     known = history.load(config.state_directory)
     servers = {**known.servers, config.server_name: None}
-    legs = housekeeping.open_legs(opening.open_database(config), replace(known, servers=servers))
+    legs = housekeeping.open_legs(opening.open_database(config), known._replace(servers=servers))
     if problems := housekeeping.left_open(legs):
         raise _Problem(problems[0])
     return f"{len(legs)} legs are being recorded"

@@ -11,7 +11,7 @@ import os
 import pwd
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from noojee_agi.config import Config
 from noojee_agi.errors import ConfigurationError
@@ -23,8 +23,7 @@ _NO_GROUP = 65534
 _NOT_THERE = (FileNotFoundError, NotADirectoryError)
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(NamedTuple):
     """A part of a path that belongs to another user than root, as it was seen."""
 
     path: str

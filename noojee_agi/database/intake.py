@@ -10,10 +10,9 @@ A batch of events takes few statements: a thousand events may wait.
 import itertools
 import uuid
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection
 
@@ -30,8 +29,7 @@ _OF_LEG = (
 )
 
 
-@dataclass(frozen=True)
-class Settled:
+class Settled(NamedTuple):
     """What a side-car knows besides its leg, and is not settled anew. owner: a login; None for nobody's."""
 
     owner: str | None
@@ -39,8 +37,7 @@ class Settled:
     external_reference: str
 
 
-@dataclass(frozen=True)
-class _Known:
+class _Known(NamedTuple):
     """What the database says of a leg."""
 
     call_record_id: str

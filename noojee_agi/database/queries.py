@@ -3,9 +3,8 @@
 import itertools
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     ColumnElement,
@@ -36,8 +35,7 @@ _PIECE = 200  # legs
 _HEARS_ALL = ("Administrator", "Recording Manager")
 
 
-@dataclass(frozen=True)
-class Filter:
+class Filter(NamedTuple):
     """What to look for; None means any. started: a leg's, from (inclusive) and to (exclusive).
 
     uniqueid: of the recorded channel, of its partner, or of the call; with or without the system's name.

@@ -1,6 +1,5 @@
 """Rows that a database has lost, from what was kept of them outside."""
 
-from dataclasses import fields
 from datetime import datetime
 from typing import Any
 
@@ -159,7 +158,7 @@ def _is_ended(leg: dict[str, Any], known: str) -> bool:
 
 
 def _start(leg: dict[str, Any]) -> Leg:
-    named = {each.name: leg[each.name] for each in fields(Leg) if each.name in leg}
+    named = {name: leg[name] for name in Leg._fields if name in leg}
     return Leg(**named, extensions=(), agent_known=None)
 
 

@@ -13,15 +13,12 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from functools import partial, wraps
+from typing import ParamSpec, TypeVar
 
 from noojee_agi.errors import DiskSilent
 
-TYPE_CHECKING = False  # importing typing for it would cost the caller 5 ms
-if TYPE_CHECKING:
-    from typing import ParamSpec, TypeVar
-
-    P = ParamSpec("P")
-    T = TypeVar("T")
+P = ParamSpec("P")
+T = TypeVar("T")
 
 LIMIT_SECONDS = 2.0
 _TRY_AGAIN_SECONDS = 5.0  # the first time: then twice as long each time, up to

@@ -7,9 +7,10 @@ Lines of text, of which a sysadmin may take one out: `recordings` with what the 
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping
 from datetime import datetime
+from types import MappingProxyType
+from typing import NamedTuple
 
 from noojee_agi.recordings import files, recording, spool
 
@@ -24,8 +25,7 @@ _HEAD = (
 )
 
 
-@dataclass(frozen=True)
-class History:
+class History(NamedTuple):
     """host: the server's name where none is configured. servers: name -> given up when, None while in use.
 
     directories: recordings directory -> identity of its spool, by which another disk is known.
@@ -33,8 +33,8 @@ class History:
 
     machine: str = ""
     host: str = ""
-    servers: dict[str, datetime | None] = field(default_factory=dict)
-    directories: dict[str, str] = field(default_factory=dict)
+    servers: Mapping[str, datetime | None] = MappingProxyType({})
+    directories: Mapping[str, str] = MappingProxyType({})
 
     def is_foreign(self) -> bool:
         """Whether another machine has written this: it was copied, or two use one state directory."""
@@ -82,19 +82,21 @@ def server_name(state_directory: str) -> str:
 
 def load(state_directory: str) -> History:
     """Nothing is known where there is no file that can be read."""
-    known = History()
+    servers: dict[str, datetime | None] = {}
+    directories: dict[str, str] = {}
+    known = History(servers=servers, directories=directories)
     for line in _read(path_in(state_directory)).split("\n"):
         kind, _, rest = line.partition(" ")
         first, _, second = rest.partition(" ")
         if kind == "machine":
-            known = replace(known, machine=rest)
+            known = known._replace(machine=rest)
         elif kind == "host" and len(rest) <= _NAME_CHARACTERS and rest.isprintable():
-            known = replace(known, host=rest)
+            known = known._replace(host=rest)
         elif kind == "server":
             with contextlib.suppress(ValueError, TypeError):
-                known.servers[second] = None if first == _IN_USE else _moment(first)
+                servers[second] = None if first == _IN_USE else _moment(first)
         elif kind == "recordings" and second.startswith("/"):
-            known.directories[second] = first
+            directories[second] = first
     return known
 
 
@@ -106,8 +108,7 @@ def remember(state_directory: str, server: str, recordings_directory: str) -> Hi
     with _locked(state_directory):
         before = load(state_directory)
         known = _with_new_disk(_of_this_machine(before), recordings_directory)
-        known = replace(
-            known,
+        known = known._replace(
             host=known.host or (server if server == os.uname().nodename else ""),
             servers=_with_server(known.servers, server),
             directories=_with_directory(known.directories, recordings_directory),
@@ -125,7 +126,7 @@ def forget(state_directory: str, servers: list[str], directories: list[str]) -> 
         known = load(state_directory)
         kept = {name: until for name, until in known.servers.items() if name not in servers}
         places = {path: mark for path, mark in known.directories.items() if path not in directories}
-        _save(state_directory, replace(known, servers=kept, directories=places))
+        _save(state_directory, known._replace(servers=kept, directories=places))
 
 
 def _of_this_machine(known: History) -> History:
@@ -135,7 +136,7 @@ def _of_this_machine(known: History) -> History:
     return History(_machine(), directories=known.directories)
 
 
-def _with_server(servers: dict[str, datetime | None], server: str) -> dict[str, datetime | None]:
+def _with_server(servers: Mapping[str, datetime | None], server: str) -> Mapping[str, datetime | None]:
     if servers.get(server, server) is None:
         return servers
     return {name: until or recording.now() for name, until in servers.items()} | {server: None}
@@ -149,10 +150,10 @@ def _with_new_disk(known: History, directory: str) -> History:
     spool_directory = spool.directory_in(directory)
     if before == _identity(spool_directory):
         return known
-    return replace(known, directories={**known.directories, directory: _identify(spool_directory)})
+    return known._replace(directories={**known.directories, directory: _identify(spool_directory)})
 
 
-def _with_directory(directories: dict[str, str], directory: str) -> dict[str, str]:
+def _with_directory(directories: Mapping[str, str], directory: str) -> Mapping[str, str]:
     """With this one, and without those that were moved to it: their spool came along."""
     if directory in directories or not os.path.isdir(directory):
         return directories

@@ -3,8 +3,8 @@
 import json
 import os
 import re
-from dataclasses import dataclass, fields
 from datetime import datetime, timezone
+from typing import NamedTuple
 
 from noojee_agi.recordings import wav
 
@@ -17,8 +17,7 @@ _ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _STORED_AS = {"wav49": "WAV"}  # app_mixmonitor.c mixmonitor_save_prep
 
 
-@dataclass(frozen=True)
-class Leg:
+class Leg(NamedTuple):
     """A recording leg as the call path knows it; owner and number are settled when it is stored.
 
     extension: the one that was asked for, if any. extensions: all on this call, that one first.
@@ -46,8 +45,7 @@ class Leg:
     peer_uniqueid: str = ""
 
 
-@dataclass(frozen=True)
-class Ending:
+class Ending(NamedTuple):
     """How a leg ended: status completed, empty, failed or interrupted; duration in seconds."""
 
     leg_id: str
@@ -60,8 +58,7 @@ class Ending:
 Event = Leg | Ending
 
 
-@dataclass(frozen=True)
-class OpenLeg:
+class OpenLeg(NamedTuple):
     """A leg that the database believes to be recording."""
 
     id: str
@@ -131,7 +128,7 @@ def ending(leg_id: str, file: str, now: datetime) -> Ending:
 
 def to_json(event: Event) -> str:
     """The event as the spool says it, in one line."""
-    return _JSON.encode({"event": kind(event), **vars(event)})
+    return _JSON.encode({"event": kind(event), **event._asdict()})
 
 
 def _of_time(value: datetime) -> str:
@@ -171,16 +168,16 @@ def from_json(text: str) -> Event:
 
 def _checked(event: Event) -> Event:
     """The event, whose file somebody may have touched. Raises TypeError and ValueError."""
-    for each in fields(event):
-        value = getattr(event, each.name)
-        if each.name == "extensions":
+    for name, kind_of_value in type(event).__annotations__.items():
+        value = getattr(event, name)
+        if name == "extensions":
             is_right = all(isinstance(one, str) for one in value)
         else:
-            is_right = isinstance(value, each.type)  # type: ignore[arg-type]
+            is_right = isinstance(value, kind_of_value)
         if not is_right or (isinstance(value, datetime) and value.tzinfo is None):
-            raise TypeError(f"{each.name} = {value!r}")
+            raise TypeError(f"{name} = {value!r}")
         if isinstance(value, str) and "\0" in value:
-            raise TypeError(f"{each.name} holds a NUL")
+            raise TypeError(f"{name} holds a NUL")
     if not is_id(leg_id(event)):
         raise ValueError(f"{leg_id(event)!r} is no leg's id")
     return event

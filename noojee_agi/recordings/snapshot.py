@@ -3,16 +3,15 @@
 import json
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from noojee_agi.recordings import files, recording
 
 FRESH_SECONDS = 5.0
 
 
-@dataclass(frozen=True)
-class Snapshot:
+class Snapshot(NamedTuple):
     """key_digest: of the system variable apiKey, empty when none is set. logins: of enabled accounts.
 
     attached: the extensions to which somebody is attached; None when that is not known.
@@ -77,7 +76,7 @@ def save(path: str, snapshot: Snapshot) -> None:
         return
     if there and snapshot.read_at < there.read_at <= recording.now():
         return
-    content = asdict(snapshot)
+    content = snapshot._asdict()
     content["logins"] = sorted(snapshot.logins)
     content["attached"] = None if snapshot.attached is None else sorted(snapshot.attached)
     content["read_at"] = content["read_at"].isoformat()

@@ -4,7 +4,7 @@ Asterisk writes the lengths when it closes the file (formats/format_wav.c wav_cl
 """
 
 import os
-from dataclasses import dataclass
+from typing import NamedTuple
 
 FORMATS = ("wav", "wav16")  # of Asterisk's, whose header says whether the file was closed
 _RIFF_HEADER = 12
@@ -14,8 +14,7 @@ _BYTES_PER_SECOND_AT = 8  # in the chunk "fmt "
 _BLOCK_ALIGN_AT = 12
 
 
-@dataclass(frozen=True)
-class Header:
+class Header(NamedTuple):
     """data_at: where the audio begins. riff_bytes, data_bytes: what the header says. size: the file's."""
 
     riff_bytes: int

@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from noojee_agi.config import Config
 from noojee_agi.database.store import Store
@@ -157,7 +156,7 @@ class DrainProcess:
         recordings.refresh()
         known = history.load(config.state_directory)
         servers = {**known.servers, config.server_name: None}
-        recordings.begin(housekeeping.open_legs(self._store, replace(known, servers=servers)))
+        recordings.begin(housekeeping.open_legs(self._store, known._replace(servers=servers)))
         self._look_at = time.monotonic() + _LOOK_SECONDS
 
     def _tell_whether_ends_are_seen(self, config: Config, recordings: OpenRecordings) -> None:

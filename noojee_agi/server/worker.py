@@ -6,8 +6,8 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 from noojee_agi.config import Config
 from noojee_agi.recordings import disk, snapshot
@@ -31,8 +31,7 @@ _DISK_SECONDS = 10.0
 Serve = Callable[[socket.socket, str], None]
 
 
-@dataclass(frozen=True)
-class Links:
+class Links(NamedTuple):
     """What a worker has of the server: listening sockets, and pipes to the drain process."""
 
     network: socket.socket | None

@@ -6,7 +6,7 @@ import contextlib
 import io
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 from noojee_agi.actions import arguments
 from noojee_agi.actions.context import Context
@@ -21,7 +21,6 @@ from noojee_agi.errors import CallGone, KeyRefused, NoojeeError
 from noojee_agi.recordings import snapshot
 from noojee_agi.recordings.snapshot import Knowledge, Snapshot
 
-TYPE_CHECKING = False  # importing typing for it would cost the caller 5 ms
 if TYPE_CHECKING:
     from noojee_agi.asterisk.manager import InThread, Manager, T
 
@@ -37,8 +36,7 @@ ACTIONS: dict[str, tuple[Action, tuple[str, ...]]] = {
 }
 
 
-@dataclass(frozen=True)
-class Invocation:
+class Invocation(NamedTuple):
     """What the dialplan runs: words are arguments as written, pairs those of a FastAGI request's query."""
 
     program: str
@@ -50,8 +48,7 @@ def _here(work: Callable[[], T]) -> T:
     return work()
 
 
-@dataclass(frozen=True)
-class Surroundings:
+class Surroundings(NamedTuple):
     """What a session needs beside its channel. programs: the folder in which finish_record.py lies.
 
     pause: waits so many seconds. in_thread: does what may block, where others must not wait for it.

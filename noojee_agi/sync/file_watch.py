@@ -8,7 +8,7 @@ import ctypes
 import os
 import struct
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 # inotify(7), sys/inotify.h
 _CLOSE_WRITE, _UNMOUNT, _Q_OVERFLOW, _IGNORED, _ONLYDIR = 0x8, 0x2000, 0x4000, 0x8000, 0x1000000
@@ -20,16 +20,14 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _Identity = tuple[int, int]
 
 
-@dataclass(frozen=True)
-class Closed:
+class Closed(NamedTuple):
     """The files that have been closed. When is_all is false there may be others: look at every file."""
 
     files: frozenset[str]
     is_all: bool
 
 
-@dataclass(frozen=True)
-class _Watch:
+class _Watch(NamedTuple):
     """Of what stood there then: device and inode. Two paths of one folder have the same number."""
 
     number: int

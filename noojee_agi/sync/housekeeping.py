@@ -3,7 +3,7 @@
 import logging
 import os
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from noojee_agi.config import Config
@@ -117,7 +117,7 @@ def _remembered(config: Config) -> History:
         path = history.path_in(config.state_directory)
         logger.error("%s cannot be renewed, so a change of directory or name is not followed: %s", path, exc)
     known = history.load(config.state_directory)
-    return replace(known, servers={**known.servers, config.server_name: None})
+    return known._replace(servers={**known.servers, config.server_name: None})
 
 
 def _follow(store: Store, spool_directory: str, is_patient: bool, done: Result) -> None:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
@@ -179,7 +179,7 @@ def test_the_servers_drain_process_leaves_a_leg_alone_whose_file_it_cannot_see(
     view = hosts.pbx.view()
     wait_until(lambda: hosts.status(view) == "recording", 20, "the leg in the database")
 
-    known = replace(Config.load(str(site.conf)), server_name=OURS)
+    known = Config.load(str(site.conf))._replace(server_name=OURS)
     closed = housekeeping.run(store, known).closed
 
     assert (closed, hosts.status(view)) == (0, "recording")

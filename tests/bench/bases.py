@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import random
 import time
@@ -83,9 +82,7 @@ class Base:
         leg_id, day = recording.new_id(), self._site.recordings_directory / "2025/11/06"
         day.mkdir(parents=True, exist_ok=True)
         leg = fakes.leg(id=leg_id, call_uniqueid=uniqueid, uniqueid=uniqueid, server="measured")
-        leg = dataclasses.replace(
-            leg, tag=f"NEW-{number // 3}", file=str(day / f"{uniqueid}-{leg_id[:8]}.wav")
-        )
+        leg = leg._replace(tag=f"NEW-{number // 3}", file=str(day / f"{uniqueid}-{leg_id[:8]}.wav"))
         yield leg
         yield Ending(leg_id, "completed", leg.started_at + timedelta(minutes=1), 960044, 60.0)
 

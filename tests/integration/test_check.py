@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -64,7 +63,7 @@ def test_a_healthy_installation_has_no_failed_stage(healthy: Config) -> None:
 
 def _open_configuration(config: Config) -> Config:
     os.chmod(config.path, 0o644)
-    return replace(config, manager_secret="hunter2")
+    return config._replace(manager_secret="hunter2")
 
 
 def _no_recordings(config: Config) -> Config:
@@ -78,7 +77,7 @@ def _open_recordings(config: Config) -> Config:
 
 
 def _no_state(config: Config) -> Config:
-    return replace(config, state_directory=config.state_directory + "-gone")
+    return config._replace(state_directory=config.state_directory + "-gone")
 
 
 def _open_state(config: Config) -> Config:
@@ -87,7 +86,7 @@ def _open_state(config: Config) -> Config:
 
 
 def _little_space(config: Config) -> Config:
-    return replace(config, recordings_min_free_percent=100.1)
+    return config._replace(recordings_min_free_percent=100.1)
 
 
 def _no_program(config: Config) -> Config:
@@ -97,8 +96,8 @@ def _no_program(config: Config) -> Config:
 
 def _database_away(config: Config) -> Config:
     if config.database_url.startswith("sqlite"):
-        return replace(config, database_url="sqlite:////nonexistent/folder/noojee.db")
-    return replace(config, database_url="postgresql+psycopg2://postgres:hunter2@127.0.0.1:1/noojee")
+        return config._replace(database_url="sqlite:////nonexistent/folder/noojee.db")
+    return config._replace(database_url="postgresql+psycopg2://postgres:hunter2@127.0.0.1:1/noojee")
 
 
 def _newer_schema(config: Config) -> Config:
@@ -135,11 +134,11 @@ def _renamed_machine(config: Config) -> Config:
     history.remember(config.state_directory, os.uname().nodename, config.recordings_directory)
     path = Path(history.path_in(config.state_directory))
     path.write_text(path.read_text().replace(f"host {os.uname().nodename}", "host pbx-before"))
-    return replace(config, server_name="pbx-before")
+    return config._replace(server_name="pbx-before")
 
 
 def _manager_away(config: Config) -> Config:
-    return replace(config, manager_port=1, manager_username="noojee", manager_secret="hunter2")
+    return config._replace(manager_port=1, manager_username="noojee", manager_secret="hunter2")
 
 
 @pytest.mark.parametrize(
@@ -200,6 +199,6 @@ def test_a_database_without_tables_says_how_to_make_them(
 ) -> None:
     server = request.getfixturevalue("postgresql")
 
-    found = failures(replace(healthy, database_url=server.url(server.create_database())))
+    found = failures(healthy._replace(database_url=server.url(server.create_database())))
 
     assert "run noojee-agi db upgrade" in found["database"]

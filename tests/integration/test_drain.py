@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-from dataclasses import replace
 from datetime import timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from noojee_agi.sync import closing, drain
 
 def test_a_started_leg_is_stored_with_every_column(recorder: Recorder) -> None:
     leg = recorder.leg(extension="600", tag="INV-22", agent_login_name="fred", agent_known=False)
-    leg = replace(leg, peer_channel="PJSIP/411-00000a20", peer_uniqueid="1700000000.8")
+    leg = leg._replace(peer_channel="PJSIP/411-00000a20", peer_uniqueid="1700000000.8")
 
     recorder.store_all(leg)
 
@@ -803,7 +802,7 @@ def test_unfinished_temporary_files_are_no_events(recorder: Recorder) -> None:
 def test_an_older_leg_that_arrives_later_takes_nothing_back(recorder: Recorder) -> None:
     """From a spool that was away."""
     older = recorder.leg(tag="INV-1")
-    late = replace(recorder.leg(tag="INV-2", started_at=after(30)), source="other", destination="700", did="")
+    late = recorder.leg(tag="INV-2", started_at=after(30))._replace(source="other", destination="700", did="")
     recorder.store_all(late, ended(late))
 
     recorder.store_all(older, ended(older))
@@ -823,7 +822,7 @@ def test_replaying_a_start_does_not_change_what_is_known(recorder: Recorder) -> 
     leg = recorder.leg(tag="INV-22")
     recorder.store_all(leg)
 
-    recorder.store_all(replace(leg, tag="INV-99", started_at=after(5)))
+    recorder.store_all(leg._replace(tag="INV-99", started_at=after(5)))
 
     assert (recorder.the_leg(leg)["tag"], recorder.the_leg(leg)["started_at"]) == ("INV-22", CALL_TIME)
     assert recorder.calls()[0]["external_reference"] == "INV-22"

@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -57,7 +56,7 @@ def test_a_snapshot_that_cannot_be_renewed_is_one_line_for_each_trouble(
     drain_process: DrainProcess, known: Config, counters: Counters, caplog: pytest.LogCaptureFixture
 ) -> None:
     for _ in range(2):
-        drain_process.use(replace(known, database_url=AWAY))
+        drain_process.use(known._replace(database_url=AWAY))
         for _ in range(3):
             drain_process._renew_snapshot()
         assert counters.report()["snapshot_trouble_since"]

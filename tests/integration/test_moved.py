@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -298,7 +298,7 @@ def test_a_former_directory_is_forgotten_when_nothing_can_come_of_it(
 def test_a_state_directory_that_cannot_be_written_is_told_and_keeps_nothing_back(machine: Machine) -> None:
     leg = put_cut_off_leg(machine.first)
     shutil.rmtree(machine.state)
-    known = replace(machine.config, state_directory="/nonexistent")
+    known = machine.config._replace(state_directory="/nonexistent")
 
     assert housekeeping.run(machine.first.store, known).closed == 1
 

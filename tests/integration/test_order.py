@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -40,8 +40,7 @@ class Night:
 
 def _leg(number: int, call: int, moment: int, tag: str) -> Leg:
     leg = fakes.leg(agent_login_name="", agent_known=None, started_at=after(moment), tag=tag)
-    return replace(
-        leg,
+    return leg._replace(
         id=f"{number:08x}-0000-4000-8000-000000000000",
         call_uniqueid=f"17.{call}",
         source=f"source {number}",

@@ -9,7 +9,7 @@ import re
 import struct
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO
@@ -385,7 +385,7 @@ class Site:
         self.database.times_read = 0
 
     def configure(self, **options: object) -> None:
-        self.config = replace(self.config, **options)  # type: ignore[arg-type]
+        self.config = self.config._replace(**options)  # type: ignore[arg-type]
 
     @property
     def surroundings(self) -> session.Surroundings:
@@ -437,4 +437,4 @@ def leg(**fields: object) -> Leg:
         peer_channel="PJSIP/410-00000020",
         peer_uniqueid="1762420501.78",
     )
-    return replace(ordinary, **fields)  # type: ignore[arg-type]
+    return ordinary._replace(**fields)  # type: ignore[arg-type]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from pathlib import Path
 
@@ -114,16 +113,12 @@ def test_every_option_is_read_and_has_its_type(tmp_path: Path) -> None:
 def test_the_example_above_names_every_option_there_is(tmp_path: Path) -> None:
     default, given = Config(), _load(tmp_path, EVERY_OPTION)
 
-    same = [
-        field.name
-        for field in dataclasses.fields(Config)
-        if getattr(default, field.name) == getattr(given, field.name)
-    ]
+    same = [name for name in Config._fields if getattr(default, name) == getattr(given, name)]
     assert same == []
 
 
 def test_the_configuration_is_frozen() -> None:
-    with pytest.raises(dataclasses.FrozenInstanceError):
+    with pytest.raises(AttributeError):
         Config().log_level = "debug"  # type: ignore[misc]
 
 

@@ -6,7 +6,6 @@ import contextlib
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -227,7 +226,7 @@ def test_text_that_is_no_utf8_breaks_nothing(asterisk: FakeManager, client: Mana
 
 
 def test_a_wrong_secret_is_said_and_never_shown(asterisk: FakeManager) -> None:
-    client = Manager(replace(asterisk.config, manager_secret="not-the-secret"))
+    client = Manager(asterisk.config._replace(manager_secret="not-the-secret"))
     with pytest.raises(ManagerUnavailable, match=f"refuses user {USER}") as caught:
         client.channels()
     assert "not-the-secret" not in str(caught.value)
@@ -250,7 +249,7 @@ def test_missing_rights_are_said_with_the_line_that_gives_them(asterisk: FakeMan
 def test_where_nobody_listens_is_said(asterisk: FakeManager) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
-        client = Manager(replace(asterisk.config, manager_port=taken.getsockname()[1]))
+        client = Manager(asterisk.config._replace(manager_port=taken.getsockname()[1]))
         with pytest.raises(ManagerUnavailable, match=r"127\.0\.0\.1:\d+: Connection refused"):
             client.channels()
 
@@ -369,14 +368,14 @@ def test_a_call_is_described_as_its_first_channel_is(client: Manager) -> None:
 
 
 def test_the_command_line_without_a_user_is_503(asterisk: FakeManager) -> None:
-    client = Manager(replace(asterisk.config, manager_username=""))
+    client = Manager(asterisk.config._replace(manager_username=""))
     with pytest.raises(ManagerUnavailable, match=r"\[manager\] username"):
         manager.find(client, "410", target.CommandLine("key"))
 
 
 def test_without_a_user_nobody_is_asked(asterisk: FakeManager) -> None:
     with pytest.raises(NoSuchCall, match=r"\[manager\] username"):
-        manager.find(Manager(replace(asterisk.config, manager_username="")), "410", _Asker("1.1"))  # type: ignore[arg-type]
+        manager.find(Manager(asterisk.config._replace(manager_username="")), "410", _Asker("1.1"))  # type: ignore[arg-type]
     assert asterisk.connections == 0
 
 

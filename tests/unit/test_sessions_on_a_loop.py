@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -32,8 +31,8 @@ class Worker:
 
     def begin(self, asterisk: FakeAsterisk, tag: str) -> None:
         def work() -> None:
-            surroundings = replace(
-                self.site.surroundings, pause=self.sessions.pause, in_thread=self.sessions.in_thread
+            surroundings = self.site.surroundings._replace(
+                pause=self.sessions.pause, in_thread=self.sessions.in_thread
             )
             call = session.Invocation("start_record", ["", tag])
             self.reports[tag] = session.run(asterisk.streams(), lambda channel: call, surroundings)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -36,7 +35,7 @@ def drained(site: Site, owner: str | None) -> Leg:
     """What the drain does of the one leg that was started: the event becomes a side-car."""
     (leg,) = site.legs()
     row = {
-        **{name: value for name, value in asdict(leg).items() if name not in ("extensions", "agent_known")},
+        **{name: value for name, value in leg._asdict().items() if name not in ("extensions", "agent_known")},
         **{"leg": 1, "owner": owner, "status": "recording", "external_reference": leg.tag},
         **{"call_started_at": leg.started_at, "ended_at": None, "duration_seconds": None, "bytes": None},
     }
