@@ -1,7 +1,9 @@
-"""Files that are there whole or not at all, and the folders that they lie in."""
+"""Files that are there whole or not at all, the folders that they lie in, and those that are locks."""
 
 import contextlib
+import fcntl
 import os
+from collections.abc import Iterator
 
 HALF_WRITTEN = ".tmp"
 
@@ -60,3 +62,33 @@ def force(path: str) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def lock(path: str, wait: bool = False) -> Iterator[bool]:
+    """Whether this process holds the lock now; it dies with its holder (flock). Raises OSError.
+
+    With wait it is true as soon as the present holder is done.
+    """
+    descriptor = take_lock(path, wait)
+    try:
+        yield descriptor is not None
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def take_lock(path: str, wait: bool = False) -> int | None:
+    """The lock's descriptor, which holds it until it is closed; None when another has it. Raises OSError.
+
+    A file, not its folder: NFS locks only what is open for writing (flock(2)).
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError as exc:
+        os.close(descriptor)
+        if isinstance(exc, BlockingIOError):
+            return None
+        raise
+    return descriptor

@@ -5,7 +5,6 @@ Lines of text, of which a sysadmin may take one out: `recordings` with what the 
 """
 
 import contextlib
-import fcntl
 import os
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -216,38 +215,12 @@ def _read(path: str) -> str:
 @contextlib.contextmanager
 def tending(state_directory: str) -> Iterator[bool]:
     """Whether this is the only one now that looks at former spools: their disk may hang for ever."""
-    try:
-        descriptor = _open_lock(state_directory, _TENDING_LOCK)
-    except OSError:  # told where the history cannot be renewed; nothing former is known then
-        yield True
-        return
-    try:
-        yield _is_taken(descriptor)
-    finally:
-        os.close(descriptor)
+    with contextlib.ExitStack() as held:
+        ours = True  # told where the history cannot be renewed; or it is a file system without such locks
+        with contextlib.suppress(OSError):
+            ours = held.enter_context(files.lock(os.path.join(state_directory, _TENDING_LOCK)))
+        yield ours
 
 
-def _is_taken(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system without such locks
-        return True
-    return True
-
-
-def _open_lock(state_directory: str, name: str) -> int:
-    """A file, not the folder: NFS locks only what is open for writing (flock(2))."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-    return os.open(os.path.join(state_directory, name), flags, 0o640)
-
-
-@contextlib.contextmanager
-def _locked(state_directory: str) -> Iterator[None]:
-    descriptor = _open_lock(state_directory, _LOCK)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+def _locked(state_directory: str) -> contextlib.AbstractContextManager[bool]:
+    return files.lock(os.path.join(state_directory, _LOCK), wait=True)

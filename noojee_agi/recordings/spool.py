@@ -23,7 +23,6 @@ kernel); each machine has recordings, and so a spool, of its own.
 
 import contextlib
 import errno
-import fcntl
 import os
 from collections.abc import Iterable, Iterator
 
@@ -159,30 +158,13 @@ def lock_file(directory: str) -> str:
     return os.path.join(directory, _LOCK)
 
 
-@contextlib.contextmanager
-def lock(directory: str, wait: bool = False) -> Iterator[bool]:
-    """Whether this process is now the only drain; the lock dies with its holder (flock). Raises OSError.
-
-    With wait it is true as soon as the present holder is done.
-    """
-    descriptor = take_lock(directory, wait)
-    try:
-        yield descriptor is not None
-    finally:
-        if descriptor is not None:
-            os.close(descriptor)
-
-
-def take_lock(directory: str, wait: bool = False) -> int | None:
-    """The lock's descriptor, which holds it until it is closed; None when another has it. Raises OSError."""
+def lock(directory: str, wait: bool = False) -> contextlib.AbstractContextManager[bool]:
+    """Whether this process is now the only drain; see files.lock()."""
     files.make_folder(directory)
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(lock_file(directory), flags, 0o640)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except OSError as exc:
-        os.close(descriptor)
-        if isinstance(exc, BlockingIOError):
-            return None
-        raise
-    return descriptor
+    return files.lock(lock_file(directory), wait)
+
+
+def take_lock(directory: str) -> int | None:
+    """The descriptor of the same lock; see files.take_lock()."""
+    files.make_folder(directory)
+    return files.take_lock(lock_file(directory))
