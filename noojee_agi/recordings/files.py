@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import io
 import os
 from collections.abc import Iterator
 
@@ -38,6 +39,15 @@ def create(path: str) -> int:
     """The descriptor of a new file, 0640, to write in. Raises OSError."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     return os.open(path, flags, 0o640)
+
+
+def opened(path: str) -> io.BufferedReader:
+    """To read it; nobody's link is followed and nobody's pipe waited for. Raises OSError."""
+    return open(path, "rb", opener=_open)
+
+
+def _open(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
 def make_folder(path: str) -> None:

@@ -203,10 +203,9 @@ def _save(state_directory: str, known: History) -> None:
 
 
 def _read(path: str) -> str:
-    """Empty when it is no file that can be read. A call reads this: nothing in its place is waited for."""
+    """Empty when it is no file that can be read. A call reads this."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
-        with open(descriptor, "rb") as file:
+        with files.opened(path) as file:
             return file.read(_READ_BYTES).decode("utf-8", "replace")
     except OSError:
         return ""

@@ -4,7 +4,6 @@ Only the holder of the spool's lock takes, changes or removes one. Why nothing i
 """
 
 import contextlib
-import io
 import itertools
 import os
 import time
@@ -66,17 +65,12 @@ def take(directory: str) -> str:
 def batches(path: str, size: int) -> Iterator[list[bytes]]:
     """The lines of one journal, so many at a time: 100 000 may wait. Raises JournalUnusable."""
     try:
-        with opened(path) as file:
+        with files.opened(path) as file:
             waiting = lines(file)
             while batch := list(itertools.islice(waiting, size)):
                 yield batch
     except OSError as exc:
         raise JournalUnusable(f"{path} cannot be read: {exc.strerror}") from exc
-
-
-def opened(path: str) -> io.BufferedReader:
-    """To read it; nobody's link is followed and nobody's pipe waited for. Raises OSError."""
-    return open(path, "rb", opener=_open)
 
 
 def lines(file: Iterable[bytes]) -> Iterator[bytes]:
@@ -131,7 +125,3 @@ def _names(directory: str) -> list[str]:
         return os.listdir(directory)
     except FileNotFoundError:
         return []
-
-
-def _open(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)

@@ -99,7 +99,7 @@ def settle(directory: str, settled: States = frozenset()) -> States:
     """
     states = set()
     for path in [*journal.taken(directory), os.path.join(directory, journal.NAME)]:
-        with contextlib.suppress(FileNotFoundError), journal.opened(path) as file:  # a drain was quicker
+        with contextlib.suppress(FileNotFoundError), files.opened(path) as file:  # a drain was quicker
             there = os.fstat(file.fileno())
             states.add(state := (there.st_ino, there.st_size))
             if state not in settled:
@@ -113,12 +113,12 @@ def waiting(directory: str) -> Iterator[bytes]:
     """The lines that wait, oldest first; only to look at: a drain may be at work. Raises OSError."""
     last: contextlib.AbstractContextManager[Iterable[bytes]] = contextlib.nullcontext(())
     with contextlib.suppress(FileNotFoundError):
-        last = journal.opened(os.path.join(directory, journal.NAME))  # first: it may be taken just now
+        last = files.opened(os.path.join(directory, journal.NAME))  # first: it may be taken just now
     with last as file:
         for path in [*journal.event_files(directory), *journal.taken(directory)]:
             with (
                 contextlib.suppress(FileNotFoundError),
-                journal.opened(path) as earlier,
+                files.opened(path) as earlier,
             ):  # a drain was quicker
                 yield from journal.lines(earlier)
         yield from journal.lines(file)
@@ -144,7 +144,7 @@ def retry_rejected(directory: str) -> int:
     """
     tried = 0
     for path in rejected.paths(directory):
-        with journal.opened(path) as file:
+        with files.opened(path) as file:
             line = journal.one_line(file.read())
         if journal.is_whole(line):
             append(directory, line)

@@ -312,7 +312,7 @@ def test_no_link_that_somebody_has_put_there_is_followed(spool_directory: str, t
     with pytest.raises(OSError, match="symbolic links"):
         spool.put(spool_directory, leg())
     with pytest.raises(OSError, match="symbolic links"):
-        journal.opened(_journal(spool_directory))
+        files.opened(_journal(spool_directory))
 
     assert victim.read_text() == "root's"
 
