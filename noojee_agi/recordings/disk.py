@@ -89,7 +89,7 @@ class _Second:
         self._begin, self._end = _thread.allocate_lock(), _thread.allocate_lock()
         for lock in (self._begin, self._end):
             lock.acquire()
-        self._claim: list[None] = []  # whoever takes it first: the caller gives up, or the work ends in time
+        self._claim = _thread.allocate_lock()
         self._result: object = None
         self._outcome = _Outcome()
         _thread.start_new_thread(self._run, ())
@@ -97,10 +97,10 @@ class _Second:
     def do(self, work: Callable[[], object], if_late: Callable[[], object], seconds: float) -> object:
         """Raises DiskSilent, and then this one is lost; or what work raises."""
         self._work, self._if_late = work, if_late
-        self._claim.append(None)
+        self._claim = _thread.allocate_lock()  # of who takes it first: we give up, or the work ends in time
         self._begin.release()
         if not self._end.acquire(timeout=seconds):
-            if self._takes_claim():
+            if self._claim.acquire(blocking=False):
                 self.is_ready = False
                 _hangs.add(self)
                 raise DiskSilent(_MESSAGE)
@@ -123,16 +123,9 @@ class _Second:
         self._begin.acquire()
         with self._outcome:
             self._result = self._work()
-        is_in_time = self._takes_claim()
+        is_in_time = self._claim.acquire(blocking=False)
         self._end.release()
         return is_in_time
-
-    def _takes_claim(self) -> bool:
-        try:
-            self._claim.pop()
-        except IndexError:
-            return False
-        return True
 
 
 def _here(work: Callable[[], T]) -> T:
