@@ -11,7 +11,6 @@ import itertools
 import uuid
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection
@@ -46,7 +45,6 @@ class _Known(NamedTuple):
     ended_at: datetime | None = None
 
 
-_NOTHING: Mapping[str, Settled] = MappingProxyType({})
 _ByCall = dict[str, list[Leg]]
 
 
@@ -55,9 +53,7 @@ def call_record_id(server: str, uniqueid: str) -> str:
     return str(uuid.uuid5(_CALLS, f"{server}\0{uniqueid}"))
 
 
-def store(
-    connection: Connection, events: Iterable[Event], settled: Mapping[str, Settled] = _NOTHING
-) -> set[str]:
+def store(connection: Connection, events: Iterable[Event], settled: Mapping[str, Settled] = {}) -> set[str]:
     """Starts before endings. settled: of legs that come from side-cars, by the leg's id.
 
     Returns the other legs whose side-cars may be out of date now. When a start comes again, these are all
