@@ -74,7 +74,7 @@ class Server:
         config, listeners = self._config, self._listeners
         count = min(_MAX_WORKERS, len(os.sched_getaffinity(0)), config.server_threads)
         self._counters = numbers = Counters(count)
-        (events, tell), (questions, ask) = _pipe(), _pipe()
+        (events, tell), (questions, ask) = (os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC) for _ in range(2))
         self._drain_process = DrainProcess(
             self._load_config, config, events, questions, numbers, listeners.all
         )
@@ -149,14 +149,6 @@ class Server:
                     os.kill(child, signal.SIGKILL)
             signal.sigtimedwait({signal.SIGCHLD}, max(rest, 0.1))
             self._buried()
-
-
-def _pipe() -> tuple[int, int]:
-    """One in which nobody waits."""
-    ends = os.pipe()
-    for end in ends:
-        os.set_blocking(end, False)
-    return ends
 
 
 def _allow_open_files() -> None:
