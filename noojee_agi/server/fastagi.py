@@ -12,7 +12,7 @@ from noojee_agi import text
 from noojee_agi.actions.result import Report
 from noojee_agi.asterisk.channel import Channel
 from noojee_agi.asterisk.stream import SESSION_SECONDS, Stream
-from noojee_agi.errors import BadArgument
+from noojee_agi.errors import BadArgument, KeyRefused
 from noojee_agi.server import counters
 from noojee_agi.server.admission import KEY_BYTES, KEY_SECONDS, Admission
 from noojee_agi.server.complaints import Complaints
@@ -23,7 +23,6 @@ from noojee_agi.session.session import ACTIONS, Invocation
 
 _MAX_PAIRS = 20
 _QUEUE_SECONDS = 10.0  # in the kernel's queue: whoever has waited longer is not kept any longer
-_KEY_REFUSED = 401
 _TCP_INFO_BYTES, _LAST_DATA_RECEIVED = 64, 52  # linux/tcp.h, struct tcp_info, in milliseconds
 _IPV4_MAPPED = "::ffff:"  # how a socket that listens on [::] tells an IPv4 address (RFC 4291)
 
@@ -85,7 +84,7 @@ class FastAgi:
         if is_admitted:
             self._reports.count(counters.RUNNING, -1)
             self._reports.add(report)
-        elif report.result.status == _KEY_REFUSED or report.failure:
+        elif report.result.status == KeyRefused.status or report.failure:
             self._reports.add(report)
         elif report.uniqueid:
             self._complaints.add("%s showed no apiKey within %g s and was sent away", address, KEY_SECONDS)
