@@ -148,10 +148,9 @@ def _check_agent(login: str, config: Config, knowledge: Knowledge) -> bool | Non
 def _check_free_space(config: Config) -> None:
     directory = config.recordings_directory
     try:
-        disk = os.statvfs(directory)
+        percent = disk.free_percent(directory)
     except OSError as exc:
         raise _unusable(directory, exc) from exc
-    percent = 100 * disk.f_bavail / max(disk.f_blocks, 1)
     if percent < config.recordings_min_free_percent:
         raise TooLittleSpace(
             f"the disk of {directory} has {percent:.1f} % free, below min_free_percent"

@@ -1,39 +1,29 @@
 """`noojee-agi check`: every stage between the dialplan and the database, with ok or what to do."""
 
 import contextlib
-import json
 import os
-import pwd
-import socket
 import stat
 import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from noojee_agi.asterisk import manager
-from noojee_agi.cli import install
+from noojee_agi.cli import identity, install, server_status
 from noojee_agi.config import SAFE_PATH, Config, names_server
 from noojee_agi.database import settings
 from noojee_agi.database.store import Store
 from noojee_agi.errors import NoojeeError
-from noojee_agi.recordings import history, journal, recording, rejected, spool
-from noojee_agi.session import handoff
+from noojee_agi.recordings import disk, history, journal, recording, rejected, spool
 from noojee_agi.sync import housekeeping, opening
 
 _STUCK_SECONDS = 600
 _FULL_PERCENT = 0.1
-_ANSWER_SECONDS = 2.0
-_NO_DRAIN_SECONDS = 120  # a drain gives up on a silent database after 70
 
 
 class Stage(NamedTuple):
     name: str
     is_ok: bool
     text: str
-
-
-class _Problem(Exception):
-    """What is wrong and what to do."""
 
 
 def stages(config: Config, programs: str) -> Iterator[Stage]:
@@ -50,14 +40,14 @@ def stages(config: Config, programs: str) -> Iterator[Stage]:
     yield _stage("former spools", lambda: _former_spools(config))
     yield _stage("open legs", lambda: _open_legs(config))
     yield _stage("server name", lambda: _server_name(config))
-    yield _stage("server", lambda: _server(config))
+    yield _stage("server", lambda: server_status.check(config))
     yield _stage("manager", lambda: _manager(config))
 
 
 def _stage(name: str, work: Callable[[], str]) -> Stage:
     try:
         return Stage(name, True, work())
-    except (_Problem, NoojeeError, OSError) as exc:
+    except (NoojeeError, OSError) as exc:
         return Stage(name, False, str(exc))
 
 
@@ -65,24 +55,26 @@ def _configuration(config: Config) -> str:
     if not config.path:
         return "no file, every option has its default"
     if not os.access(config.path, os.R_OK):
-        raise _Problem(f"{config.path} cannot be read by user {_user()}: chgrp it to Asterisk's group")
+        raise NoojeeError(f"{config.path} cannot be read by user {_user()}: chgrp it to Asterisk's group")
     holds_secret = config.manager_secret or Store(config.database_url).url.password
     if holds_secret and os.stat(config.path).st_mode & stat.S_IROTH:
-        raise _Problem(f"{config.path} holds a password and everybody can read it: chmod o-r {config.path}")
+        raise NoojeeError(
+            f"{config.path} holds a password and everybody can read it: chmod o-r {config.path}"
+        )
     return config.path
 
 
 def _recordings(config: Config) -> str:
     said = _writable(config.recordings_directory, "[recordings] directory")
     known = history.load(config.state_directory)
-    if known.is_away(config.recordings_directory):
-        raise _Problem(housekeeping.obstacle(config, known, config.recordings_directory))
+    if problem := housekeeping.obstacle(config, known, config.recordings_directory):
+        raise NoojeeError(problem)
     file = recording.file_path(config.recordings_directory, "", "", "wav", recording.now())
     day = os.path.dirname(file)
     month = os.path.dirname(day)
     for folder in (os.path.dirname(month), month, day):
         if os.path.lexists(folder) and not os.access(folder, os.W_OK | os.X_OK):
-            raise _Problem(
+            raise NoojeeError(
                 f"{folder} cannot be written by user {_user()}, so no call is recorded today:"
                 f" chown asterisk: {folder}; chmod 0750 {folder}"
             )
@@ -91,48 +83,44 @@ def _recordings(config: Config) -> str:
 
 def _writable(directory: str, option: str) -> str:
     if not os.path.isdir(directory):
-        raise _Problem(
+        raise NoojeeError(
             f"{option} = {directory} is not there: install -d -o asterisk -g asterisk -m 0750 {directory}"
         )
     if not os.access(directory, os.W_OK | os.X_OK):
-        raise _Problem(f"{directory} cannot be written by user {_user()}: chown asterisk: {directory}")
+        raise NoojeeError(f"{directory} cannot be written by user {_user()}: chown asterisk: {directory}")
     if os.stat(directory).st_mode & stat.S_IRWXO:
-        raise _Problem(f"{directory} is open to every user of this machine: chmod 0750 {directory}")
+        raise NoojeeError(f"{directory} is open to every user of this machine: chmod 0750 {directory}")
     hint = " (only right if Asterisk runs as root)" if os.geteuid() == 0 else ""
     return f"{directory}, written as user {_user()}{hint}"
 
 
 def _user() -> str:
-    try:
-        return pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:
-        return str(os.geteuid())
+    return identity.user_name(os.geteuid())
 
 
 def _free_space(config: Config) -> str:
     percent = _free_percent(config.recordings_directory)
     if percent < config.recordings_min_free_percent:
-        raise _Problem(
+        raise NoojeeError(
             f"{percent:.1f} % free, and below {config.recordings_min_free_percent:g} % no call is recorded"
         )
     if os.path.isdir(config.state_directory) and _free_percent(config.state_directory) < _FULL_PERCENT:
-        raise _Problem(f"the disk of {config.state_directory} is full: free some space")
+        raise NoojeeError(f"the disk of {config.state_directory} is full: free some space")
     return f"{percent:.1f} %"
 
 
 def _free_percent(directory: str) -> float:
     try:
-        disk = os.statvfs(directory)
+        return disk.free_percent(directory)
     except OSError as exc:
-        raise _Problem(f"unknown, since {directory} cannot be used: {exc.strerror}") from exc
-    return 100 * disk.f_bavail / max(disk.f_blocks, 1)
+        raise NoojeeError(f"unknown, since {directory} cannot be used: {exc.strerror}") from exc
 
 
 def _programs(programs: str) -> str:
     for name in (*install.AGI_PROGRAMS, "finish_record.py"):
         path = os.path.join(programs, name)
         if not SAFE_PATH.fullmatch(path) or not os.access(path, os.X_OK):
-            raise _Problem(
+            raise NoojeeError(
                 f"{path} cannot be run by user {_user()}:"
                 " install into a folder that it can enter, with a path of letters, digits and . _ - only"
             )
@@ -142,7 +130,7 @@ def _programs(programs: str) -> str:
 def _key(config: Config) -> str:
     with opening.open_database(config).reading() as connection:
         if not settings.key_digest(connection):
-            raise _Problem("none is set, so no call is recorded: noojee-agi apikey new")
+            raise NoojeeError("none is set, so no call is recorded: noojee-agi apikey new")
     if not os.path.exists(config.snapshot_file):
         return "set; Asterisk's first call writes the snapshot"
     return "set"
@@ -153,13 +141,13 @@ def _spool(config: Config) -> str:
         spool.probe(config.spool_directory)
     except OSError as exc:
         path = os.path.join(config.spool_directory, journal.NAME)
-        raise _Problem(
+        raise NoojeeError(
             f"{path} cannot be written ({exc.strerror}), so no call is recorded: it must be a file of user"
             f" {_user()}, mode 0640"
         ) from exc
     waiting, oldest = spool.count(config.spool_directory), spool.oldest(config.spool_directory)
     if oldest and time.time() - oldest > _STUCK_SECONDS:
-        raise _Problem(
+        raise NoojeeError(
             f"{waiting} events wait, the oldest for too long: run noojee-agi sync, see {config.log_file}"
         )
     return f"{waiting} events wait for the database"
@@ -173,7 +161,7 @@ def _rejected(config: Config) -> str:
         for path in rejected.paths(spool.directory_in(directory))
     ]
     if aside:
-        raise _Problem(
+        raise NoojeeError(
             f"{len(aside)} events were refused by the database: read {aside[0]}.reason, mend the cause,"
             " and run noojee-agi sync --retry-rejected"
         )
@@ -185,7 +173,7 @@ def _former_spools(config: Config) -> str:
     known, texts = history.load(config.state_directory), []
     for directory in known.former(config.recordings_directory):
         if problem := housekeeping.obstacle(config, known, directory):
-            raise _Problem(problem)
+            raise NoojeeError(problem)
         waiting = spool.count(spool.directory_in(directory))
         texts.append(f"{directory}: {waiting} events wait")
     return ", ".join(texts) or "none"
@@ -196,49 +184,23 @@ def _open_legs(config: Config) -> str:
     servers = {**known.servers, config.server_name: None}
     legs = housekeeping.open_legs(opening.open_database(config), known._replace(servers=servers))
     if problems := housekeeping.left_open(legs):
-        raise _Problem(problems[0])
+        raise NoojeeError(problems[0])
     return f"{len(legs)} legs are being recorded"
 
 
 def _server_name(config: Config) -> str:
     host, known = os.uname().nodename, history.load(config.state_directory)
     if known.is_foreign():
-        raise _Problem(
+        raise NoojeeError(
             f"{config.state_directory} is another machine's too ({', '.join(known.servers)}): give each its"
             " own, with its own [server] name; if this is a copy of that machine, run noojee-agi sync"
         )
     if config.server_name == known.host != host and not names_server(config.path):
-        raise _Problem(
+        raise NoojeeError(
             f"{known.host}, which was this host's name at first, not {host}; a copy of this machine may have"
             f" it, too: say which it is with [server] name, {known.host} on one machine alone"
         )
     return config.server_name
-
-
-def _server(config: Config) -> str:
-    """How `noojee-agi serve` is. It need not run: then each program does its work itself."""
-    if not os.path.exists(config.socket_path):
-        return "not running, each call starts its own program"
-    try:
-        status = _server_status(config.socket_path)
-    except (OSError, ValueError) as exc:
-        raise _Problem(
-            f"{config.socket_path} is there, but nobody answers ({exc}): start noojee-agi serve again"
-        ) from exc
-    text = (
-        f"{status['sessions']:.0f} sessions since {_moment(status['began_at'])},"
-        f" {status['running']:.0f} running, {status['failed']:.0f} failed"
-        f" or sent away unheard;"
-        f" last drain {_moment(status['drained_at'])}, {status['troubles']:.0f} times the database was away"
-    )
-    if status["trouble_since"]:
-        raise _Problem(f"{text}; away since {_moment(status['trouble_since'])}: see {config.log_file}")
-    if status["snapshot_trouble_since"]:
-        since = _moment(status["snapshot_trouble_since"])
-        raise _Problem(f"{text}; apiKey and logins are those of {since}: see {config.log_file}")
-    if time.time() - max(status["drained_at"], status["began_at"]) > _NO_DRAIN_SECONDS:
-        raise _Problem(f"{text}: nobody drains: see {config.log_file}, and start noojee-agi serve again")
-    return text
 
 
 def _manager(config: Config) -> str:
@@ -248,19 +210,3 @@ def _manager(config: Config) -> str:
     with contextlib.closing(manager.Manager(config)) as asked:
         asked.require_rights()
         return f"{len(asked.channels())} channels at {config.manager_host}:{config.manager_port}"
-
-
-def _server_status(path: str) -> dict[str, float]:
-    with socket.socket(socket.AF_UNIX) as server:
-        server.settimeout(_ANSWER_SECONDS)
-        server.connect(path)
-        server.sendall(handoff.framed(handoff.STATUS))
-        answer = b""
-        while read := server.recv(4096):
-            answer += read
-    status: dict[str, float] = json.loads(answer)
-    return status
-
-
-def _moment(seconds: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds)) if seconds else "never"

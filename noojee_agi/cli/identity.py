@@ -80,7 +80,7 @@ def act_for_namer(path: str, file: str) -> None:
     owner = first_of_another(path) if namer else None
     if namer and (owner is None or owner.uid != namer.uid):
         raise ConfigurationError(
-            f"{file} names {path}, and user {_name(namer.uid)} can change that: name the folder yourself"
+            f"{file} names {path}, and user {user_name(namer.uid)} can change that: name the folder yourself"
         )
     if owner:
         _become(owner.uid)
@@ -160,7 +160,7 @@ def _become(uid: int) -> None:
     with contextlib.suppress(PermissionError):
         os.seteuid(0)
     if {*os.getresuid(), uid} != {uid} or {*os.getresgid(), group} != {group}:
-        raise ConfigurationError(f"root's rights cannot be given up: run this as user {_name(uid)}")
+        raise ConfigurationError(f"root's rights cannot be given up: run this as user {user_name(uid)}")
 
 
 def _require_roots(config: Config) -> None:
@@ -174,8 +174,9 @@ def _require_root(path: str) -> None:
     part = first_of_another(path)
     if part:
         raise ConfigurationError(
-            f"the recordings are root's, but user {_name(part.uid)} can change {part.path}, where root does"
-            f" not work: give the recordings to Asterisk's user, or {part.path} to root if Asterisk is root's"
+            f"the recordings are root's, but user {user_name(part.uid)} can change {part.path}, where root"
+            " does not work: give the recordings to Asterisk's user,"
+            f" or {part.path} to root if Asterisk is root's"
         )
 
 
@@ -209,7 +210,7 @@ def _require_usable(directory: str, part: Part | None) -> None:
 
 
 def _require_writable(directory: str, part: Part) -> None:
-    user = _name(os.geteuid())
+    user = user_name(os.geteuid())
     if not os.access(directory, os.W_OK | os.X_OK):
         raise ConfigurationError(
             f"{part.path} is user {user}'s, so root acts as that user, who cannot write in {directory}:"
@@ -217,7 +218,7 @@ def _require_writable(directory: str, part: Part) -> None:
         )
 
 
-def _name(uid: int) -> str:
+def user_name(uid: int) -> str:
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:

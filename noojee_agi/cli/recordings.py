@@ -164,8 +164,8 @@ def _require_none_refused(spools: list[str]) -> None:
 def _rebuild(store: Store, config: Config) -> int:
     """Make every row again that the recordings tell of; returns how many files could not be used."""
     remembered = history.load(config.state_directory)
-    if remembered.is_away(config.recordings_directory):
-        raise click.ClickException(housekeeping.obstacle(config, remembered, config.recordings_directory))
+    if problem := housekeeping.obstacle(config, remembered, config.recordings_directory):
+        raise click.ClickException(problem)
     with output.progress("rebuilding", rebuild.count_side_cars(config.recordings_directory)) as update:
         result = rebuild.run(store, config.recordings_directory, update)
     opening.restore_key(store, config.snapshot_file)

@@ -179,6 +179,12 @@ def does_not_answer() -> bool:
     return _hangs.is_known()
 
 
+def free_percent(directory: str) -> float:
+    """Of its disk, for us. Raises OSError."""
+    about = os.statvfs(directory)
+    return 100 * about.f_bavail / max(about.f_blocks, 1)
+
+
 def _within(work: Callable[[], object], if_late: Callable[[], object], seconds: float) -> object:
     if not _hangs.may_begin():
         raise DiskSilent(_MESSAGE)

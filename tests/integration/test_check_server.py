@@ -13,7 +13,7 @@ from lab.served import Served
 from lab.site import PROGRAMS, Site
 from lab.waiting import wait_until
 
-from noojee_agi.cli import check
+from noojee_agi.cli import check, server_status
 from noojee_agi.cli.check import Stage
 from noojee_agi.config import Config
 
@@ -98,7 +98,7 @@ def test_a_server_in_which_nobody_drains_says_so(
     assert stage(site).is_ok
     os.kill(served.drain_process, signal.SIGSTOP)
     try:
-        monkeypatch.setattr(check, "_NO_DRAIN_SECONDS", 0.1)
+        monkeypatch.setattr(server_status, "_NO_DRAIN_SECONDS", 0.1)
         found = wait_until(lambda: next((s for s in [stage(site)] if not s.is_ok), None), 10, "a complaint")
     finally:
         os.kill(served.drain_process, signal.SIGCONT)
