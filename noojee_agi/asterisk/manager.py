@@ -1,4 +1,4 @@
-"""Other live calls, over Asterisk's manager interface (AMI): the only one who speaks it.
+"""Asterisk's manager interface (AMI): the only one who speaks it.
 
 A client of our own: the README says what those of others do when Asterisk does not answer, or when a value
 holds a line end.
@@ -12,18 +12,13 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
-from types import MappingProxyType
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from noojee_agi import text
-from noojee_agi.asterisk import live, target, variables
-from noojee_agi.asterisk.channel import Channel
-from noojee_agi.asterisk.live import LiveChannel
-from noojee_agi.asterisk.peers import NOBODY, Peer
-from noojee_agi.asterisk.target import CommandLine, Running, Target
+from noojee_agi.asterisk import message, variables
+from noojee_agi.asterisk.message import Message
 from noojee_agi.config import Config
 from noojee_agi.errors import ManagerUnavailable, NoojeeError, NoSuchCall
-from noojee_agi.recordings import recording
 
 T = TypeVar("T")
 
@@ -40,34 +35,11 @@ PATIENCE_SECONDS = 2.5
 
 _READ_BYTES = 65536
 _MAX_MESSAGE = 1 << 20
-_MAX_LINE_BYTES = 1000  # manager.c discards what is longer than its inbuf, 1025 bytes
-_UNSET = "(null)"  # manager.c generate_status() prints this for what is not there
 _NO_SUCH_CHANNEL = "No such channel"
 # Errors that are none: a MixMonitor that has ended already, an Asterisk without res_parking.
 _TOLERATED = {"StopMixMonitor": "Could not stop monitoring", "ParkedCalls": "Invalid/unknown command"}
-_SEVERAL = ("ChanVariable", "")  # of manager.conf's channelvars; and what stands after the last line
 _NOT_ALLOWED = ("Permission denied", "Access Forbidden")
 _END = b"\r\n\r\n"
-
-
-class Message(NamedTuple):
-    """One message of Asterisk's. variables: those of a channel that a Status event tells.
-
-    marks: its ActionIDs. Asterisk prints names and values as they are, and chan_pjsip decodes %0d%0a in a
-    caller's number: so anybody may write further lines into the event of his channel. is_doubtful: he has.
-    """
-
-    fields: Mapping[str, str]
-    variables: Mapping[str, str] = MappingProxyType({})
-    marks: frozenset[str] = frozenset()
-    is_doubtful: bool = False
-
-    def get(self, name: str) -> str:
-        return self.fields.get(name, "")
-
-
-def _here(work: Callable[[], T]) -> T:
-    return work()
 
 
 class Manager:
@@ -77,7 +49,7 @@ class Manager:
     after that nothing more is tried.
     """
 
-    def __init__(self, config: Config, in_thread: InThread = _here) -> None:
+    def __init__(self, config: Config, in_thread: InThread = lambda work: work()) -> None:
         """in_thread: where the waiting for Asterisk is done."""
         self._config = config
         self._in_thread = in_thread
@@ -95,36 +67,6 @@ class Manager:
         connection, self._connection, self._received = self._connection, None, b""
         if connection:
             connection.close()
-
-    def channels(self) -> list[LiveChannel]:
-        """All channels of this Asterisk, as they are now."""
-        # By name, which stands before all that a caller can write into the event (res_parking,
-        # parking_manager.c: ParkeeChannel, then its state, then ParkeeCallerIDNum).
-        parked = {
-            event.get("ParkeeChannel") for event in self._exchange("ParkedCalls", {}, "ParkedCallsComplete")
-        }
-        messages = self._exchange("Status", {"Variables": ",".join(target.READ)}, "StatusComplete")
-        events = [message for message in messages if message.get("Event") == "Status"]
-        doubtful = [self._ask_singly(event.get("Channel"), parked) for event in events if event.is_doubtful]
-        told = [_live_channel(event, parked) for event in events if not event.is_doubtful]
-        bridges = {channel.name: channel.bridge for channel in told}
-        return [*told, *(_with_bridge(channel, bridges) for channel in doubtful if channel)]
-
-    def _ask_singly(self, name: str, parked: set[str]) -> LiveChannel | None:
-        """A channel whose event cannot be believed beyond its name; None once it is gone."""
-        with contextlib.suppress(NoSuchCall):
-            uniqueid = self.get(name, "UNIQUEID")
-            values = {variable: self.get(name, variable) for variable in target.READ}
-            is_up = self.get(name, "CHANNEL(state)") == "Up"
-            return LiveChannel(
-                name,
-                uniqueid,
-                values[variables.LINKEDID],
-                live.UP if is_up else 0,
-                is_parked=name in parked,
-                values=values,
-            )
-        return None
 
     def require_right_to_record(self) -> None:
         """Whether the user may start a MixMonitor, tried at a channel that is not there."""
@@ -156,17 +98,16 @@ class Manager:
 
         Raises NoSuchCall when there is no such channel (any more).
         """
-        return self._exchange(action, fields, "", is_repeatable)[0]
+        return self._in_thread(lambda: self._exchange(action, fields, "", is_repeatable))[0]
+
+    def events(self, action: str, last: str, fields: Mapping[str, str]) -> list[Message]:
+        """Asterisk's answer, and the events that follow it, up to the one that is called `last`."""
+        return self._in_thread(lambda: self._exchange(action, fields, last, is_repeatable=True))
 
     def _exchange(
-        self, action: str, fields: Mapping[str, str], last: str, is_repeatable: bool = True
-    ) -> list[Message]:
-        return self._in_thread(lambda: self._exchange_here(action, fields, last, is_repeatable))
-
-    def _exchange_here(
         self, action: str, fields: Mapping[str, str], last: str, is_repeatable: bool
     ) -> list[Message]:
-        """The answer, and the events that follow it up to `last`, if that is not empty."""
+        """last: empty when no events follow."""
         if self._failure:
             raise ManagerUnavailable(self._failure)
         try:
@@ -246,7 +187,7 @@ class Manager:
     def _send(self, action: str, fields: Mapping[str, str]) -> str:
         """Returns the ActionID, which nobody can guess: what a channel is called may be anybody's text."""
         mark = os.urandom(8).hex()
-        lines = [_line(*pair) for pair in {"Action": action, "ActionID": mark, **fields}.items()]
+        lines = [message.line(*pair) for pair in {"Action": action, "ActionID": mark, **fields}.items()]
         assert self._connection is not None
         with self._waiting() as seconds:
             self._connection.settimeout(seconds)
@@ -255,12 +196,12 @@ class Manager:
 
     def _answer(self, mark: str) -> Message:
         """The next message with this ActionID; events that nobody asked for are passed over."""
-        while mark not in (message := self._message()).marks:
+        while mark not in (said := self._message()).marks:
             pass
-        return message
+        return said
 
     def _message(self) -> Message:
-        return _parse(self._read_until(_END))
+        return message.parse(self._read_until(_END))
 
     def _read_until(self, end: bytes) -> bytes:
         """Raises TimeoutError and ConnectionError."""
@@ -289,156 +230,6 @@ class Manager:
             yield self._patience
         finally:
             self._patience -= time.monotonic() - begun
-
-
-class OtherChannel:
-    """Another channel of the same Asterisk, with the methods that `channel.Channel` has for our own.
-
-    Each raises NoSuchCall once that channel is gone, and ManagerUnavailable. origin: the call's first one.
-    """
-
-    def __init__(
-        self, manager: Manager, meant: LiveChannel, origin: LiveChannel, asker: Channel | CommandLine
-    ) -> None:
-        self._manager = manager
-        self.host = asker.host
-        self.sees_file = asker.sees_file
-        self.name = meant.name
-        self.uniqueid = meant.uniqueid
-        self.extension = origin.extension
-        self.did = origin.did
-        self.caller = origin.caller
-
-    def set(self, name: str, value: str) -> None:
-        self._manager.set(self.name, name, value)
-
-    def set_all(self, values: Mapping[str, str]) -> None:
-        for name, value in values.items():
-            self.set(name, value)
-
-    def mixmonitor(self, file: str, options: str, end_command: str) -> None:
-        """Start MixMonitor there; the answer is the same whether it records or not."""
-        fields = {"Channel": self.name, "File": file, "Options": options}
-        if end_command:
-            fields["Command"] = end_command
-        self._manager.act("MixMonitor", fields, is_repeatable=False)
-
-    def require_start(self, file: str) -> None:
-        """Raises what a start would, as far as that can be known before; file: where it would record."""
-        self._manager.require_right_to_record()
-        if self.host:
-            self.sees_file(file)
-
-    def stop_mixmonitor(self, mixmonitor_id: str) -> None:
-        """End this one MixMonitor, unless it has ended already."""
-        self._manager.act("StopMixMonitor", {"Channel": self.name, "MixMonitorID": mixmonitor_id})
-
-    def get_all(self, *names: str) -> dict[str, str]:
-        return {name: self._manager.get(self.name, name) for name in names}
-
-    def mixmonitor_id(self) -> str:
-        return recording.mixmonitor_id(self._manager.get(self.name, variables.MIXMONITOR_ID))
-
-    def mixmonitor_file(self, mixmonitor_id: str) -> str:
-        return self._manager.get(self.name, variables.mixmonitor_file(mixmonitor_id))
-
-
-def find(
-    manager: Manager, asked: str, asker: Channel | CommandLine, prefers_recorded: bool = False
-) -> Target:
-    """Another live call than the asking one; prefers_recorded: see live.Switchboard.
-
-    Raises NoSuchCall and ManagerUnavailable.
-    """
-    if not manager.is_configured:
-        kind = NoSuchCall if asker.uniqueid else ManagerUnavailable
-        raise kind(
-            f"the live call {text.plain(asked)} cannot be looked for:"
-            " set [manager] username in noojee_agi.conf"
-        )
-    channels = manager.channels()
-    if asker.uniqueid and asker.uniqueid not in {channel.uniqueid for channel in channels}:
-        raise ManagerUnavailable(
-            "[manager] leads to another Asterisk than this call's, which does not know it: see host and port"
-        )
-    found = live.Switchboard(channels).find(asked, prefers_recorded)
-    meant = found.channel
-    origin = next((channel for channel in channels if channel.uniqueid == meant.linkedid), meant)
-    remark = f"there are {found.others + 1} live calls: name a uniqueid for another"
-    return Target(
-        OtherChannel(manager, meant, origin, asker),
-        meant.values,
-        found.extension,
-        found.extensions,
-        tuple(
-            Running(OtherChannel(manager, end, origin, asker), end.mixmonitor_id, end.values[variables.LEG])
-            for end in found.recorded
-        ),
-        Peer(found.peer.name, found.peer.uniqueid) if found.peer else NOBODY,
-        (remark,) if found.others else (),
-    )
-
-
-def _live_channel(event: Message, parked: set[str]) -> LiveChannel:
-    return LiveChannel(
-        event.get("Channel"),
-        event.get("Uniqueid"),
-        event.get("Linkedid"),
-        _number(event.get("ChannelState")),
-        _number(event.get("Seconds")),
-        event.get("BridgeID"),
-        event.get("Application"),
-        _known(event.get("CallerIDNum")),
-        _known(event.get("ConnectedLineNum")),
-        event.get("Exten"),
-        event.get("DNID"),
-        event.get("Channel") in parked,
-        {name: event.variables.get(name, "") for name in target.READ},
-    )
-
-
-def _with_bridge(channel: LiveChannel, bridges: Mapping[str, str]) -> LiveChannel:
-    """A channel that was asked singly, with the bridge of the one that it is bridged with: no variable says
-    which. Else a caller could make his conversation look as if it were none.
-    """
-    peer = channel.values[variables.BRIDGEPEER].partition(",")[0]
-    pair = " and ".join(sorted([channel.name, peer])) if peer else ""
-    return channel._replace(bridge=bridges.get(peer) or pair)
-
-
-def _parse(text: bytes) -> Message:
-    """A message's lines; of a field that comes twice, the first."""
-    fields: dict[str, str] = {}
-    values: dict[str, str] = {}
-    marks: list[str] = []
-    is_doubtful = False
-    for line in text.decode("utf-8", "replace").split("\r\n"):
-        name, _, value = line.partition(":")
-        value = value.removeprefix(" ")
-        if name == "Variable" and "=" in value:
-            variable, _, content = value.partition("=")
-            is_doubtful |= variable in values
-            values.setdefault(variable, "" if content == _UNSET else content)
-        else:
-            is_doubtful |= name in fields and name not in _SEVERAL
-            fields.setdefault(name, "" if value == _UNSET else value)
-            marks += [value] if name == "ActionID" else []
-    return Message(fields, values, frozenset(marks), is_doubtful)
-
-
-def _line(name: str, value: str) -> bytes:
-    line = f"{name}: {text.without_controls(value)}".encode("utf-8", "replace")
-    if len(line) > _MAX_LINE_BYTES:
-        raise NoojeeError(f"{name} exceeds the manager interface's limit of {_MAX_LINE_BYTES} bytes")
-    return line
-
-
-def _number(text: str) -> int:
-    return int(text) if text.isdecimal() else 0
-
-
-def _known(value: str) -> str:
-    return "" if value == "<unknown>" else value  # manager_channels.c writes this for "not there"
 
 
 def _reason(exc: OSError) -> str:

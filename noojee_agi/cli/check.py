@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from noojee_agi.asterisk import manager
+from noojee_agi.asterisk import manager, other_calls
 from noojee_agi.cli import identity, install, server_status
 from noojee_agi.config import SAFE_PATH, Config, names_server
 from noojee_agi.database import settings
@@ -209,4 +209,4 @@ def _manager(config: Config) -> str:
         return "not configured, only the call that asks can be recorded"
     with contextlib.closing(manager.Manager(config)) as asked:
         asked.require_rights()
-        return f"{len(asked.channels())} channels at {config.manager_host}:{config.manager_port}"
+        return f"{len(other_calls.channels(asked))} channels at {config.manager_host}:{config.manager_port}"

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 import click
 
-from noojee_agi.asterisk import live, manager, variables
+from noojee_agi.asterisk import live, manager, other_calls, variables
 from noojee_agi.asterisk.live import LiveChannel
 from noojee_agi.cli import install, output
 from noojee_agi.cli.settings import ask_key
@@ -74,7 +74,7 @@ def record_list(config: Config, as_json: bool) -> None:
             f"{config.path or 'noojee_agi.conf'} has no [manager] username: the README says what to set"
         )
     with contextlib.closing(manager.Manager(config)) as asked:
-        board = live.Switchboard(asked.channels())
+        board = live.Switchboard(other_calls.channels(asked))
         rows = [_row(asked, channel, board) for channel in board.telephones()]
     if as_json:
         objects = [{name: row[name] for name in _FIELDS} for row in rows]

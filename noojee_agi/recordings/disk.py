@@ -128,14 +128,10 @@ class _Second:
         return is_in_time
 
 
-def _here(work: Callable[[], T]) -> T:
-    return work()
-
-
 class _Process:
     """How this process waits for the disk, and whether it has to."""
 
-    in_thread: Callable[[Callable[[], object]], object] = staticmethod(_here)
+    in_thread: Callable[[Callable[[], object]], object] = staticmethod(lambda work: work())
     is_local = False
 
 

@@ -22,7 +22,7 @@ from noojee_agi.recordings import snapshot
 from noojee_agi.recordings.snapshot import Knowledge, Snapshot
 
 if TYPE_CHECKING:
-    from noojee_agi.asterisk.manager import InThread, Manager, T
+    from noojee_agi.asterisk.manager import InThread, Manager
 
     Action = Callable[[arguments.Request, Channel | CommandLine, Context], Result]
 
@@ -44,10 +44,6 @@ class Invocation(NamedTuple):
     pairs: Sequence[tuple[str, str]] = ()
 
 
-def _here(work: Callable[[], T]) -> T:
-    return work()
-
-
 class Surroundings(NamedTuple):
     """What a session needs beside its channel. programs: the folder in which finish_record.py lies.
 
@@ -61,7 +57,7 @@ class Surroundings(NamedTuple):
     read_database: Callable[[Config], None]
     load_snapshot: Callable[[str], Snapshot | None] = snapshot.load
     pause: Callable[[float], None] = time.sleep
-    in_thread: InThread = _here
+    in_thread: InThread = lambda work: work()
     sees_ends: Callable[[], bool] = lambda: False
     may_refuse: Callable[[], bool] = lambda: True
 
@@ -166,10 +162,13 @@ class _OtherCalls:
 
     def find(self, asked: str, prefers_recorded: bool) -> Target:
         """Raises NoSuchCall and ManagerUnavailable."""
-        from noojee_agi.asterisk import manager  # the import of socket takes longer than all the rest
+        from noojee_agi.asterisk import (  # the import of socket takes longer than all the rest
+            manager,
+            other_calls,
+        )
 
         self._manager = self._manager or manager.Manager(self._config, self._in_thread)
-        return manager.find(self._manager, asked, self._channel, prefers_recorded)
+        return other_calls.find(self._manager, asked, self._channel, prefers_recorded)
 
     def close(self) -> None:
         if self._manager:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from noojee_agi.asterisk import live, manager, target, variables
+from noojee_agi.asterisk import live, manager, other_calls, target, variables
 from noojee_agi.asterisk.live import LiveChannel
 from noojee_agi.asterisk.manager import Manager
 from noojee_agi.config import Config
@@ -50,7 +50,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_channels_are_listed_with_what_a_start_must_know(asterisk: FakeManager, client: Manager) -> None:
     asterisk.channels[0].variables[variables.MEMBERINTERFACE] = "PJSIP/410"
 
-    one, other = client.channels()
+    one, other = other_calls.channels(client)
 
     assert one == LiveChannel(
         BOTH[0], "1.1", "1.1", 6, 7, "b1", "Queue", "410", "411", "800", "4930800", False,
@@ -62,7 +62,7 @@ def test_channels_are_listed_with_what_a_start_must_know(asterisk: FakeManager, 
 def test_who_is_parked_is_known(asterisk: FakeManager, client: Manager) -> None:
     """Whom somebody else has parked: the application is still the one of the call."""
     asterisk.parked = {BOTH[1]: {}}
-    assert [each.is_waiting for each in client.channels()] == [False, True]
+    assert [each.is_waiting for each in other_calls.channels(client)] == [False, True]
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_a_parked_caller_makes_nobody_else_look_parked(
 ) -> None:
     """His number stands before ParkeeUniqueid, and chan_pjsip decodes %0d%0a in it."""
     asterisk.parked = {BOTH[1]: {"ParkeeCallerIDNum": number}}
-    assert [each.is_waiting for each in client.channels()] == [False, True]
+    assert [each.is_waiting for each in other_calls.channels(client)] == [False, True]
 
 
 @pytest.mark.parametrize("doubtful", [(1,), (0, 1)])
@@ -93,7 +93,7 @@ def test_who_writes_into_his_own_event_is_still_in_his_conversation(
         if number in doubtful:
             channel.fields = {**channel.fields, "CallerIDNum": "4\r\nBridgeID: evil"}
 
-    one, other = sorted(client.channels(), key=lambda channel: channel.name)
+    one, other = sorted(other_calls.channels(client), key=lambda channel: channel.name)
 
     assert one.bridge == other.bridge != "evil"
     assert [each.name for each in live.Switchboard([one, other]).conversation(one)] == list(BOTH)
@@ -101,7 +101,7 @@ def test_who_writes_into_his_own_event_is_still_in_his_conversation(
 
 def test_an_asterisk_without_parking_has_nobody_parked(asterisk: FakeManager, client: Manager) -> None:
     asterisk.has_parking = False
-    assert [each.is_waiting for each in client.channels()] == [False, False]
+    assert [each.is_waiting for each in other_calls.channels(client)] == [False, False]
 
 
 def test_a_mixmonitor_that_has_ended_is_no_failure_to_stop(asterisk: FakeManager, client: Manager) -> None:
@@ -110,7 +110,7 @@ def test_a_mixmonitor_that_has_ended_is_no_failure_to_stop(asterisk: FakeManager
 
 
 def test_the_secret_does_not_go_over_the_wire(asterisk: FakeManager, client: Manager) -> None:
-    client.channels()
+    other_calls.channels(client)
 
     assert SECRET not in str(asterisk.actions)
     assert [action["Action"] for action in asterisk.actions] == [
@@ -149,7 +149,7 @@ def test_a_line_that_asterisk_would_discard_is_not_said(asterisk: FakeManager, c
 def test_a_channel_that_is_not_there_is_no_such_call_and_the_connection_goes_on(client: Manager) -> None:
     with pytest.raises(NoSuchCall):
         client.get("PJSIP/499-00000009", "A")
-    assert len(client.channels()) == 2
+    assert len(other_calls.channels(client)) == 2
 
 
 # ---- What is believed
@@ -183,13 +183,13 @@ def test_who_writes_lines_into_his_channels_event_changes_nothing(
     asterisk: FakeManager, client: Manager, text: str, place: str, number: int
 ) -> None:
     """A SIP caller can: his number is decoded by chan_pjsip, and Asterisk prints it as it is."""
-    told = {each.name: (each.uniqueid, each.linkedid, each.state) for each in client.channels()}
+    told = {each.name: (each.uniqueid, each.linkedid, each.state) for each in other_calls.channels(client)}
     his = asterisk.channels[number]
     asterisk.channels[number] = FakeChannel(
         his.name, his.uniqueid, {**his.fields, place: text}, his.variables
     )
 
-    found = client.channels()
+    found = other_calls.channels(client)
 
     assert {each.name: (each.uniqueid, each.linkedid, each.state == live.UP) for each in found} == {
         name: (uniqueid, linkedid, state == live.UP) for name, (uniqueid, linkedid, state) in told.items()
@@ -206,7 +206,7 @@ def test_one_who_hangs_up_while_he_is_asked_singly_is_gone(asterisk: FakeManager
         return True
 
     asterisk.before = hang_up
-    assert [each.name for each in client.channels()] == [BOTH[1]]
+    assert [each.name for each in other_calls.channels(client)] == [BOTH[1]]
 
 
 def test_a_value_with_line_ends_is_cut_off_and_the_next_answer_is_right(
@@ -228,7 +228,7 @@ def test_text_that_is_no_utf8_breaks_nothing(asterisk: FakeManager, client: Mana
 def test_a_wrong_secret_is_said_and_never_shown(asterisk: FakeManager) -> None:
     client = Manager(asterisk.config._replace(manager_secret="not-the-secret"))
     with pytest.raises(ManagerUnavailable, match=f"refuses user {USER}") as caught:
-        client.channels()
+        other_calls.channels(client)
     assert "not-the-secret" not in str(caught.value)
 
 
@@ -239,7 +239,7 @@ def test_missing_rights_are_said_with_the_line_that_gives_them(asterisk: FakeMan
 
     def use() -> None:
         client.require_rights()
-        client.channels()
+        other_calls.channels(client)
 
     with pytest.raises(ManagerUnavailable, match=rf"may not {action}: give it write = system,call") as caught:
         use()
@@ -251,7 +251,7 @@ def test_where_nobody_listens_is_said(asterisk: FakeManager) -> None:
         taken.bind(("127.0.0.1", 0))
         client = Manager(asterisk.config._replace(manager_port=taken.getsockname()[1]))
         with pytest.raises(ManagerUnavailable, match=r"127\.0\.0\.1:\d+: Connection refused"):
-            client.channels()
+            other_calls.channels(client)
 
 
 @pytest.mark.usefixtures("_impatient")
@@ -259,14 +259,14 @@ def test_where_nobody_listens_is_said(asterisk: FakeManager) -> None:
 def test_an_answer_that_never_comes_is_not_waited_for(asterisk: FakeManager, silent: str) -> None:
     asterisk.before = lambda action: action["Action"] != silent
     with pytest.raises(ManagerUnavailable, match="no answer in time"):
-        Manager(asterisk.config).channels()
+        other_calls.channels(Manager(asterisk.config))
 
 
 @pytest.mark.usefixtures("_impatient")
 def test_a_list_that_never_ends_is_not_waited_for(asterisk: FakeManager) -> None:
     asterisk.raw_answers["Status"] = b"Response: Success\r\nActionID: ACTIONID\r\n\r\n"
     with pytest.raises(ManagerUnavailable, match="no answer in time"):
-        Manager(asterisk.config).channels()
+        other_calls.channels(Manager(asterisk.config))
 
 
 def test_all_waiting_together_takes_less_than_promised() -> None:
@@ -285,7 +285,7 @@ def test_answers_that_are_all_late_are_not_each_waited_for(asterisk: FakeManager
                 peer.recv(1)
 
     with _server(drip) as port, pytest.raises(ManagerUnavailable, match="no answer in time"):
-        Manager(_config(port)).channels()
+        other_calls.channels(Manager(_config(port)))
 
 
 @pytest.mark.usefixtures("_impatient")
@@ -293,7 +293,7 @@ def test_after_silence_nothing_more_is_tried(asterisk: FakeManager, client: Mana
     asterisk.before = lambda action: action["Action"] != "Status"
     for _ in range(2):
         with pytest.raises(ManagerUnavailable):
-            client.channels()
+            other_calls.channels(client)
     assert len(asterisk.names("Status")) == 1
 
 
@@ -301,14 +301,14 @@ def test_a_port_of_something_else_is_told_apart() -> None:
     with _server(lambda peer: peer.sendall(b"x" * 3_000_000)) as port:
         client = Manager(_config(port))
         with pytest.raises(ManagerUnavailable, match="what no Asterisk says"):
-            client.channels()
+            other_calls.channels(client)
 
 
 def test_a_connection_that_breaks_is_made_again_once(asterisk: FakeManager, client: Manager) -> None:
-    client.channels()
+    other_calls.channels(client)
     asterisk.drop_connections()
 
-    assert len(client.channels()) == 2
+    assert len(other_calls.channels(client)) == 2
     assert asterisk.connections == 2
 
 
@@ -320,7 +320,7 @@ def test_one_that_breaks_again_and_again_is_given_up(asterisk: FakeManager, clie
 
     asterisk.before = drop
     with pytest.raises(ManagerUnavailable):
-        client.channels()
+        other_calls.channels(client)
     assert asterisk.connections == 2
 
 
@@ -328,7 +328,7 @@ def test_what_must_not_be_done_twice_is_not_said_twice(
     asterisk: FakeManager, client: Manager, tmp_path: Path
 ) -> None:
     """A start whose answer was lost may have been carried out."""
-    client.channels()
+    other_calls.channels(client)
 
     def drop(action: dict[str, str]) -> bool:
         if action["Action"] == "MixMonitor":
@@ -357,11 +357,11 @@ class _Asker:
 def test_a_manager_interface_of_another_asterisk_is_told_apart(client: Manager) -> None:
     """There, 410 is somebody else."""
     with pytest.raises(ManagerUnavailable, match="another Asterisk"):
-        manager.find(client, "410", _Asker("9.9"))  # type: ignore[arg-type]
+        other_calls.find(client, "410", _Asker("9.9"))  # type: ignore[arg-type]
 
 
 def test_a_call_is_described_as_its_first_channel_is(client: Manager) -> None:
-    target = manager.find(client, "411", _Asker("1.1"))  # type: ignore[arg-type]
+    target = other_calls.find(client, "411", _Asker("1.1"))  # type: ignore[arg-type]
     channel = target.channel
     assert (channel.name, channel.uniqueid, target.extension) == (BOTH[1], "1.2", "411")
     assert (channel.caller, channel.extension, channel.did) == ("410", "800", "4930800")
@@ -370,12 +370,12 @@ def test_a_call_is_described_as_its_first_channel_is(client: Manager) -> None:
 def test_the_command_line_without_a_user_is_503(asterisk: FakeManager) -> None:
     client = Manager(asterisk.config._replace(manager_username=""))
     with pytest.raises(ManagerUnavailable, match=r"\[manager\] username"):
-        manager.find(client, "410", target.CommandLine("key"))
+        other_calls.find(client, "410", target.CommandLine("key"))
 
 
 def test_without_a_user_nobody_is_asked(asterisk: FakeManager) -> None:
     with pytest.raises(NoSuchCall, match=r"\[manager\] username"):
-        manager.find(Manager(asterisk.config._replace(manager_username="")), "410", _Asker("1.1"))  # type: ignore[arg-type]
+        other_calls.find(Manager(asterisk.config._replace(manager_username="")), "410", _Asker("1.1"))  # type: ignore[arg-type]
     assert asterisk.connections == 0
 
 
