@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from noojee_agi import text
 from noojee_agi.actions import access, channel_lock
@@ -42,6 +42,12 @@ def admitted(
     else:
         with _locked(channel, values, context) as current:
             yield _own(asked, channel, current, context)
+
+
+def ok_message(target: Target, remarks: Sequence[str]) -> str:
+    """That it is done, for which call, if that is another than the asking one, and what is to be known."""
+    which = f", {target.call}" if target.is_other else ""
+    return f"OK{which}, but {'; '.join(remarks)}" if remarks else f"OK{which}"
 
 
 @contextlib.contextmanager

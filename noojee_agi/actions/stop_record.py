@@ -43,9 +43,7 @@ def _stop(target: Target, login: str) -> Result:
             each.forget()
     if target.unreachable:
         raise ManagerUnavailable(target.unreachable)
-    which = f", {target.call}" if target.is_other else ""
-    message = f"OK{which}{''.join(f', but {remark}' for remark in target.remarks)}"
-    return Result(200, message, legs[0][0], next(iter(running.values())))
+    return Result(200, calls.ok_message(target, target.remarks), legs[0][0], next(iter(running.values())))
 
 
 def _file(running: Running) -> str:
