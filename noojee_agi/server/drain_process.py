@@ -19,6 +19,7 @@ from noojee_agi.recordings import history, spool
 from noojee_agi.recordings.recording import Event
 from noojee_agi.server import sighup
 from noojee_agi.server.counters import Counters
+from noojee_agi.server.tending import Tending
 from noojee_agi.sync import closing, drain, housekeeping, opening, renew_snapshot
 from noojee_agi.sync.open_recordings import OpenRecordings
 
@@ -28,9 +29,6 @@ logger = logging.getLogger(__name__)
 _GATHER_SECONDS = 0.1
 _GATHER_AT_MOST_SECONDS = 0.5
 _LOOK_SECONDS = 5.0  # for events that nobody told of: of a call that went the plain way
-_SILENT_LEGS_SECONDS = 60.0
-_FAILED_LEGS_SECONDS = 3600.0
-_TEND_SECONDS = 5.0
 _SNAPSHOT_SECONDS = 10.0
 _PIPE_BYTES = 65536  # all that a pipe holds
 _NO_WATCH = "each recording's end starts a program, since files cannot be watched (fs.inotify): %s"
@@ -57,11 +55,7 @@ class DrainProcess:
         self._listeners = listeners
         self._store = Store(config.database_url)
         self._opened_with: Config | None = None
-        self._silent_legs_at = 0.0
-        self._failed_legs_at = 0.0
-        self._tending: threading.Thread | None = None
-        self._failure: NoojeeError | OSError | None = None
-        self._problems: list[str] = []
+        self._tending = Tending(self._legs_were_closed)
         self._settled = spool.States()
         self._recordings: OpenRecordings | None = None
         self._watched_for: Config | None = None
@@ -101,8 +95,7 @@ class DrainProcess:
                 self._watch_recordings(config)
                 self._watched_for = config
             self._bring_in(config, is_last)
-            if time.monotonic() > self._silent_legs_at:
-                self._tend_apart(config, is_last)
+            self._tending.run_if_due(self._store, config, is_last)
         except (NoojeeError, OSError) as exc:
             self._opened_with = None
             self._settle(config)
@@ -169,40 +162,9 @@ class DrainProcess:
             can_tell = closing.can_tell_who_writes(spool.lock_file(config.spool_directory))
         self._counters.set_sees_ends(can_tell and not recordings.failure)
 
-    def _tend_apart(self, config: Config, is_last: bool) -> None:
-        """In a thread, of which there is one, and waited for for some seconds: a former disk may hang.
-
-        Raises what it raises.
-        """
-        if not (self._tending and self._tending.is_alive()):
-            self._tending = threading.Thread(target=self._try_to_tend, args=(config, is_last), daemon=True)
-            self._tending.start()
-            self._tending.join(_TEND_SECONDS)
-        failure, self._failure = self._failure, None
-        if failure:
-            raise failure
-
-    def _try_to_tend(self, config: Config, is_last: bool) -> None:
-        try:
-            self._tend(config, is_last)
-        except (NoojeeError, OSError) as exc:
-            self._failure = exc
-
-    def _tend(self, config: Config, is_last: bool) -> None:
-        """A problem that stays is told once."""
-        is_due = time.monotonic() > self._failed_legs_at
-        self._silent_legs_at = time.monotonic() + _SILENT_LEGS_SECONDS  # also when it fails
-        if is_due:
-            self._failed_legs_at = time.monotonic() + _FAILED_LEGS_SECONDS
-        since = housekeeping.LATELY if is_due else housekeeping.NONE
-        done = housekeeping.run(self._store, config, is_last, since)
-        if done.closed and self._recordings:
+    def _legs_were_closed(self) -> None:
+        if self._recordings:
             self._recordings.look_at_all()
-        problems = done.problems
-        for problem in problems:
-            if problem not in self._problems:
-                logger.error(problem)
-        self._problems = problems
 
     def _settle(self, config: Config) -> None:
         """What must wait shall outlive a power cut."""

@@ -24,7 +24,7 @@ from noojee_agi.config import Config
 from noojee_agi.database.store import Store
 from noojee_agi.recordings import history
 from noojee_agi.recordings.recording import Leg
-from noojee_agi.server import drain_process as drain_process_module
+from noojee_agi.server import tending
 from noojee_agi.server.counters import Counters
 from noojee_agi.server.drain_process import DrainProcess
 from noojee_agi.sync import __main__ as background_drain
@@ -173,7 +173,7 @@ def test_a_server_tells_once_of_a_former_directory_that_is_not_there(machine: Ma
     drain_process = DrainProcess(lambda: known, known, -1, -1, Counters(1), [])
 
     for _ in range(3):
-        drain_process._silent_legs_at = 0.0
+        drain_process._tending._silent_legs_at = 0.0
         drain_process._drain(is_last=False)
 
     assert Path(known.log_file).read_text().count("is not what it was") == 1
@@ -221,11 +221,11 @@ def test_a_server_drains_beside_a_former_disk_that_hangs(
         return housekeeping.Result()
 
     monkeypatch.setattr(housekeeping, "run", hang)
-    monkeypatch.setattr(drain_process_module, "_TEND_SECONDS", 0.1)
+    monkeypatch.setattr(tending, "_WAIT_SECONDS", 0.1)
     drain_process = DrainProcess(lambda: known, known, -1, -1, Counters(1), [])
 
     for number in range(3):
-        drain_process._silent_legs_at = 0.0
+        drain_process._tending._silent_legs_at = 0.0
         machine.first.put(machine.first.leg(call_uniqueid=f"17.{number}"))
         drain_process._drain(is_last=False)
 
