@@ -37,7 +37,7 @@ ORDER = (
 PLAIN = ("actions", "asterisk", "config", "recordings", "paths", "ini", "text", "errors")
 # Each foreign package, and the modules (or the package) that may import it.
 FOREIGN = {
-    "asterisk": "noojee_agi.asterisk.pyst2",
+    "asterisk": "noojee_agi.asterisk.agi",
     "sqlalchemy": "noojee_agi.database",
     "alembic": "noojee_agi.database",
     "psycopg2": "noojee_agi.database",
