@@ -72,10 +72,6 @@ def _proper_name(asked: str, names: Sequence[str]) -> str:
 def _give(given: dict[str, str], name: str, value: str) -> None:
     if name in given:
         raise BadArgument(f"{name} is given twice: pass it once")
-    given[name] = _clean(name, value)
-
-
-def _clean(name: str, value: str) -> str:
     if len(value) > LIMITS[name]:
         raise BadArgument(f"{name} has {len(value)} characters: {LIMITS[name]} are allowed")
-    return text.without_controls(value)
+    given[name] = text.without_controls(value)
