@@ -7,7 +7,7 @@ import contextlib
 import fcntl
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
 
 from noojee_agi.recordings import recording, wav
@@ -24,16 +24,8 @@ _NOT_GROWING_AFTER = timedelta(hours=1)
 
 def endings(legs: Iterable[OpenLeg], now: datetime) -> Iterator[Ending]:
     """The endings of those legs that do not record any more."""
-    for leg in legs:
-        if now - leg.started_at < SETTLED_AFTER:
-            continue
-        try:
-            ending = _ending(leg, now)
-        except OSError as exc:
-            logger.error("leg %s cannot be closed: %s", leg.id, exc)
-            continue
-        if ending:
-            yield ending
+    settled = (leg for leg in legs if now - leg.started_at >= SETTLED_AFTER)
+    return _found(settled, lambda leg: _ending(leg, now))
 
 
 def ended(legs: Iterable[OpenLeg]) -> list[Ending]:
@@ -42,15 +34,18 @@ def ended(legs: Iterable[OpenLeg]) -> list[Ending]:
     Passed over: a file that is written to still, or again, or is not there yet, and one without a header,
     which says too little: finish_record tells of it.
     """
-    found = []
+    return list(_found(legs, _ending_of_closed))
+
+
+def _found(legs: Iterable[OpenLeg], ending_of: Callable[[OpenLeg], Ending | None]) -> Iterator[Ending]:
     for leg in legs:
         try:
-            ending = _ending_of_closed(leg)
+            ending = ending_of(leg)
         except OSError as exc:
             logger.error("leg %s cannot be closed: %s", leg.id, exc)
             continue
-        found += [ending] if ending else []
-    return found
+        if ending:
+            yield ending
 
 
 def without_folder(legs: Iterable[OpenLeg], now: datetime) -> list[OpenLeg]:
