@@ -84,12 +84,10 @@ def _write(descriptor: int, content: bytes) -> None:
 
 def _is_at(path: str, descriptor: int) -> bool:
     """Whether the open file is still what path stands for."""
-    ours = os.fstat(descriptor)
     try:
-        there = os.stat(path)
+        return os.path.samestat(os.stat(path), os.fstat(descriptor))
     except FileNotFoundError:
         return False
-    return (ours.st_ino, ours.st_dev) == (there.st_ino, there.st_dev)
 
 
 def settle(directory: str, settled: States = frozenset()) -> States:
