@@ -29,7 +29,7 @@ class Admission:
     def add(self, session: Waiting, address: str) -> None:
         if len(self._address_of) >= _MOST:
             self._complaints.add("%d connections show no apiKey yet: the oldest were sent away", _MOST)
-            self.send_away(1)
+            self.send_one_away()
         self._address_of[session] = address
         self._of_address[address] += 1
 
@@ -41,15 +41,14 @@ class Admission:
             if not self._of_address[address]:
                 del self._of_address[address]
 
-    def send_away(self, count: int) -> bool:
-        """So many of the address that has most. Whether there was one."""
+    def send_one_away(self) -> bool:
+        """The oldest of the address that has most. Whether there was one."""
         if not self._address_of:
             return False
         most = max(self._of_address, key=self._of_address.__getitem__)
-        oldest = [session for session, address in self._address_of.items() if address == most][:count]
-        for session in oldest:
-            self.remove(session)
-            session.give_up()
+        oldest = next(session for session, address in self._address_of.items() if address == most)
+        self.remove(oldest)
+        oldest.give_up()
         return True
 
 

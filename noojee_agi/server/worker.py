@@ -142,7 +142,7 @@ class Worker:
             return True  # gone before we looked
         except OSError as exc:  # no descriptor left, say: it waits in the kernel's queue
             self._complaints.add("a connection cannot be taken now: %s", exc)
-            if not self._admission.send_away(1):
+            if not self._admission.send_one_away():
                 self._loop.remove_reader(listener)
                 self._loop.call_later(_PAUSE_SECONDS, self._listen, listener)
             return False
