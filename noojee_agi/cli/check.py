@@ -154,12 +154,7 @@ def _spool(config: Config) -> str:
 
 
 def _rejected(config: Config) -> str:
-    here, known = config.recordings_directory, history.load(config.state_directory)
-    aside = [
-        path
-        for directory in (here, *known.former(here))
-        for path in rejected.paths(spool.directory_in(directory))
-    ]
+    aside = [path for directory in housekeeping.spools(config) for path in rejected.paths(directory)]
     if aside:
         raise NoojeeError(
             f"{len(aside)} events were refused by the database: read {aside[0]}.reason, mend the cause,"

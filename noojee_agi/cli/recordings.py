@@ -103,7 +103,7 @@ def _local(moment: datetime | None) -> datetime | None:
 def sync(config: Config, retry_rejected: bool, is_rebuild: bool) -> None:
     """Bring what waits in the spool into the database. Safe to repeat, and beside live calls."""
     # What the spool holds comes after that: an ending may wait there, or have been set aside, for its leg.
-    store, spools = opening.open_database(config), _spools(config)
+    store, spools = opening.open_database(config), housekeeping.spools(config)
     failed = _rebuild(store, config) if is_rebuild else 0
     for directory in spools if retry_rejected or is_rebuild else []:
         spool.retry_rejected(directory)
@@ -126,12 +126,6 @@ def sync(config: Config, retry_rejected: bool, is_rebuild: bool) -> None:
         raise click.ClickException(f"{failed} files could not be used: see above")
     if tended.problems or not is_copied:
         sys.exit(1)
-
-
-def _spools(config: Config) -> list[str]:
-    """Where events may lie: here, and where recordings were kept before."""
-    here, remembered = config.recordings_directory, history.load(config.state_directory)
-    return [spool.directory_in(directory) for directory in (here, *remembered.former(here))]
 
 
 def _drain(store: Store, config: Config) -> list[str]:

@@ -64,6 +64,12 @@ def _run(store: Store, config: Config, is_patient: bool, failed_since: timedelta
     return done
 
 
+def spools(config: Config) -> list[str]:
+    """Where events may lie: here, and where recordings were kept before."""
+    here, known = config.recordings_directory, history.load(config.state_directory)
+    return [spool.directory_in(directory) for directory in (here, *known.former(here))]
+
+
 def open_legs(store: Store, known: History) -> list[OpenLeg]:
     """The legs of this machine that are thought to be recording, under whatever name it had."""
     with store.reading() as connection:
