@@ -94,12 +94,12 @@ class _Second:
         self._outcome = _Outcome()
         _thread.start_new_thread(self._run, ())
 
-    def do(self, work: Callable[[], object], if_late: Callable[[], object], seconds: float) -> object:
+    def do(self, work: Callable[[], object], if_late: Callable[[], object]) -> object:
         """Raises DiskSilent, and then this one is lost; or what work raises."""
         self._work, self._if_late = work, if_late
         self._claim = _thread.allocate_lock()  # of who takes it first: we give up, or the work ends in time
         self._begin.release()
-        if not self._end.acquire(timeout=seconds):
+        if not self._end.acquire(timeout=LIMIT_SECONDS):
             if self._claim.acquire(blocking=False):
                 self.is_ready = False
                 _hangs.add(self)
@@ -148,9 +148,7 @@ def look_whether_local(directory: str) -> None:
     """
     is_local = False
     with contextlib.suppress(DiskSilent, OSError):
-        is_local = bool(
-            _Process.in_thread(lambda: _within(partial(_is_local, directory), bool, LIMIT_SECONDS))
-        )
+        is_local = bool(_Process.in_thread(lambda: _within(partial(_is_local, directory), bool)))
     _Process.is_local = is_local
 
 
@@ -181,18 +179,16 @@ def free_percent(directory: str) -> float:
     return 100 * about.f_bavail / max(about.f_blocks, 1)
 
 
-def _within(work: Callable[[], object], if_late: Callable[[], object], seconds: float) -> object:
+def _within(work: Callable[[], object], if_late: Callable[[], object]) -> object:
     if not _hangs.may_begin():
         raise DiskSilent(_MESSAGE)
     second = getattr(_own, "second", None)
     if not second or not second.is_ready:
         _own.second = second = _Second()
-    return second.do(work, if_late, seconds)
+    return second.do(work, if_late)
 
 
-def bounded(
-    seconds: float = LIMIT_SECONDS, if_late: Callable[..., object] | None = None
-) -> Callable[[Callable[P, T]], Callable[P, T]]:
+def bounded(if_late: Callable[..., object] | None = None) -> Callable[[Callable[P, T]], Callable[P, T]]:
     """For a function that works on the recordings' disk: then it raises DiskSilent when it takes longer.
 
     if_late: called with the same arguments when it has come to its end after that.
@@ -205,7 +201,7 @@ def bounded(
                 return function(*args, **kwargs)
             work = partial(function, *args, **kwargs)
             late = partial(if_late, *args, **kwargs) if if_late else bool
-            return _Process.in_thread(lambda: _within(work, late, seconds))  # type: ignore[return-value]
+            return _Process.in_thread(lambda: _within(work, late))  # type: ignore[return-value]
 
         return within_limit
 

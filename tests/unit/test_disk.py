@@ -22,7 +22,7 @@ class SlowDisk:
         self.answering = threading.Event()
         self.late: list[str] = []
         self.begun = 0
-        self.look = disk.bounded(LIMIT, self.late.append)(self._look)
+        self.look = disk.bounded(self.late.append)(self._look)
 
     def _look(self, path: str) -> str:
         self.begun += 1
@@ -34,6 +34,7 @@ class SlowDisk:
 def slow(monkeypatch: pytest.MonkeyPatch) -> Iterator[SlowDisk]:
     monkeypatch.setattr(disk, "_hangs", disk._Hangs())
     monkeypatch.setattr(disk, "_own", threading.local())
+    monkeypatch.setattr(disk, "LIMIT_SECONDS", LIMIT)
     found = SlowDisk()
     yield found
     found.answering.set()
@@ -52,7 +53,7 @@ def test_what_the_work_raises_is_raised_and_the_next_work_is_done(
 ) -> None:
     slow.answering.set()
 
-    @disk.bounded(LIMIT)
+    @disk.bounded()
     def fail() -> None:
         raise error
 
@@ -64,9 +65,9 @@ def test_what_the_work_raises_is_raised_and_the_next_work_is_done(
 
 
 def test_work_within_work_is_one_piece_of_work(slow: SlowDisk) -> None:
-    inner = disk.bounded(LIMIT)(threading.get_ident)
+    inner = disk.bounded()(threading.get_ident)
 
-    idents = disk.bounded(LIMIT)(lambda: (threading.get_ident(), inner()))()
+    idents = disk.bounded()(lambda: (threading.get_ident(), inner()))()
 
     assert idents[0] == idents[1] != threading.get_ident()
 
@@ -101,7 +102,7 @@ def test_once_in_a_while_one_tries_although_the_former_ones_hang(
     """As after umount --lazy and a new mount: who hangs in the old one never comes back."""
     with pytest.raises(DiskSilent):
         slow.look("a")
-    other = disk.bounded(LIMIT)(lambda: "seen")
+    other = disk.bounded()(lambda: "seen")
     with pytest.raises(DiskSilent):
         other()
     monkeypatch.setattr(disk._hangs, "_try_at", 0.0)
