@@ -187,12 +187,7 @@ def _appears(file: str, channel: Recordable, pause: Callable[[float], None]) -> 
 
 
 def _is_there(file: str, channel: Recordable) -> bool:
-    return channel.sees_file(file) if channel.host else _exists(file)
-
-
-@disk.bounded()
-def _exists(file: str) -> bool:
-    return os.path.exists(file)
+    return channel.sees_file(file) if channel.host else disk.exists(file)
 
 
 def _undo(leg: Leg, channel: Recordable, config: Config) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Mapping
 
 from noojee_agi import text
@@ -36,7 +35,7 @@ def _stop(target: Target, login: str) -> Result:
     if login and legs:
         _require_owner(login, [owner for _, owner in legs])
     for file in running.values():
-        _require_disk(file)  # Asterisk closes the file while the call waits (app_mixmonitor.c)
+        disk.exists(file)  # else DiskSilent: Asterisk closes it while the call waits (app_mixmonitor.c)
     for each in running:
         with contextlib.suppress(NoSuchCall):  # with that end's call its recording has ended, too
             each.stop()
@@ -54,12 +53,6 @@ def _file(running: Running) -> str:
         raise
     except NoSuchCall:
         return ""
-
-
-@disk.bounded()
-def _require_disk(file: str) -> None:
-    """Raises DiskSilent."""
-    os.path.exists(file)
 
 
 def _not_recording(target: Target) -> str:

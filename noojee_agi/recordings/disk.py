@@ -206,3 +206,9 @@ def bounded(if_late: Callable[..., object] | None = None) -> Callable[[Callable[
         return within_limit
 
     return decorate
+
+
+@bounded()
+def exists(path: str) -> bool:
+    """Whether there is such a file. Raises DiskSilent."""
+    return os.path.exists(path)
