@@ -109,7 +109,6 @@ def _known(connection: Connection, leg_ids: set[str]) -> dict[str, _Known]:
 
 
 def _without(known: Mapping[str, _Known], of_calls: _ByCall) -> _ByCall:
-    """The legs that are not known."""
     new = {record_id: [leg for leg in legs if leg.id not in known] for record_id, legs in of_calls.items()}
     return {record_id: legs for record_id, legs in new.items() if legs}
 
@@ -164,9 +163,8 @@ def _insert_legs(
     found = owners.find(connection, [leg for legs in new.values() for leg in legs], known)
     rows = []
     for record_id, legs in new.items():
-        number = last[record_id].leg if record_id in last else 0
-        for leg in legs:
-            number += 1
+        first = last[record_id].leg + 1 if record_id in last else 1
+        for number, leg in enumerate(legs, first):
             row = {name: getattr(leg, name) for name in _OF_LEG}
             row |= {"call_record_id": record_id, "leg": number, "status": "recording"}
             row["owner_id"], row["extension"] = found[leg.id]
@@ -196,15 +194,10 @@ def _change_call(
 def _told(legs: list[Leg], settled: Mapping[str, Settled]) -> dict[str, Any]:
     """What these legs say of their call."""
     known = {leg.id: settled[leg.id] for leg in legs if leg.id in settled}
-    beginnings = [
-        (
-            known[leg.id].call_started_at if leg.id in known else leg.started_at,
-            leg.source,
-            leg.destination,
-            leg.did,
-        )
-        for leg in legs
-    ]
+    beginnings = []
+    for leg in legs:
+        began = known[leg.id].call_started_at if leg.id in known else leg.started_at
+        beginnings.append((began, leg.source, leg.destination, leg.did))
     # When the leg that had the tag is lost for good, another one's side-car may know it.
     remembered = [each.external_reference for each in known.values() if each.external_reference]
     reference = _latest_tag(legs) or next(iter(remembered), "")
@@ -234,11 +227,10 @@ def _store_endings(connection: Connection, endings: list[Ending], known: Mapping
             raise StoreRejected(f"leg {each} has ended, but nothing is known of its start")
     told = [each for each in best.values() if _says_more(each, known[each.leg_id])]
     if told:
-        ended = {known[each.leg_id].call_record_id for each in told}
-        connection.execute(
-            statements.END_LEG, [_how_it_ended(each, known[each.leg_id].started_at) for each in told]
-        )
-        connection.execute(statements.END_CALLS, {"calls": list(ended)})
+        rows = [_how_it_ended(each, known[each.leg_id].started_at) for each in told]
+        connection.execute(statements.END_LEG, rows)
+        calls = {known[each.leg_id].call_record_id for each in told}
+        connection.execute(statements.END_CALLS, {"calls": list(calls)})
 
 
 def _says_more(ending: Ending, known: _Known) -> bool:
