@@ -1,4 +1,4 @@
-"""AGI's commands and replies: the only importer of pyst2.
+"""AGI's commands and replies.
 
 pyst2 writes every line to stderr, quotes nothing, takes SIGHUP's handler for itself and loops or fails
 at the end of its input; the subclass below replaces exactly those parts.
@@ -8,9 +8,8 @@ import io
 import os
 import re
 
-from asterisk import agi as pyst2
-
 from noojee_agi import text
+from noojee_agi.asterisk.pyst2 import AGI, AGIHangup
 from noojee_agi.errors import CallGone, NoojeeError
 
 _REPLY = re.compile(r"([0-9]{3})(?: (.*))?")
@@ -25,7 +24,7 @@ _OK, _DEAD_CHANNEL = "200", "511"
 _LONGEST_EXPRESSION = 4095  # res_agi.c handle_getvariablefull: the rest is cut off
 
 
-class Agi(pyst2.AGI):  # type: ignore[misc]
+class Agi(AGI):  # type: ignore[misc]
     """pyst2's AGI with safe quoting, strict replies, and no hand on signals or stderr."""
 
     def __init__(self, reader: io.TextIOBase, writer: io.TextIOBase) -> None:
@@ -52,8 +51,8 @@ class Agi(pyst2.AGI):  # type: ignore[misc]
         self._awaits_reply = True
         try:
             reply: tuple[str, str] = self.execute(line)["result"]
-        except (pyst2.AGIHangup, OSError, ValueError) as exc:
-            self._awaits_reply = not isinstance(exc, pyst2.AGIHangup)
+        except (AGIHangup, OSError, ValueError) as exc:
+            self._awaits_reply = not isinstance(exc, AGIHangup)
             raise CallGone("the call has ended") from exc
         self._awaits_reply = False
         return reply
@@ -74,7 +73,7 @@ class Agi(pyst2.AGI):  # type: ignore[misc]
                 return
             try:
                 value = self.get_result()["result"][1]
-            except pyst2.AGIHangup as exc:
+            except AGIHangup as exc:
                 raise CallGone("the call has ended") from exc
         raise CallGone("Asterisk does not answer what it was asked")
 
@@ -132,7 +131,7 @@ class Agi(pyst2.AGI):  # type: ignore[misc]
 
     def _parsed(self, code: str, text: str) -> dict[str, tuple[str, str]]:
         if code == _DEAD_CHANNEL:
-            raise pyst2.AGIHangup("the channel is dead")
+            raise AGIHangup("the channel is dead")
         result = _RESULT.match(text)
         if code != _OK or not result:
             return {"result": ("-1", "")}
