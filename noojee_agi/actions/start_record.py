@@ -29,12 +29,6 @@ from noojee_agi.recordings import disk, wav
 from noojee_agi.recordings.recording import Leg
 from noojee_agi.recordings.snapshot import Knowledge
 
-TYPE_CHECKING = False  # importing typing for it would cost the caller 5 ms
-if TYPE_CHECKING:
-    from noojee_agi.asterisk.channel import Channel
-    from noojee_agi.asterisk.target import CommandLine, Recordable
-
-
 # Among 200 calls that begin together Asterisk took 1 s to open a file.
 FILE_SEEN_WITHIN_SECONDS = 3.0
 # A frame of a telephone is 20 ms long (RFC 3551, 4.2), with some settings up to 60.
