@@ -20,6 +20,8 @@ from noojee_agi.recordings import files, recording, rejected, sidecar, spool
 from noojee_agi.recordings.recording import Ending, Event, OpenLeg
 from noojee_agi.sync import closing, drain
 
+FORMER_ID = "c6a1f3ce-3a6b-5f0e-9d0c-2f0d4f6c1a77"
+
 # --- rows ---
 
 
@@ -816,6 +818,33 @@ def test_an_older_leg_that_arrives_later_takes_nothing_back(recorder: Recorder) 
     assert (call["source"], call["destination"], call["did"]) == ("01234567", "600", "0987654")
     assert [(row["id"], row["leg"]) for row in recorder.legs()] == [(older.id, 1), (late.id, 2)]
     recorder.assert_side_cars_tell_the_same()
+
+
+def test_a_call_that_a_former_version_has_begun_goes_on(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its id was made in another way."""
+    first, second = recorder.leg(tag="INV-1"), recorder.leg(tag="INV-2", started_at=after(30))
+    with monkeypatch.context() as former:
+        former.setattr(intake, "call_record_id", lambda server, uniqueid: FORMER_ID)
+        recorder.store_all(first)
+
+    recorder.store_all(ended(first), second, ended(second))
+
+    [call] = recorder.calls()
+    assert (call["id"], call["external_reference"], call["ended_at"]) == (FORMER_ID, "INV-2", after(90))
+    assert [(row["id"], row["leg"]) for row in recorder.legs()] == [(first.id, 1), (second.id, 2)]
+    recorder.assert_side_cars_tell_the_same()
+
+
+def test_newer_calls_have_greater_ids_whatever_the_server_s_name() -> None:
+    """So their rows and index entries stand together."""
+    uniqueids = ("1700000000.7", "pbx-1-1700000001.2", "1700000002.1")
+
+    ids = [intake.call_record_id(server, each) for each, server in zip(uniqueids, "cab", strict=True)]
+
+    assert ids == sorted(ids)
+    assert len({intake.call_record_id("a", each) for each in (*uniqueids, "x", "y.z")}) == 5
 
 
 def test_replaying_a_start_does_not_change_what_is_known(recorder: Recorder) -> None:
