@@ -1,7 +1,7 @@
 """A SIP telephone of our own, where a test must choose what the real ones of `phones` leave to chance.
 
 It speaks as much of RFC 3261 as a call on 127.0.0.1 needs, and sends G.711 (RFC 3551) from a chosen sequence
-number on. Register, dial, answer, hang up; no transfers.
+number on. Register, dial, answer, press keys (RFC 4733), transfer blindly (RFC 3515), hang up.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import struct
 import threading
 import time
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 
@@ -24,6 +25,8 @@ FRAME_SAMPLES = 160
 RATE = 8000
 _LOUDNESS = 8000
 _POLL_SECONDS = 0.1
+_KEYS = "0123456789*#"  # RFC 4733, 3.2: in the order of their event codes
+_PACKETS, _LAST_PACKETS = 8, 3  # of a key: its end comes three times
 
 
 class SipPhone:
@@ -86,6 +89,18 @@ class SipPhone:
     def wait_idle(self) -> None:
         wait_until(lambda: not self._calls, 10, f"{self.extension} to be idle")
 
+    def press(self, keys: str) -> None:
+        """In all its calls."""
+        for call in list(self._calls.values()):
+            call.keys += [(_KEYS.index(key), step) for key in keys for step in range(_PACKETS)]
+
+    def transfer(self, number: str) -> None:
+        """Send the other end of its call there, and be out of it."""
+        (call,) = list(self._calls.values())
+        self._request("REFER", call, more=[f"Refer-To: <sip:{number}@127.0.0.1:{self._port}>"])
+        wait_until(lambda: call.is_referred, 10, f"the transfer to {number}")
+        self.hang_up()
+
     def hang_up(self) -> None:
         for call in list(self._calls.values()):
             self._request("BYE", call)
@@ -123,9 +138,11 @@ class SipPhone:
 
     def _take_answer(self, message: _Message) -> None:
         method = message.header("CSeq").split()[1]
+        call = self._calls.get(message.header("Call-ID"))
+        if method == "REFER" and message.status == 202 and call:
+            call.is_referred = True
         if message.status != 200:
             return
-        call = self._calls.get(message.header("Call-ID"))
         if method == "REGISTER":
             self._is_registered.set()
         elif method == "INVITE" and call:
@@ -142,7 +159,7 @@ class SipPhone:
         self._reply(message, call.sender, call.description())
         call.talk_to(message.body)
 
-    def _request(self, method: str, call: _Call, body: str = "") -> None:
+    def _request(self, method: str, call: _Call, body: str = "", more: Sequence[str] = ()) -> None:
         call.sender = call.sender or f"<sip:{self.extension}@127.0.0.1>;tag={_new_id()}"
         call.number += method != "ACK"
         head = [
@@ -153,6 +170,7 @@ class SipPhone:
             f"To: {call.to}",
             f"Call-ID: {call.id}",
             f"CSeq: {call.number} {method}",
+            *more,
         ]
         self._send(head, body)
 
@@ -184,6 +202,9 @@ class _Call:
     audio: socket.socket = field(default_factory=lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
     peer: tuple[str, int] | None = None
     sent: int = 0
+    keys: list[tuple[int, int]] = field(default_factory=list)  # packets to come: the key, and which one of it
+    pressed_at: int = 0
+    is_referred: bool = False
 
     def __post_init__(self) -> None:
         self.audio.bind(("127.0.0.1", 0))
@@ -193,24 +214,34 @@ class _Call:
         return self.peer is not None
 
     def description(self) -> str:
-        """RFC 4566: G.711 µ-law to this call's port."""
+        """RFC 4566: G.711 µ-law to this call's port, and keys."""
         port = self.audio.getsockname()[1]
         lines = ["v=0", "o=- 1 1 IN IP4 127.0.0.1", "s=-", "c=IN IP4 127.0.0.1", "t=0 0"]
-        return "\r\n".join([*lines, f"m=audio {port} RTP/AVP 0", "a=rtpmap:0 PCMU/8000", ""])
+        lines += [
+            f"m=audio {port} RTP/AVP 0 101",
+            "a=rtpmap:0 PCMU/8000",
+            "a=rtpmap:101 telephone-event/8000",
+        ]
+        return "\r\n".join([*lines, "a=fmtp:101 0-15", ""])
 
     def talk_to(self, description: str) -> None:
         found = re.search(r"^m=audio (\d+)", description, re.MULTILINE)
         self.peer = ("127.0.0.1", int(found[1])) if found else self.peer
 
     def send(self, tone: bytes, first_sequence: int, frames: int) -> None:
-        """RFC 3550, 5.1: version 2, payload type 0."""
+        """RFC 3550, 5.1: version 2, payload type 0; in place of the tone's a key's packets, type 101."""
         if self.peer is None:
             return
         count = FRAME_SAMPLES * frames
         sequence, stamp = (first_sequence + self.sent) & 0xFFFF, self.sent * count
-        head = struct.pack("!BBHII", 0x80, 0, sequence, stamp, hash(self.id) & 0xFFFFFFFF)
-        at = stamp % RATE
-        self.audio.sendto(head + tone[at : at + count], self.peer)
+        kind, content = 0, tone[stamp % RATE : stamp % RATE + count]
+        if self.keys:
+            key, step = self.keys.pop(0)
+            self.pressed_at = self.pressed_at if step else stamp
+            kind, content = 101 if step else 0x80 | 101, _key(key, step, count)
+            stamp = self.pressed_at
+        head = struct.pack("!BBHII", 0x80, kind, sequence, stamp, hash(self.id) & 0xFFFFFFFF)
+        self.audio.sendto(head + content, self.peer)
         self.sent += 1
 
 
@@ -236,6 +267,12 @@ class _Message:
     def contact(self) -> str:
         found = re.search(r"<([^>]+)>", self.header("Contact"))
         return found[1] if found else ""
+
+
+def _key(key: int, step: int, count: int) -> bytes:
+    """RFC 4733, 2.3: the event, its end and volume, and for how long."""
+    last = _PACKETS - _LAST_PACKETS
+    return struct.pack("!BBH", key, 0x8A if step >= last else 0x0A, (min(step, last) + 1) * count)
 
 
 def _new_id() -> str:
