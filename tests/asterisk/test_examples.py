@@ -49,6 +49,9 @@ exten => unlogged,1,Set(apiKey=wrong)
 exten => inside,1,Set(EXTTOCALL=410)
  same => n,Gosub(sub-dialout-one-predial-hook,s,1)
  same => n,Dial(PJSIP/410)
+exten => inside-16,1,Set(EXTTOCALL=410)
+ same => n,Macro(dialout-one-predial-hook)
+ same => n,Dial(PJSIP/410)
 exten => outside,1,Set(AMPUSER=411)
  same => n,Gosub(macro-dialout-trunk-predial-hook,s,1)
  same => n,Dial(PJSIP/trunk)
@@ -131,6 +134,15 @@ def test_an_inbound_call_is_recorded_for_who_answers(
 
     assert (leg["owner"], leg["tag"], leg["status"]) == (owner, tag, "completed")
     assert heard(leg, "trunk", "410")
+
+
+def test_freepbx_up_to_16_looks_into_the_same_contexts_with_macro(exchange: Exchange[SipPhone]) -> None:
+    """Asterisk 21 has no app_macro any more, and FreePBX 17 no such line."""
+    if not (exchange.asterisk.installation.modules / "app_macro.so").exists():
+        return
+    (leg,) = recorded(exchange, "trunk", "inside-16", "410")
+
+    assert leg["owner"] == "Ann"
 
 
 @pytest.mark.parametrize(("number", "tag"), [("0030123", "INV-22"), ("0030999", ""), ("outside", "")])
