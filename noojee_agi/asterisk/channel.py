@@ -106,7 +106,6 @@ class Channel:
             self.sees_file(file)
 
     def stop_mixmonitor(self, mixmonitor_id: str) -> None:
-        """End this one MixMonitor."""
         self._agi.command("EXEC", "StopMixMonitor", mixmonitor_id)
 
     def mixmonitor_file(self, mixmonitor_id: str) -> str:

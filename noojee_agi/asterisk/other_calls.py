@@ -106,7 +106,6 @@ def find(
 
 
 def channels(manager: Manager) -> list[LiveChannel]:
-    """All channels of this Asterisk, as they are now."""
     # By name, which stands before all that a caller can write into the event (res_parking,
     # parking_manager.c: ParkeeChannel, then its state, then ParkeeCallerIDNum).
     parked = {

@@ -87,7 +87,6 @@ def store(connection: Connection, events: Iterable[Event], settled: Mapping[str,
 
 
 def legs_of(connection: Connection, record_ids: set[str]) -> set[str]:
-    """All legs of these calls."""
     return set(connection.scalars(statements.LEGS_OF, {"calls": list(record_ids)})) if record_ids else set()
 
 

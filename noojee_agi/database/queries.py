@@ -81,7 +81,6 @@ def next_legs(
 
 
 def legs_by_id(connection: Connection, leg_ids: Iterable[str]) -> list[dict[str, Any]]:
-    """These few legs."""
     result = connection.execute(_LEGS_BY_ID, {"leg_ids": list(leg_ids)})
     names = tuple(result.keys())
     return [dict(zip(names, row, strict=True)) for row in result]
@@ -104,7 +103,6 @@ def legs_whose_id_begins(connection: Connection, eight: str) -> list[dict[str, A
 
 
 def open_legs(connection: Connection, server: str) -> list[OpenLeg]:
-    """The legs of this server that are thought to be recording."""
     rows = connection.execute(open_legs_statement(server))
     return [OpenLeg(row.id, row.file, row.started_at) for row in rows]
 

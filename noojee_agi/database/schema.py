@@ -49,7 +49,6 @@ def _upgrade(store: Store) -> None:
 
 
 def alembic_settings() -> AlembicConfig:
-    """Where Alembic finds the migrations."""
     settings = AlembicConfig()
     settings.set_main_option("script_location", "noojee_agi.database:migrations")
     return settings

@@ -53,7 +53,6 @@ def enabled_logins(connection: Connection) -> frozenset[str]:
 
 
 def attached(connection: Connection) -> frozenset[str]:
-    """The extensions to which somebody is attached now."""
     is_open = extension_attachment.c.detached_at.is_(None)
     return frozenset(connection.scalars(select(extension_attachment.c.extension).where(is_open)))
 

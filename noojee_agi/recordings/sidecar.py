@@ -28,7 +28,6 @@ _MAY_BE_MISSING = {"peer_channel": "", "peer_uniqueid": ""}
 
 
 def path_for(file: str) -> str:
-    """The side-car of this audio file."""
     return f"{os.path.splitext(file)[0]}{SUFFIX}"
 
 

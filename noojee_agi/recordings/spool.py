@@ -37,7 +37,6 @@ _TRIES = 100  # each but the last needs a drain that takes the journal in just t
 
 
 def directory_in(recordings_directory: str) -> str:
-    """The spool of these recordings."""
     return os.path.join(recordings_directory, _DIRECTORY)
 
 

@@ -124,7 +124,6 @@ class Sessions:
         session.switch()
 
     def current(self) -> Waiting:
-        """The session that calls."""
         return cast(Waiting, getcurrent())
 
     def wait_for_event(self, descriptor: int, event: int, seconds: float) -> bool:

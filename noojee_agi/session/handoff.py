@@ -56,7 +56,6 @@ def run_finish() -> None:
 
 
 def pack(program: str, configuration: str, words: list[bytes], environment: bytes) -> bytes:
-    """The message that hands a session over."""
     head = [program.encode(), os.fsencode(configuration), b"%d" % len(words)]
     return framed(b"\0".join([*head, *words, environment]))
 

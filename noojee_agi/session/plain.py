@@ -64,7 +64,6 @@ def run_finish() -> None:
 
 
 def _afterwards(report: Report, config: Config) -> None:
-    """What the caller does not wait for."""
     _log(report, config)
     if not disk.does_not_answer():  # each call would leave a process that waits for it
         _drain(config)
