@@ -5,9 +5,9 @@ from collections.abc import Callable
 from alembic import command
 from alembic.config import Config as AlembicConfig
 from alembic.util import CommandError
-from sqlalchemy import func, select
+from sqlalchemy import Connection, func, select
 
-from noojee_agi.database.store import REVISION, Store, in_turn
+from noojee_agi.database.store import REVISION, Store
 from noojee_agi.errors import StoreUnavailable
 
 _UPGRADES = 0x6E6F6F6A  # the lock's key, ours alone in this database: "nooj"
@@ -33,19 +33,18 @@ def open_store(url: str, when_made: Callable[[Store], None] = lambda store: None
 
 def upgrade(store: Store) -> None:
     """Bring the database to REVISION; nothing happens when it is there. Raises StoreUnavailable."""
-    in_turn(lambda: _upgrade(store))
+    store.in_turn(lambda connection: _upgrade(store, connection), takes_long=True)
 
 
-def _upgrade(store: Store) -> None:
+def _upgrade(store: Store, connection: Connection) -> None:
     settings = alembic_settings()
-    with store.transaction(takes_long=True) as connection:
-        if store.url.get_backend_name() == "postgresql":  # another host may upgrade it, too
-            connection.execute(select(func.pg_advisory_xact_lock(_UPGRADES)))
-        settings.attributes["connection"] = connection
-        try:
-            command.upgrade(settings, "head")
-        except CommandError as error:
-            raise StoreUnavailable(newer(store)) from error
+    if store.url.get_backend_name() == "postgresql":  # another host may upgrade it, too
+        connection.execute(select(func.pg_advisory_xact_lock(_UPGRADES)))
+    settings.attributes["connection"] = connection
+    try:
+        command.upgrade(settings, "head")
+    except CommandError as error:
+        raise StoreUnavailable(newer(store)) from error
 
 
 def alembic_settings() -> AlembicConfig:

@@ -37,20 +37,6 @@ _CONFLICTS, _DUPLICATE = ("40001", "40P01"), "23505"
 _REJECTED = (exc.IntegrityError, exc.DataError, ValueError, TypeError, OverflowError)
 
 
-def in_turn(work: Callable[[], T]) -> T:
-    """What work returns, which is done again at once when another host's transaction came first.
-
-    That may also show in a key that is there twice (PostgreSQL manual 13.5, Serialization Failure Handling).
-    Raises what work raises, at last StoreConflict or StoreDuplicate, too.
-    """
-    for attempt in range(_TRIES - 1):
-        try:
-            return work()
-        except (StoreConflict, StoreDuplicate):
-            time.sleep(random.uniform(0, 0.02 * 2**attempt))
-    return work()
-
-
 class Store:
     """One database. Every method raises StoreUnavailable, or StoreRejected for values it will never take."""
 
@@ -83,6 +69,20 @@ class Store:
         """A connection whose work is committed at the end, or undone; takes_long: without a time limit."""
         with self._own_errors(), self.engine.execution_options(takes_long=takes_long).begin() as connection:
             yield connection
+
+    def in_turn(self, work: Callable[[Connection], T], takes_long: bool = False) -> T:
+        """What work returns, in a transaction that is done again at once when another host's came first.
+
+        That may also show in a key that is there twice (PostgreSQL manual 13.5, Serialization Failure
+        Handling). Raises what work raises, at last StoreConflict or StoreDuplicate, too.
+        """
+        another_was_first = contextlib.suppress(StoreConflict, StoreDuplicate)
+        for attempt in range(_TRIES - 1):
+            with another_was_first, self.transaction(takes_long) as connection:
+                return work(connection)
+            time.sleep(random.uniform(0, 0.02 * 2**attempt))
+        with self.transaction(takes_long) as connection:
+            return work(connection)
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Connection]:

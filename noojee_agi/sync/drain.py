@@ -11,7 +11,7 @@ from typing import Any
 from noojee_agi import text
 from noojee_agi.config import Config
 from noojee_agi.database import intake, queries
-from noojee_agi.database.store import Store, in_turn
+from noojee_agi.database.store import Store
 from noojee_agi.errors import JournalUnusable, StoreRejected
 from noojee_agi.recordings import event_files, history, journal, recording, rejected, sidecar, spool, wav
 from noojee_agi.recordings.recording import Event, Leg, leg_id
@@ -142,21 +142,22 @@ class _Drain:
                 self._set_aside(line, "damaged", f"not an event of this program: {exc!r}")
             return None
 
-    def _store_together(self, events: list[_Waiting]) -> list[bytes]:
+    def _store_together(self, waiting: list[_Waiting]) -> list[bytes]:
         """In one transaction; when that is refused, halve until the refused one stands alone."""
+        events = [event for _, event in waiting]
         try:
-            legs, others = in_turn(lambda: _commit(self._store, [event for _, event in events]))
+            legs, others = self._store.in_turn(lambda connection: _store(connection, events))
         except StoreRejected as exc:
-            if len(events) == 1:
-                return self._refused(*events[0], str(exc))
-            middle = len(events) // 2
-            return self._store_together(events[:middle]) + self._store_together(events[middle:])
-        others |= _others_of_strangers(self._store, [event for _, event in events], legs)
+            if len(waiting) == 1:
+                return self._refused(*waiting[0], str(exc))
+            middle = len(waiting) // 2
+            return self._store_together(waiting[:middle]) + self._store_together(waiting[middle:])
+        others |= _others_of_strangers(self._store, events, legs)
         unwritten = _write_side_cars(self._store, legs, others)
         calls = {leg["id"]: leg["call_record_id"] for leg in legs}
-        left = [line for line, event in events if calls.get(leg_id(event)) in unwritten]
+        left = [line for line, event in waiting if calls.get(leg_id(event)) in unwritten]
         self.result.stored += len(events) - len(left)
-        self._stored([event for _, event in events])
+        self._stored(events)
         return left
 
     def _refused(self, line: bytes, event: Event, reason: str) -> list[bytes]:
@@ -171,11 +172,10 @@ class _Drain:
         self.result.rejected += 1
 
 
-def _commit(store: Store, events: list[Event]) -> tuple[list[dict[str, Any]], set[str]]:
+def _store(connection: Any, events: list[Event]) -> tuple[list[dict[str, Any]], set[str]]:
     """The legs of these events as they are then, and the others whose side-cars may be out of date."""
-    with store.transaction() as connection:
-        others = intake.store(connection, events)
-        return queries.legs_by_id(connection, {leg_id(event) for event in events}), others
+    others = intake.store(connection, events)
+    return queries.legs_by_id(connection, {leg_id(event) for event in events}), others
 
 
 def _others_of_strangers(store: Store, events: list[Event], legs: list[dict[str, Any]]) -> set[str]:

@@ -16,7 +16,7 @@ from itertools import islice
 from typing import Any
 
 from noojee_agi.database import queries, restore
-from noojee_agi.database.store import Store, in_turn
+from noojee_agi.database.store import Store
 from noojee_agi.errors import NoojeeError, StoreRejected
 from noojee_agi.recordings import files, sidecar, spool
 
@@ -120,14 +120,9 @@ def restore_settings(store: Store, recordings_directory: str) -> int:
     if rows is None:
         return 0
     try:
-        return in_turn(lambda: _store_settings(store, rows))
+        return store.in_turn(lambda connection: restore.restore_settings(connection, rows))
     except (StoreRejected, ValueError, KeyError, TypeError, AttributeError) as exc:
         raise _damaged(path, exc) from exc
-
-
-def _store_settings(store: Store, rows: Settings) -> int:
-    with store.transaction() as connection:
-        return restore.restore_settings(connection, rows)
 
 
 def _read_settings(path: str) -> Settings | None:
@@ -175,8 +170,9 @@ def _beside(path: str, leg: dict[str, Any]) -> str:
 
 def _restore(store: Store, legs: list[tuple[str, dict[str, Any]]], result: Result) -> None:
     """In one transaction; when that is refused, one by one."""
+    rows = [{**leg, "file": _beside(path, leg)} for path, leg in legs]
     try:
-        restored, others = in_turn(lambda: _store_legs(store, legs))
+        restored, others = store.in_turn(lambda connection: restore.restore_legs(connection, rows))
     except StoreRejected as exc:
         if len(legs) == 1:
             result.refused[legs[0][0]] = str(exc)
@@ -189,11 +185,6 @@ def _restore(store: Store, legs: list[tuple[str, dict[str, Any]]], result: Resul
         if _is_out_of_date(*known[row["id"]], row) if row["id"] in known else sidecar.is_here(row["file"]):
             sidecar.write(row)
     result.legs += len(restored)
-
-
-def _store_legs(store: Store, legs: list[tuple[str, dict[str, Any]]]) -> tuple[set[str], set[str]]:
-    with store.transaction() as connection:
-        return restore.restore_legs(connection, [{**leg, "file": _beside(path, leg)} for path, leg in legs])
 
 
 def _is_out_of_date(path: str, leg: dict[str, Any], row: dict[str, Any]) -> bool:

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, select, text
 
 from integration.recorder import Recorder, after, ended, exit_code, forked
 from noojee_agi.database import intake, settings
-from noojee_agi.database.store import Store, in_turn
+from noojee_agi.database.store import Store
 from noojee_agi.database.tables import account, extension_attachment
 from noojee_agi.errors import BadArgument, StoreDuplicate
 from noojee_agi.recordings.recording import Leg
@@ -283,15 +283,14 @@ def test_what_is_there_twice_is_tried_again_and_refused_at_last(people: Store) -
     """It may be a race, whose loser can go on when the other one is done."""
     tries: list[str] = []
 
-    def add(logins: Callable[[], str]) -> None:
-        tries.append(logins())
-        with people.transaction() as connection:
-            values = {"id": settings.account_id(tries[-1]), "login": tries[-1], "name": "", "enabled": True}
-            connection.execute(account.insert().values(values))
+    def add(connection: Connection, login: str) -> None:
+        tries.append(login)
+        values = {"id": settings.account_id(login), "login": login, "name": "", "enabled": True}
+        connection.execute(account.insert().values(values))
 
-    in_turn(lambda: add(lambda: "fred" if len(tries) < 2 else "new"))
+    people.in_turn(lambda connection: add(connection, "fred" if len(tries) < 2 else "new"))
     assert tries == ["fred", "fred", "new"]
 
     with pytest.raises(StoreDuplicate):
-        in_turn(lambda: add(lambda: "lena"))
+        people.in_turn(lambda connection: add(connection, "lena"))
     assert len(tries) == 3 + 8
