@@ -11,9 +11,9 @@ from noojee_agi.recordings import history, spool
 
 # Asterisk parses these twice and hands one of them to a shell: nothing in them may need quoting.
 SAFE_PATH = re.compile(r"/[A-Za-z0-9._+@=~:/-]{0,254}")
-_SAFE_FORMAT = re.compile(r"[A-Za-z0-9]{1,12}")
+_SAFE_FORMAT = r"[A-Za-z0-9]{1,12}"
 # Those of MixMonitor's options that name no file, variable or mailbox and delete nothing.
-_SAFE_OPTIONS = re.compile(r"(?:[bpPScn]|B\(\d{1,4}\)|s\(\d{1,5}\)|[vVW]\(-?[0-4]\))*")
+_SAFE_OPTIONS = r"(?:[bpPScn]|B\(\d{1,4}\)|s\(\d{1,5}\)|[vVW]\(-?[0-4]\))*"
 
 _SECRETS = ("database_url", "manager_secret")
 
@@ -148,39 +148,35 @@ def _value(where: str, kind: object, text: str) -> object:
 
 
 _ABSOLUTE = "must be an absolute path of at most 255 letters, digits and . _ + @ = ~ : - (a shell gets it)"
-_RULES: list[tuple[str, "str | re.Pattern[str]", str]] = [
-    ("recordings_directory", SAFE_PATH, _ABSOLUTE),
-    ("state_directory", SAFE_PATH, _ABSOLUTE),
+_RULES: list[tuple[str, str, str]] = [
+    ("recordings_directory", SAFE_PATH.pattern, _ABSOLUTE),
+    ("state_directory", SAFE_PATH.pattern, _ABSOLUTE),
     ("recordings_format", _SAFE_FORMAT, "must be a file format of Asterisk such as wav (letters and digits)"),
     (
         "recordings_mixmonitor_options",
         _SAFE_OPTIONS,
         "allowed are b, B(n), p, P, c, n, S, s(n), v(x), V(x), W(x), written without commas",
     ),
-    ("recordings_unknown_agent", re.compile("record|refuse"), "must be record or refuse"),
-    ("server_name", re.compile(r"[^\x00-\x1f]{1,255}"), "must be 1 to 255 characters"),
+    ("recordings_unknown_agent", "record|refuse", "must be record or refuse"),
+    ("server_name", r"[^\x00-\x1f]{1,255}", "must be 1 to 255 characters"),
     (
         "server_listen",
         r"|(\[[0-9a-fA-F:.]+\]|[^\s:\[\]]+):\d{1,5}",
         "must be address:port, or empty for no FastAGI",
     ),
-    (
-        "socket_path",
-        re.compile(r"/[^\x00-\x1f]{1,106}"),
-        "must be an absolute path of at most 107 characters",
-    ),
-    ("server_threads", re.compile(r"[1-9]\d{0,2}"), "must be a number from 1 to 999"),
+    ("socket_path", r"/[^\x00-\x1f]{1,106}", "must be an absolute path of at most 107 characters"),
+    ("server_threads", r"[1-9]\d{0,2}", "must be a number from 1 to 999"),
     (
         "manager_host",
-        re.compile(r"localhost|[0-9.]{7,15}|[0-9a-fA-F:.]*:[0-9a-fA-F:.]*"),
+        r"localhost|[0-9.]{7,15}|[0-9a-fA-F:.]*:[0-9a-fA-F:.]*",
         "must be an address, or localhost: no call waits for a name to be looked up",
     ),
     (
         "manager_port",
-        re.compile(r"[1-9]\d{0,3}|[1-5]\d{4}|6[0-4]\d{3}|65[0-4]\d\d|655[0-2]\d|6553[0-5]"),
+        r"[1-9]\d{0,3}|[1-5]\d{4}|6[0-4]\d{3}|65[0-4]\d\d|655[0-2]\d|6553[0-5]",
         "must be a port, 1 to 65535",
     ),
-    ("manager_username", re.compile(r"[^\x00-\x1f]{0,255}"), "must be one line of at most 255 characters"),
-    ("manager_secret", re.compile(r"[^\x00-\x1f]{0,255}"), "must be one line of at most 255 characters"),
-    ("log_level", re.compile("debug|info|warning|error"), "must be debug, info, warning or error"),
+    ("manager_username", r"[^\x00-\x1f]{0,255}", "must be one line of at most 255 characters"),
+    ("manager_secret", r"[^\x00-\x1f]{0,255}", "must be one line of at most 255 characters"),
+    ("log_level", "debug|info|warning|error", "must be debug, info, warning or error"),
 ]
