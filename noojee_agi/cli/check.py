@@ -176,8 +176,7 @@ def _former_spools(config: Config) -> str:
 
 def _open_legs(config: Config) -> str:
     known = history.load(config.state_directory)
-    servers = {**known.servers, config.server_name: None}
-    legs = housekeeping.open_legs(opening.open_database(config), known._replace(servers=servers))
+    legs = housekeeping.open_legs(opening.open_database(config), known.with_server(config.server_name))
     if problems := housekeeping.left_open(legs):
         raise NoojeeError(problems[0])
     return f"{len(legs)} legs are being recorded"

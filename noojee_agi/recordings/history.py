@@ -46,6 +46,10 @@ class History(NamedTuple):
         until = self.servers[server]
         return until is None or started_at < until
 
+    def with_server(self, server: str) -> "History":
+        """The same, although it may not have been noted yet that this name is in use."""
+        return self._replace(servers={**self.servers, server: None})
+
     def former(self, recordings_directory: str) -> list[str]:
         """Where recordings were kept before."""
         return [path for path in self.directories if path != recordings_directory]

@@ -148,8 +148,7 @@ class DrainProcess:
         """
         recordings.refresh()
         known = history.load(config.state_directory)
-        servers = {**known.servers, config.server_name: None}
-        recordings.begin(housekeeping.open_legs(self._store, known._replace(servers=servers)))
+        recordings.begin(housekeeping.open_legs(self._store, known.with_server(config.server_name)))
         self._look_at = time.monotonic() + _LOOK_SECONDS
 
     def _tell_whether_ends_are_seen(self, config: Config, recordings: OpenRecordings) -> None:

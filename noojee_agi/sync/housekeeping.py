@@ -122,8 +122,7 @@ def _remembered(config: Config) -> History:
     except OSError as exc:
         path = history.path_in(config.state_directory)
         logger.error("%s cannot be renewed, so a change of directory or name is not followed: %s", path, exc)
-    known = history.load(config.state_directory)
-    return known._replace(servers={**known.servers, config.server_name: None})
+    return history.load(config.state_directory).with_server(config.server_name)
 
 
 def _follow(store: Store, spool_directory: str, is_patient: bool, done: Result) -> None:
