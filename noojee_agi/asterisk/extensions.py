@@ -3,9 +3,8 @@
 import re
 from collections.abc import Iterable
 
-_UNIQUE_SUFFIX = re.compile(
-    r"-[0-9a-fA-F]{8}(;[12])?$"
-)  # as chan_pjsip.c, chan_sip.c and core_local.c make it
+# As chan_pjsip.c, chan_sip.c and core_local.c make it.
+_UNIQUE_SUFFIX = re.compile(r"-[0-9a-fA-F]{8}(;[12])?$")
 
 
 def of_channel(channel: str) -> str:

@@ -113,10 +113,7 @@ def waiting(directory: str) -> Iterator[bytes]:
         last = files.opened(os.path.join(directory, journal.NAME))  # first: it may be taken just now
     with last as file:
         for path in [*journal.event_files(directory), *journal.taken(directory)]:
-            with (
-                contextlib.suppress(FileNotFoundError),
-                files.opened(path) as earlier,
-            ):  # a drain was quicker
+            with contextlib.suppress(FileNotFoundError), files.opened(path) as earlier:  # a drain was quicker
                 yield from journal.lines(earlier)
         yield from journal.lines(file)
 
