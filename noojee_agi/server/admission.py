@@ -23,9 +23,6 @@ class Admission:
         self._address_of: dict[Waiting, str] = {}  # the oldest first
         self._of_address: Counter[str] = Counter()
 
-    def __len__(self) -> int:
-        return len(self._address_of)
-
     def add(self, session: Waiting, address: str) -> None:
         if len(self._address_of) >= _MOST:
             self._complaints.add("%d connections show no apiKey yet: the oldest were sent away", _MOST)

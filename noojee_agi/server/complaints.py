@@ -43,8 +43,3 @@ class Complaints:
                     f"{text} (%d connections since the last such line)", *known.values, known.untold
                 )
                 known.untold, known.again_at = 0, now + _EVERY_SECONDS
-
-    def patience(self) -> float | None:
-        """In how many seconds something is to be told; None when nothing is."""
-        moments = [known.again_at for known in self._of.values() if known.untold]
-        return max(min(moments) - time.monotonic(), 0.0) if moments else None

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 # inotify(7), sys/inotify.h
-_CLOSE_WRITE, _UNMOUNT, _Q_OVERFLOW, _IGNORED, _ONLYDIR = 0x8, 0x2000, 0x4000, 0x8000, 0x1000000
+_CLOSE_WRITE, _Q_OVERFLOW, _IGNORED, _ONLYDIR = 0x8, 0x4000, 0x8000, 0x1000000
 _EVENT = struct.Struct("iIII")  # wd, mask, cookie, len
 _READ_BYTES = 65536
 
