@@ -18,7 +18,7 @@ class Listeners:
     """The two sockets. Raises ConfigurationError when they cannot be had."""
 
     def __init__(self, config: Config) -> None:
-        self._wanted = (config.server_listen, config.socket_path)
+        self._path = config.socket_path
         self.local = _listen_locally(config.socket_path)
         self.network: socket.socket | None = None
         try:
@@ -31,11 +31,10 @@ class Listeners:
     @property
     def names(self) -> str:
         """Where we are reached."""
-        local = self._wanted[1]
         if not self.network:
-            return local
+            return self._path
         host, port = self.network.getsockname()[:2]
-        return f"agi://{f'[{host}]' if ':' in host else host}:{port} and {local}"
+        return f"agi://{f'[{host}]' if ':' in host else host}:{port} and {self._path}"
 
     @property
     def all(self) -> list[socket.socket]:
@@ -44,7 +43,7 @@ class Listeners:
     def close(self) -> None:
         """Nobody finds us any more; whoever has connected is still served."""
         with contextlib.suppress(OSError):
-            os.unlink(self._wanted[1])
+            os.unlink(self._path)
         for listener in self.all:
             listener.close()
 
