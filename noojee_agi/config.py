@@ -70,31 +70,24 @@ class Config(NamedTuple):
         Where it gives the server no name, history knows it. Raises ConfigurationError, naming file, section
         and option.
         """
-        config, given = _read(path) if path else (cls(), {})
-        return config if "server_name" in given else config._named()
+        return cls.load_file(path).with_name()
 
     @classmethod
     def load_file(cls, path: str) -> "Config":
-        """load() without a look into the state directory. Raises ConfigurationError."""
-        return _read(path)[0] if path else cls()
-
-    def with_name(self) -> "Config":
-        """What load_file() has read, with the name that load() gives the server.
+        """load() without a look into the state directory: server_name is empty where the file gives none.
 
         Raises ConfigurationError.
         """
-        return self if names_server(self.path) else self._named()
+        return _read(path) if path else cls(server_name="")
 
-    def _named(self) -> "Config":
+    def with_name(self) -> "Config":
+        """What load_file() has read, with the name that load() gives the server."""
+        if self.server_name:
+            return self
         return self._replace(server_name=history.server_name(self.state_directory))
 
 
-def names_server(path: str) -> bool:
-    """Whether the file at path says what the server's name is. Raises ConfigurationError."""
-    return bool(path) and "server_name" in _read(path)[1]
-
-
-def _read(path: str) -> tuple[Config, Mapping[str, tuple[str, str]]]:
+def _read(path: str) -> Config:
     if not SAFE_PATH.fullmatch(path):
         raise ConfigurationError(f"{path}: the configuration file's path {_ABSOLUTE}")
     try:
@@ -113,12 +106,12 @@ def _read(path: str) -> tuple[Config, Mapping[str, tuple[str, str]]]:
     for where, text in given.values():
         if " ;" in text:
             raise ConfigurationError(f"{where}: comments go on lines of their own")
-    return _checked(path, set(sections), given), given
+    return _checked(path, set(sections), given)
 
 
 def _checked(path: str, sections: set[str], given: Mapping[str, tuple[str, str]]) -> Config:
     known = {name: kind for name, kind in Config.__annotations__.items() if name != "path"}
-    values: dict[str, object] = {}
+    values: dict[str, object] = {"server_name": ""}
     for section in sections - {name.partition("_")[0] for name in known}:
         raise ConfigurationError(f"{path}: [{section}]: there is no such section; the README lists all")
     for name, (where, text) in given.items():
@@ -128,7 +121,8 @@ def _checked(path: str, sections: set[str], given: Mapping[str, tuple[str, str]]
     config = Config(path=path, **values)  # type: ignore[arg-type]
     for name, pattern, rule in _RULES:
         text = str(getattr(config, name))
-        if not re.fullmatch(pattern, text):
+        is_left_out = name == "server_name" and name not in given
+        if not is_left_out and not re.fullmatch(pattern, text):
             where = given.get(name, (f"{path}: {name}", ""))[0]
             raise ConfigurationError(f"{where}: {rule}")
     return config

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from noojee_agi.asterisk import manager, other_calls
 from noojee_agi.cli import identity, install, server_status
-from noojee_agi.config import SAFE_PATH, Config, names_server
+from noojee_agi.config import SAFE_PATH, Config
 from noojee_agi.database import settings
 from noojee_agi.database.store import Store
 from noojee_agi.errors import NoojeeError
@@ -189,7 +189,7 @@ def _server_name(config: Config) -> str:
             f"{config.state_directory} is another machine's too ({', '.join(known.servers)}): give each its"
             " own, with its own [server] name; if this is a copy of that machine, run noojee-agi sync"
         )
-    if config.server_name == known.host != host and not names_server(config.path):
+    if config.server_name == known.host != host and not Config.load_file(config.path).server_name:
         raise NoojeeError(
             f"{known.host}, which was this host's name at first, not {host}; a copy of this machine may have"
             f" it, too: say which it is with [server] name, {known.host} on one machine alone"
