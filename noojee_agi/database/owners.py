@@ -24,10 +24,7 @@ def find(
     found = {leg.id: _by_extension(leg, attachments) for leg in others}
     for leg in legs:
         if leg.id in named:
-            extension = (
-                leg.extension if leg.id in settled else leg.extension or next(iter(leg.extensions), "")
-            )
-            found[leg.id] = _account(accounts.get(named[leg.id]), leg, settled), extension
+            found[leg.id] = _account(accounts.get(named[leg.id]), leg, settled), _filed_under(leg)
     return found
 
 
@@ -62,7 +59,12 @@ def _by_extension(leg: Leg, attachments: Mapping[str, Iterable[Any]]) -> tuple[s
         for row in attachments.get(extension, ()):
             if _is_at(row, leg.started_at):
                 return row.account_id, leg.extension or extension
-    return None, leg.extension or next(iter(leg.extensions), "")
+    return None, _filed_under(leg)
+
+
+def _filed_under(leg: Leg) -> str:
+    """The extension that was asked for, else the first on the call; a leg from a side-car has no others."""
+    return leg.extension or next(iter(leg.extensions), "")
 
 
 def _is_at(row: Any, moment: datetime) -> bool:
