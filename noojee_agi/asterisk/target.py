@@ -26,7 +26,7 @@ class Asker(Protocol):
 
 
 class Recordable(Asker, Protocol):
-    """A channel: `channel.Channel` over AGI, `manager.OtherChannel` over the manager interface.
+    """A channel: `channel.Channel` over AGI, `other_calls.OtherChannel` over the manager interface.
 
     Each method raises CallGone or NoSuchCall once the channel is gone, and ManagerUnavailable.
     """

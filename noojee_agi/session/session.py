@@ -162,10 +162,8 @@ class _OtherCalls:
 
     def find(self, asked: str, prefers_recorded: bool) -> Target:
         """Raises NoSuchCall and ManagerUnavailable."""
-        from noojee_agi.asterisk import (  # the import of socket takes longer than all the rest
-            manager,
-            other_calls,
-        )
+        # Only now: the import of socket takes longer than all the rest.
+        from noojee_agi.asterisk import manager, other_calls
 
         self._manager = self._manager or manager.Manager(self._config, self._in_thread)
         return other_calls.find(self._manager, asked, self._channel, prefers_recorded)
