@@ -49,11 +49,7 @@ def recordings(
     **wanted: str | None,
 ) -> None:
     """List recording legs, oldest first."""
-    wanted_legs = queries.Filter(
-        started_from=_local(started_from),
-        started_to=_local(started_to),
-        **wanted,
-    )
+    wanted_legs = queries.Filter(started_from=_local(started_from), started_to=_local(started_to), **wanted)
     pages = _pages(opening.open_database(config), wanted_legs)
     try:
         _print_json(pages) if as_json else _print_table(pages)

@@ -6,12 +6,7 @@ from typing import Any
 from sqlalchemy import Connection, Table, select, true, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from noojee_agi.database.tables import (
-    account,
-    account_group,
-    extension_attachment,
-    system_variable,
-)
+from noojee_agi.database.tables import account, account_group, extension_attachment, system_variable
 from noojee_agi.errors import BadArgument
 from noojee_agi.recordings import recording
 from noojee_agi.recordings.snapshot import Snapshot

@@ -175,10 +175,5 @@ recording_leg = Table(
     Index("ix_recording_leg_tag", "tag"),
     Index("ix_recording_leg_owner_id", "owner_id", "started_at"),
     Index("ix_recording_leg_started_at", "started_at"),
-    Index(
-        "ix_recording_leg_open",
-        "call_record_id",
-        sqlite_where=RECORDING,
-        postgresql_where=RECORDING,
-    ),
+    Index("ix_recording_leg_open", "call_record_id", sqlite_where=RECORDING, postgresql_where=RECORDING),
 )
