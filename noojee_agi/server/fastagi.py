@@ -6,6 +6,7 @@ import contextlib
 import socket
 import sys
 from itertools import count, takewhile
+from typing import NamedTuple
 from urllib.parse import parse_qsl
 
 from noojee_agi import text
@@ -27,35 +28,27 @@ _TCP_INFO_BYTES, _LAST_DATA_RECEIVED = 64, 52  # linux/tcp.h, struct tcp_info, i
 _IPV4_MAPPED = "::ffff:"  # how a socket that listens on [::] tells an IPv4 address (RFC 4291)
 
 
-class FastAgi:
+class FastAgi(NamedTuple):
     """Serves one connection after the other, each in a session of its own."""
 
-    def __init__(
-        self,
-        sessions: Sessions,
-        admission: Admission,
-        complaints: Complaints,
-        surroundings: session.Surroundings,
-        reports: Reports,
-    ) -> None:
-        self._sessions = sessions
-        self._admission = admission
-        self._complaints = complaints
-        self._surroundings = surroundings
-        self._reports = reports
+    sessions: Sessions
+    admission: Admission
+    complaints: Complaints
+    surroundings: session.Surroundings
+    reports: Reports
 
     def serve(self, connection: socket.socket, address: str) -> None:
         """Called within a session of the loop; closes the connection."""
-        current = self._sessions.current()
+        current = self.sessions.current()
         with contextlib.closing(connection):
             if _waited(connection) > _QUEUE_SECONDS:
-                self._complaints.add(
+                self.complaints.add(
                     "%s waited to be heard for %g s and was sent away", address, _QUEUE_SECONDS
                 )
-                self._reports.count(counters.FAILED, 1)
+                self.reports.count(counters.FAILED, 1)
                 return
             descriptor = connection.fileno()
-            wait = self._sessions.wait_for_event
+            wait = self.sessions.wait_for_event
             stream = Stream(descriptor, descriptor, b"", wait, KEY_SECONDS, KEY_BYTES)
 
             is_admitted = False
@@ -63,31 +56,31 @@ class FastAgi:
             def admit() -> None:
                 nonlocal is_admitted
                 is_admitted = True
-                self._admission.remove(current)
+                self.admission.remove(current)
                 stream.extend(SESSION_SECONDS)
-                self._reports.count(counters.RUNNING, 1)
+                self.reports.count(counters.RUNNING, 1)
 
-            self._admission.add(current, address)
+            self.admission.add(current, address)
             report = session.run(
                 (stream, stream),
                 invocation_of,
-                self._surroundings,
+                self.surroundings,
                 host=other_host(connection, address),
                 admit=admit,
             )
             current.stop_reading()
-        self._admission.remove(current)
+        self.admission.remove(current)
         self._has_ended(report, address, is_admitted)
 
     def _has_ended(self, report: Report, address: str, is_admitted: bool) -> None:
         """Who comes and goes without a word, as monitoring does, is no line of the log."""
         if is_admitted:
-            self._reports.count(counters.RUNNING, -1)
-            self._reports.add(report)
+            self.reports.count(counters.RUNNING, -1)
+            self.reports.add(report)
         elif report.result.status == KeyRefused.status or report.failure:
-            self._reports.add(report)
+            self.reports.add(report)
         elif report.uniqueid:
-            self._complaints.add("%s showed no apiKey within %g s and was sent away", address, KEY_SECONDS)
+            self.complaints.add("%s showed no apiKey within %g s and was sent away", address, KEY_SECONDS)
 
 
 def invocation_of(channel: Channel) -> Invocation:

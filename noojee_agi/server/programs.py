@@ -12,6 +12,7 @@ import struct
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 from noojee_agi.actions.finish_record import finish_record
 from noojee_agi.actions.result import Report
@@ -35,42 +36,33 @@ _FINISH_WORDS = 3
 Work = Callable[..., Report | None]
 
 
-class Programs:
+class Programs(NamedTuple):
     """Serves one program after the other, each in a session of its own; and who asks how the server is.
 
     configuration: the path of the server's own, which a program must have, too. status: what check is told.
     """
 
-    def __init__(
-        self,
-        sessions: Sessions,
-        admission: Admission,
-        surroundings: session.Surroundings,
-        reports: Reports,
-        configuration: Callable[[], str],
-        status: Callable[[], dict[str, float]],
-    ) -> None:
-        self._sessions = sessions
-        self._admission = admission
-        self._surroundings = surroundings
-        self._reports = reports
-        self._configuration = configuration
-        self._status = status
+    sessions: Sessions
+    admission: Admission
+    surroundings: session.Surroundings
+    reports: Reports
+    configuration: Callable[[], str]
+    status: Callable[[], dict[str, float]]
 
     def serve(self, connection: socket.socket, address: str) -> None:
         """Called within a session of the loop; closes the connection."""
-        wait = self._sessions.wait_for_event
-        current = self._sessions.current()
+        wait = self.sessions.wait_for_event
+        current = self.sessions.current()
         with contextlib.closing(connection):
             try:
                 if not _is_ours(connection):
                     return
-                self._admission.add(current, address)
+                self.admission.add(current, address)
                 message = _message(connection, wait, KEY_SECONDS, KEY_BYTES)
                 work, count = self._work_of(connection, message) if message else (None, 0)
                 streams = _take(connection, wait, count) if work else None
             finally:
-                self._admission.remove(current)
+                self.admission.remove(current)
                 current.stop_reading()
             if work and streams is not None:
                 self._do(connection, work, streams)
@@ -79,7 +71,7 @@ class Programs:
         """What the message asks for, and how many streams come with it; None when it is sent away."""
         if message == handoff.STATUS:
             with contextlib.suppress(OSError):
-                connection.send(json.dumps(self._status()).encode())
+                connection.send(json.dumps(self.status()).encode())
             return None, 0
         try:
             program, configuration, words, environment = handoff.unpack(message)
@@ -89,11 +81,11 @@ class Programs:
         if program not in session.ACTIONS and not is_finish:
             logger.error("what came to the socket is none of ours: it was sent away")
             return None, 0
-        if configuration != self._configuration():
+        if configuration != self.configuration():
             logger.warning(
                 "%s does its work itself: its configuration is %r, and this server's %r: set its"
                 " NOOJEE_AGI_CONF",
-                *(program, configuration, self._configuration()),
+                *(program, configuration, self.configuration()),
             )
             return None, 0
         if is_finish:
@@ -102,23 +94,23 @@ class Programs:
 
     def _do(self, connection: socket.socket, work: Work, streams: list[int]) -> None:
         report = None
-        self._reports.count(counters.RUNNING, 1)
+        self.reports.count(counters.RUNNING, 1)
         try:
             report = work(*streams)
         except OSError:
             return  # the program does it itself, once the connection is closed
         finally:
-            self._reports.count(counters.RUNNING, -1)
-            self._sessions.current().stop_reading()
+            self.reports.count(counters.RUNNING, -1)
+            self.sessions.current().stop_reading()
             _close(streams)  # Asterisk waits for that
         with contextlib.suppress(OSError):
             connection.send(handoff.DONE)
         if report:
-            self._reports.add(report)
+            self.reports.add(report)
 
     def _agi(self, invocation: session.Invocation, environment: bytes, reading: int, writing: int) -> Report:
-        stream = Stream(reading, writing, environment, self._sessions.wait_for_event)
-        return session.run((stream, stream), lambda channel: invocation, self._surroundings)
+        stream = Stream(reading, writing, environment, self.sessions.wait_for_event)
+        return session.run((stream, stream), lambda channel: invocation, self.surroundings)
 
     def _finish(self, leg_id: str, file: str) -> None:
         """Raises OSError: then the program does it itself, and may wait as long as it likes."""
@@ -126,7 +118,7 @@ class Programs:
             disk.bounded()(finish_record)(leg_id, file)
         except DiskSilent as exc:
             raise TimeoutError from exc
-        self._reports.tell_of_events()
+        self.reports.tell_of_events()
 
 
 def _is_ours(connection: socket.socket) -> bool:
