@@ -33,34 +33,31 @@ _own = _thread._local()
 
 
 class _Hangs:
-    """What this process knows of the disk: threads that are left behind there."""
+    """What this process knows of the disk: whether threads are left behind there."""
 
     def __init__(self) -> None:
-        self._left: set[object] = set()
+        self.are_known = False
         self._try_at = 0.0
         self._pause = _TRY_AGAIN_SECONDS
 
     def may_begin(self) -> bool:
         """Once in a while one tries, since a new mount does not free those who hang in the old one."""
         now = time.monotonic()
-        if self._left and now < self._try_at:
+        if self.are_known and now < self._try_at:
             return False
         self._try_at = now + self._pause
         return True
 
-    def add(self, thread: object) -> None:
-        if self._left:
+    def add(self) -> None:
+        if self.are_known:
             self._pause = min(2 * self._pause, _TRY_AGAIN_AT_MOST_SECONDS)
-        self._left.add(thread)
+        self.are_known = True
         self._try_at = time.monotonic() + self._pause
 
     def answers(self) -> None:
-        if self._left:
-            self._left.clear()
+        if self.are_known:
+            self.are_known = False
             self._pause = _TRY_AGAIN_SECONDS
-
-    def is_known(self) -> bool:
-        return bool(self._left)
 
 
 _hangs = _Hangs()
@@ -102,7 +99,7 @@ class _Second:
         if not self._end.acquire(timeout=LIMIT_SECONDS):
             if self._claim.acquire(blocking=False):
                 self.is_ready = False
-                _hangs.add(self)
+                _hangs.add()
                 raise DiskSilent(_MESSAGE)
             self._end.acquire()
         _hangs.answers()
@@ -170,7 +167,7 @@ def type_of(path: str, mounts: Iterable[str]) -> str:
 
 def does_not_answer() -> bool:
     """Whether work has been left behind, and nobody has been answered since."""
-    return _hangs.is_known()
+    return _hangs.are_known
 
 
 def free_percent(directory: str) -> float:
