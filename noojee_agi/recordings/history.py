@@ -85,22 +85,22 @@ def server_name(state_directory: str) -> str:
 
 def load(state_directory: str) -> History:
     """Nothing is known where there is no file that can be read."""
+    machine = host = ""
     servers: dict[str, datetime | None] = {}
     directories: dict[str, str] = {}
-    known = History(servers=servers, directories=directories)
     for line in _read(path_in(state_directory)).split("\n"):
         kind, _, rest = line.partition(" ")
         first, _, second = rest.partition(" ")
         if kind == "machine":
-            known = known._replace(machine=rest)
+            machine = rest
         elif kind == "host" and len(rest) <= _NAME_CHARACTERS and rest.isprintable():
-            known = known._replace(host=rest)
+            host = rest
         elif kind == "server":
-            with contextlib.suppress(ValueError, TypeError):
+            with contextlib.suppress(ValueError):
                 servers[second] = None if first == _IN_USE else _moment(first)
         elif kind == "recordings" and second.startswith("/"):
             directories[second] = first
-    return known
+    return History(machine, host, servers, directories)
 
 
 def remember(state_directory: str, server: str, recordings_directory: str) -> History:
