@@ -8,7 +8,6 @@ import logging
 import os
 import select
 import socket
-import struct
 import time
 from collections.abc import Callable
 from functools import partial
@@ -29,7 +28,6 @@ from noojee_agi.session.handoff import GO, LENGTH_BYTES, TAKEN
 logger = logging.getLogger(__name__)
 
 _HANDSHAKE_SECONDS = 0.25  # a program answers at once; frozen, it does the work when it wakes up
-_CREDENTIALS = struct.Struct("3i")  # unix(7), SO_PEERCRED: process, user, group
 _STREAMS = 2
 _FINISH_WORDS = 3
 
@@ -55,7 +53,7 @@ class Programs(NamedTuple):
         current = self.sessions.current()
         with contextlib.closing(connection):
             try:
-                if not _is_ours(connection):
+                if not handoff.is_ours(connection):
                     return
                 self.admission.add(current, address)
                 message = _message(connection, wait, KEY_SECONDS, KEY_BYTES)
@@ -119,12 +117,6 @@ class Programs(NamedTuple):
         except DiskSilent as exc:
             raise TimeoutError from exc
         self.reports.tell_of_events()
-
-
-def _is_ours(connection: socket.socket) -> bool:
-    """Whether it comes from our own user, or from root."""
-    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    return _CREDENTIALS.unpack(credentials)[1] in (0, os.geteuid())
 
 
 def _message(connection: socket.socket, wait: Wait, seconds: float, most_bytes: int) -> bytes | None:

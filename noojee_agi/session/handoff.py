@@ -76,17 +76,22 @@ def framed(body: bytes) -> bytes:
     return len(body).to_bytes(LENGTH_BYTES, "big") + body
 
 
+def is_ours(connection: "_socket.socket") -> bool:
+    """Whether who is at the other end is our own user, or root. Raises OSError."""
+    told = connection.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 3 * _INT)
+    return int.from_bytes(told[_INT : 2 * _INT], sys.byteorder) in (0, os.geteuid())
+
+
 def _connect(path: str) -> "_socket.socket | None":
     """A connection to the server; None when there is none, it is full, or it belongs to somebody else."""
     server = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     server.settimeout(PATIENCE_SECONDS)
     try:
         server.connect(path)
-        owner = server.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 3 * _INT)[_INT : 2 * _INT]
+        if is_ours(server):
+            return server
     except OSError:
-        owner = b""
-    if int.from_bytes(owner, sys.byteorder) in (0, os.geteuid()) and owner:
-        return server
+        pass
     server.close()
     return None
 
