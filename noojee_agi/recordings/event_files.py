@@ -42,8 +42,7 @@ def _take_in(directory: str, paths: list[str]) -> None:
 
 def _line(path: str) -> bytes | None:
     try:
-        with files.opened(path) as file:
-            return journal.one_line(file.read())
+        return journal.line_in(path)
     except OSError as exc:
         logger.error("%s cannot be read, tried again later: %s", path, exc.strerror)
         return None

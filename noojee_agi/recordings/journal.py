@@ -85,9 +85,10 @@ def is_whole(line: bytes) -> bool:
     return line.endswith(b"}")
 
 
-def one_line(content: bytes) -> bytes:
-    """The content of an event's own file, in which a person may have made several lines of it."""
-    return b" ".join(content.strip().splitlines())
+def line_in(path: str) -> bytes:
+    """What an event's own file holds, in which a person may have made several lines of it. Raises OSError."""
+    with files.opened(path) as file:
+        return b" ".join(file.read().strip().splitlines())
 
 
 def event_files(directory: str) -> list[str]:

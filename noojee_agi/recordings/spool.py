@@ -138,8 +138,7 @@ def retry_rejected(directory: str) -> int:
     """
     tried = 0
     for path in rejected.paths(directory):
-        with files.opened(path) as file:
-            line = journal.one_line(file.read())
+        line = journal.line_in(path)
         if journal.is_whole(line):
             append(directory, line)
             rejected.forget(path)
