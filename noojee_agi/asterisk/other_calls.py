@@ -59,9 +59,6 @@ class OtherChannel:
         """End this one MixMonitor, unless it has ended already."""
         self._manager.act("StopMixMonitor", {"Channel": self.name, "MixMonitorID": mixmonitor_id})
 
-    def get_all(self, *names: str) -> dict[str, str]:
-        return {name: self._manager.get(self.name, name) for name in names}
-
     def mixmonitor_id(self) -> str:
         return recording.mixmonitor_id(self._manager.get(self.name, variables.MIXMONITOR_ID))
 

@@ -12,30 +12,21 @@ from noojee_agi.asterisk.peers import NOBODY, Peer
 from noojee_agi.recordings import recording
 
 
-class Asker(Protocol):
-    """Who asks for something: a channel of this Asterisk or of another host's, or somebody who has none.
+class Recordable(Protocol):
+    """A channel: `channel.Channel` over AGI, `other_calls.OtherChannel` over the manager interface.
 
-    uniqueid: empty where nobody calls. host: where its Asterisk runs; empty when that is this machine.
+    Each method raises CallGone or NoSuchCall once the channel is gone, and ManagerUnavailable. host: where
+    its Asterisk runs; empty when that is this machine.
     """
 
     host: str
     uniqueid: str
-
-    def get_all(self, *names: str) -> dict[str, str]: ...
-    def sees_file(self, path: str) -> bool: ...
-
-
-class Recordable(Asker, Protocol):
-    """A channel: `channel.Channel` over AGI, `other_calls.OtherChannel` over the manager interface.
-
-    Each method raises CallGone or NoSuchCall once the channel is gone, and ManagerUnavailable.
-    """
-
     name: str
     extension: str
     did: str
     caller: str
 
+    def sees_file(self, path: str) -> bool: ...
     def set(self, name: str, value: str) -> None: ...
     def set_all(self, values: Mapping[str, str]) -> None: ...
     def mixmonitor(self, file: str, options: str, end_command: str) -> None: ...
