@@ -14,11 +14,10 @@ from noojee_agi.actions.result import Report
 from noojee_agi.asterisk.channel import Channel
 from noojee_agi.asterisk.stream import SESSION_SECONDS, Stream
 from noojee_agi.errors import BadArgument, KeyRefused
-from noojee_agi.server import counters
+from noojee_agi.server import counters, waiting
 from noojee_agi.server.admission import KEY_BYTES, KEY_SECONDS, Admission
 from noojee_agi.server.complaints import Complaints
 from noojee_agi.server.reports import Reports
-from noojee_agi.server.waiting import Sessions
 from noojee_agi.session import session
 from noojee_agi.session.session import ACTIONS, Invocation
 
@@ -31,7 +30,6 @@ _IPV4_MAPPED = "::ffff:"  # how a socket that listens on [::] tells an IPv4 addr
 class FastAgi(NamedTuple):
     """Serves one connection after the other, each in a session of its own."""
 
-    sessions: Sessions
     admission: Admission
     complaints: Complaints
     surroundings: session.Surroundings
@@ -39,7 +37,7 @@ class FastAgi(NamedTuple):
 
     def serve(self, connection: socket.socket, address: str) -> None:
         """Called within a session of the loop; closes the connection."""
-        current = self.sessions.current()
+        current = waiting.current()
         with contextlib.closing(connection):
             if _waited(connection) > _QUEUE_SECONDS:
                 self.complaints.add(
@@ -48,7 +46,7 @@ class FastAgi(NamedTuple):
                 self.reports.count(counters.FAILED, 1)
                 return
             descriptor = connection.fileno()
-            wait = self.sessions.wait_for_event
+            wait = waiting.wait_for_event
             stream = Stream(descriptor, descriptor, b"", wait, KEY_SECONDS, KEY_BYTES)
 
             is_admitted = False

@@ -18,10 +18,9 @@ from noojee_agi.actions.result import Report
 from noojee_agi.asterisk.stream import Stream, Wait
 from noojee_agi.errors import DiskSilent
 from noojee_agi.recordings import disk, recording
-from noojee_agi.server import counters
+from noojee_agi.server import counters, waiting
 from noojee_agi.server.admission import KEY_BYTES, KEY_SECONDS, Admission
 from noojee_agi.server.reports import Reports
-from noojee_agi.server.waiting import Sessions
 from noojee_agi.session import handoff, session
 from noojee_agi.session.handoff import GO, LENGTH_BYTES, TAKEN
 
@@ -40,7 +39,6 @@ class Programs(NamedTuple):
     configuration: the path of the server's own, which a program must have, too. status: what check is told.
     """
 
-    sessions: Sessions
     admission: Admission
     surroundings: session.Surroundings
     reports: Reports
@@ -49,8 +47,8 @@ class Programs(NamedTuple):
 
     def serve(self, connection: socket.socket, address: str) -> None:
         """Called within a session of the loop; closes the connection."""
-        wait = self.sessions.wait_for_event
-        current = self.sessions.current()
+        wait = waiting.wait_for_event
+        current = waiting.current()
         with contextlib.closing(connection):
             try:
                 if not handoff.is_ours(connection):
@@ -99,7 +97,7 @@ class Programs(NamedTuple):
             return  # the program does it itself, once the connection is closed
         finally:
             self.reports.count(counters.RUNNING, -1)
-            self.sessions.current().stop_reading()
+            waiting.current().stop_reading()
             _close(streams)  # Asterisk waits for that
         with contextlib.suppress(OSError):
             connection.send(handoff.DONE)
@@ -107,7 +105,7 @@ class Programs(NamedTuple):
             self.reports.add(report)
 
     def _agi(self, invocation: session.Invocation, environment: bytes, reading: int, writing: int) -> Report:
-        stream = Stream(reading, writing, environment, self.sessions.wait_for_event)
+        stream = Stream(reading, writing, environment, waiting.wait_for_event)
         return session.run((stream, stream), lambda channel: invocation, self.surroundings)
 
     def _finish(self, leg_id: str, file: str) -> None:

@@ -10,7 +10,8 @@ from datetime import datetime
 from noojee_agi.config import Config
 from noojee_agi.recordings import recording, snapshot
 from noojee_agi.recordings.snapshot import Snapshot
-from noojee_agi.server.waiting import Sessions, Waiting
+from noojee_agi.server import waiting
+from noojee_agi.server.waiting import Waiting
 from noojee_agi.session.background import READ_WITHIN_SECONDS
 
 _LOOK_SECONDS = 0.005
@@ -26,12 +27,10 @@ class SnapshotRenewal:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        sessions: Sessions,
         load: Callable[[str], Snapshot | None],
         ask: Callable[[], None],
     ) -> None:
         self._loop = loop
-        self._sessions = sessions
         self._load = load
         self._ask = ask
         self._ask_again_at = 0.0
@@ -44,7 +43,7 @@ class SnapshotRenewal:
         self._ask()
         if not self._waiting:
             self._loop.call_later(_LOOK_SECONDS, self._look, config.snapshot_file)
-        session = self._sessions.current()
+        session = waiting.current()
         self._waiting[session] = (recording.now(), now + READ_WITHIN_SECONDS)
         session.switch_to_loop(self)
 

@@ -94,6 +94,16 @@ class Waiting(greenlet):
             self.switch(True)
 
 
+def current() -> Waiting:
+    """The session that calls."""
+    return cast(Waiting, getcurrent())
+
+
+def wait_for_event(descriptor: int, event: int, seconds: float) -> bool:
+    """As stream.Wait."""
+    return current().for_event(descriptor, event, seconds)
+
+
 class Sessions:
     """All that run on one loop. threads: how many may block at the same time."""
 
@@ -123,16 +133,9 @@ class Sessions:
             self._loop.call_later(_LOOK_SECONDS, self._look)
         session.switch()
 
-    def current(self) -> Waiting:
-        return cast(Waiting, getcurrent())
-
-    def wait_for_event(self, descriptor: int, event: int, seconds: float) -> bool:
-        """As stream.Wait."""
-        return self.current().for_event(descriptor, event, seconds)
-
     def pause(self, seconds: float) -> None:
         """As time.sleep."""
-        session = self.current()
+        session = current()
         if seconds >= _SHORTEST_TIMER_SECONDS:
             self._loop.call_later(seconds, session.switch)
             session.switch_to_loop(seconds)
@@ -144,7 +147,7 @@ class Sessions:
 
     def in_thread(self, work: Callable[[], T]) -> T:
         """Do what may block in a thread; the session waits for it, and nobody else."""
-        session = self.current()
+        session = current()
         future = self._loop.run_in_executor(self._threads, work)
         future.add_done_callback(session.switch)
         session.switch_to_loop(future)

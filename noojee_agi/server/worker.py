@@ -88,7 +88,7 @@ class Worker:
         return session.Surroundings(
             self._programs,
             lambda: self._config,
-            SnapshotRenewal(self._loop, self._sessions, load, partial(reports.tell, self._links.questions)),
+            SnapshotRenewal(self._loop, load, partial(reports.tell, self._links.questions)),
             load,
             self._sessions.pause,
             self._sessions.in_thread,
@@ -100,14 +100,11 @@ class Worker:
         """What serves the connections of each listening socket."""
         links, surroundings = self._links, self._make_surroundings()
         outcome = Reports(links.counters, self._number, links.events)
-        programs = Programs(
-            *(self._sessions, self._admission, surroundings, outcome),
-            lambda: self._config.path,
-            links.counters.report,
-        )
+        status = links.counters.report
+        programs = Programs(self._admission, surroundings, outcome, lambda: self._config.path, status)
         services: dict[socket.socket, Serve] = {links.local: programs.serve}
         if links.network:
-            fastagi = FastAgi(self._sessions, self._admission, self._complaints, surroundings, outcome)
+            fastagi = FastAgi(self._admission, self._complaints, surroundings, outcome)
             services[links.network] = fastagi.serve
         return services
 

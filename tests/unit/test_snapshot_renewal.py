@@ -29,7 +29,7 @@ class Asking:
         self.snapshot: Snapshot | None = None
         self.questions = 0
         self.waits: list[float] = []
-        self._renew = SnapshotRenewal(self.loop, self.sessions, lambda path: self.snapshot, self._ask)
+        self._renew = SnapshotRenewal(self.loop, lambda path: self.snapshot, self._ask)
 
     def _ask(self) -> None:
         self.questions += 1

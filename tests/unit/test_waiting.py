@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from noojee_agi.server import waiting
 from noojee_agi.server.waiting import Sessions, Waiting
 
 LIMIT_SECONDS = 5.0
@@ -43,8 +44,8 @@ class Loop:
         begun = []
 
         def waits() -> None:
-            begun.append(self.sessions.current())
-            self.done.append(self.sessions.wait_for_event(connection.fileno(), select.POLLIN, LIMIT_SECONDS))
+            begun.append(waiting.current())
+            self.done.append(waiting.wait_for_event(connection.fileno(), select.POLLIN, LIMIT_SECONDS))
 
         self.sessions.begin(waits)
         return begun[0]
@@ -77,7 +78,7 @@ def test_while_one_waits_for_an_answer_another_goes_on(
     ours, theirs = pair
 
     def waits() -> None:
-        assert loop.sessions.wait_for_event(ours.fileno(), select.POLLIN, LIMIT_SECONDS)
+        assert waiting.wait_for_event(ours.fileno(), select.POLLIN, LIMIT_SECONDS)
         loop.done.append(ours.recv(10))
 
     def says() -> None:
@@ -92,7 +93,7 @@ def test_while_one_waits_for_an_answer_another_goes_on(
 def test_an_answer_that_does_not_come_in_time_is_false(
     loop: Loop, pair: tuple[socket.socket, socket.socket]
 ) -> None:
-    loop.run(lambda: loop.done.append(loop.sessions.wait_for_event(pair[0].fileno(), select.POLLIN, 0.01)))
+    loop.run(lambda: loop.done.append(waiting.wait_for_event(pair[0].fileno(), select.POLLIN, 0.01)))
 
     assert loop.done == [False]
 
@@ -107,13 +108,13 @@ def test_a_pause_is_as_long_as_was_asked_for_whatever_comes_meanwhile(
 
     def pauses_then_reads() -> None:
         theirs.send(b"x")
-        assert loop.sessions.wait_for_event(ours.fileno(), select.POLLIN, LIMIT_SECONDS)
+        assert waiting.wait_for_event(ours.fileno(), select.POLLIN, LIMIT_SECONDS)
         for seconds in pauses:
             theirs.send(b"y")
             begun = time.monotonic()
             loop.sessions.pause(seconds)
             slept.append(time.monotonic() - begun)
-        assert loop.sessions.wait_for_event(ours.fileno(), select.POLLIN, LIMIT_SECONDS)
+        assert waiting.wait_for_event(ours.fileno(), select.POLLIN, LIMIT_SECONDS)
         loop.done.append(ours.recv(10))
 
     loop.run(pauses_then_reads)
@@ -151,7 +152,7 @@ def test_a_full_pipe_is_waited_for(loop: Loop) -> None:
     while select.select([], [writing], [], 0)[1]:
         written += os.write(writing, b"x" * 4096)
     loop.sessions.begin(
-        lambda: loop.done.append(loop.sessions.wait_for_event(writing, select.POLLOUT, LIMIT_SECONDS))
+        lambda: loop.done.append(waiting.wait_for_event(writing, select.POLLOUT, LIMIT_SECONDS))
     )
     assert loop.done == []
 
@@ -175,10 +176,10 @@ def test_a_session_that_is_given_up_waits_no_longer(
 def test_a_session_that_gives_up_another_goes_on_itself(
     loop: Loop, pair: tuple[socket.socket, socket.socket]
 ) -> None:
-    waiting = loop.begin_waiting(pair[0])
+    session = loop.begin_waiting(pair[0])
 
     def gives_up() -> None:
-        waiting.give_up()
+        session.give_up()
         loop.done.append("goes on")
 
     loop.run(gives_up)
@@ -187,16 +188,16 @@ def test_a_session_that_gives_up_another_goes_on_itself(
 
 
 def test_one_that_pauses_cannot_be_given_up(loop: Loop) -> None:
-    waiting = []
+    sessions: list[Waiting] = []
 
     def pauses() -> None:
-        waiting.append(loop.sessions.current())
+        sessions.append(waiting.current())
         begun = time.monotonic()
         loop.sessions.pause(0.02)
         loop.done.append(time.monotonic() - begun >= 0.02)
 
     loop.sessions.begin(pauses)
-    waiting[0].give_up()
+    sessions[0].give_up()
     loop.run_until(lambda: not loop.sessions)
 
     assert loop.done == [True]
