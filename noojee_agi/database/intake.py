@@ -11,18 +11,17 @@ import itertools
 import re
 import uuid
 from collections.abc import Iterable, Mapping
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection
 
-from noojee_agi.database import owners, statements
-from noojee_agi.errors import StoreRejected
+from noojee_agi.database import endings, owners, statements
+from noojee_agi.database.endings import KnownLeg
 from noojee_agi.recordings.recording import Ending, Event, Leg, leg_id
 
 _CALLS = uuid.UUID("5d3f4b0e-6a58-4c29-9a53-2f6a9f1d7c11")
 _SECOND = re.compile(r"(?:^|-)(\d+)\.\d+$")  # [system-]seconds.number
-_LONG_AGO = datetime.min.replace(tzinfo=timezone.utc)
 _BEGINNING = ("started_at", "source", "destination", "did")
 _OF_LEG = (
     *("id", "uniqueid", "channel", "agent_login_name", "tag", "file", "started_at"),
@@ -36,15 +35,6 @@ class Settled(NamedTuple):
     owner: str | None
     call_started_at: datetime
     external_reference: str
-
-
-class _Known(NamedTuple):
-    """What the database says of a leg."""
-
-    call_record_id: str
-    started_at: datetime
-    status: str = "recording"
-    ended_at: datetime | None = None
 
 
 _ByCall = dict[str, list[Leg]]
@@ -81,8 +71,8 @@ def store(connection: Connection, events: Iterable[Event], settled: Mapping[str,
     again = {known[leg.id].call_record_id for legs in starts.values() for leg in legs if leg.id in known}
     others = legs_of(connection, again) | _store_legs(connection, calls, new, settled)
     for record_id, legs in new.items():
-        known |= {leg.id: _Known(_id(calls, record_id), leg.started_at) for leg in legs}
-    _store_endings(connection, [event for event in events if isinstance(event, Ending)], known)
+        known |= {leg.id: KnownLeg(_id(calls, record_id), leg.started_at) for leg in legs}
+    endings.store(connection, [event for event in events if isinstance(event, Ending)], known)
     return others - own
 
 
@@ -110,22 +100,19 @@ def _locked(connection: Connection, leg_ids: set[str], record_ids: Iterable[str]
     return {row.id: row for row in rows}
 
 
-def _known(connection: Connection, leg_ids: set[str]) -> dict[str, _Known]:
+def _known(connection: Connection, leg_ids: set[str]) -> dict[str, KnownLeg]:
     """Those that are there, read when their calls are locked."""
     rows = connection.execute(statements.LEGS, {"leg_ids": list(leg_ids)})
-    return {each: _Known(*of_leg) for each, *of_leg in rows}
+    return {each: KnownLeg(*of_leg) for each, *of_leg in rows}
 
 
-def _without(known: Mapping[str, _Known], of_calls: _ByCall) -> _ByCall:
+def _without(known: Mapping[str, KnownLeg], of_calls: _ByCall) -> _ByCall:
     new = {record_id: [leg for leg in legs if leg.id not in known] for record_id, legs in of_calls.items()}
     return {record_id: legs for record_id, legs in new.items() if legs}
 
 
 def _id(calls: Mapping[str, Any], record_id: str) -> str:
     return calls[record_id].id if record_id in calls else record_id
-
-
-# --- starts ---
 
 
 def _begin_calls(
@@ -222,36 +209,3 @@ def _number_anew(connection: Connection, record_id: str) -> set[str]:
     moved = set(connection.scalars(statements.TURNED, {"of_call": record_id}))
     connection.execute(statements.TURN_NUMBERS_BACK, {"of_call": record_id})
     return moved
-
-
-# --- endings ---
-
-
-def _store_endings(connection: Connection, endings: list[Ending], known: Mapping[str, _Known]) -> None:
-    """Of several endings of a leg the latest counts; failed only when there is no other: a file was seen."""
-    best = {ending.leg_id: ending for ending in sorted(endings, key=_weight)}
-    for each in best:
-        if each not in known:
-            raise StoreRejected(f"leg {each} has ended, but nothing is known of its start")
-    told = [each for each in best.values() if _says_more(each, known[each.leg_id])]
-    if told:
-        rows = [_how_it_ended(each, known[each.leg_id].started_at) for each in told]
-        connection.execute(statements.END_LEG, rows)
-        calls = {known[each.leg_id].call_record_id for each in told}
-        connection.execute(statements.END_CALLS, {"calls": list(calls)})
-
-
-def _says_more(ending: Ending, known: _Known) -> bool:
-    return known.status == "recording" or _weight(ending) > _weight(known)
-
-
-def _weight(ending: Any) -> tuple[bool, datetime, str]:
-    return ending.status != "failed", ending.ended_at or _LONG_AGO, ending.status
-
-
-def _how_it_ended(ending: Ending, started_at: datetime) -> dict[str, Any]:
-    duration = ending.duration_seconds
-    if duration is None and ending.status == "completed":
-        duration = max(0.0, (ending.ended_at - started_at).total_seconds())
-    how = {"status": ending.status, "ended_at": ending.ended_at, "bytes": ending.bytes}
-    return {"of_leg": ending.leg_id, "duration_seconds": duration, **how}
