@@ -117,6 +117,15 @@ def test_the_example_above_names_every_option_there_is(tmp_path: Path) -> None:
     assert same == []
 
 
+@pytest.mark.parametrize("name", Config._fields[1:])
+def test_each_default_keeps_the_rules(tmp_path: Path, name: str) -> None:
+    """They are not looked at in each call."""
+    section, _, option = name.partition("_")
+    default = getattr(Config(), name)
+
+    assert getattr(_load(tmp_path, f"[{section}]\n{option} = {default}\n"), name) == default
+
+
 def test_the_configuration_is_frozen() -> None:
     with pytest.raises(AttributeError):
         Config().log_level = "debug"  # type: ignore[misc]
