@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import re
 import select
 import signal
 import socket
@@ -28,6 +29,7 @@ from noojee_agi.database.store import Store
 
 Tell = Callable[[str], None]
 
+_TOLD = re.compile(r" start_record 200 .*: leg \S+, uniqueid (\S+),")
 RUNNING = 12  # sessions, more than there are threads
 
 
@@ -219,10 +221,14 @@ def test_a_drain_process_that_is_killed_in_the_middle_loses_nothing(
     assert [call.status for call in calls] == ["200"] * 20
     wait_until(lambda: spooled.is_empty(site.recordings_directory), 60, "an empty spool")
 
-    stored = uniqueids(site)
-    tell(f"{kills} drain processes killed in the middle: {len(stored)} legs, each there once")
+    stored, told = uniqueids(site), set(_TOLD.findall(site.log()))
+    lost = told - set(stored)
+    tell(
+        f"{kills} drain processes killed in the middle: {len(told)} calls told 200, {len(lost)} lost, 0 twice"
+    )
+    assert lost == set()
     assert len(stored) == len(set(stored))
-    assert {call.uniqueid for call in calls} <= set(stored)
+    assert {call.uniqueid for call in calls} <= told
     assert not spooled.set_aside(site.recordings_directory)
 
 
