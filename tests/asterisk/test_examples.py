@@ -2,52 +2,24 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
-from typing import Any
 
 import pytest
-from lab import manager, tones
+from lab import manager, scenes
 from lab.exchange import Exchange
-from lab.phones import Lines
+from lab.scenes import EXAMPLES, SCENES, Leg
 from lab.served import Served
 from lab.sip_phone import SipPhone
 from lab.waiting import wait_until
 
 pytestmark = pytest.mark.asterisk
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "dialplan-examples"
-TONES = {"410": 1004, "411": 425, "trunk": 700}
-AUDIBLE = 0.1  # of the file's power
-# What is dialled decides the context: in the examples each is that of a trunk or of some telephones.
-DIALPLAN = f"""
-#include {EXAMPLES}/inbound-queue-waiting.conf
-#include {EXAMPLES}/inbound-direct.conf
-#include {EXAMPLES}/inbound-announcement.conf
-#include {EXAMPLES}/ring-group.conf
-#include {EXAMPLES}/outbound.conf
-#include {EXAMPLES}/on-demand.conf
-#include {EXAMPLES}/transfer-target.conf
-#include {EXAMPLES}/fastagi.conf
-#include {EXAMPLES}/record-or-log.conf
-#include {EXAMPLES}/freepbx.conf
-[telephones]
-include => inbound-queue-waiting
-include => inbound-direct
-include => inbound-announcement
-include => ring-group
-include => outbound
-include => on-demand
-include => transfer-source
-include => inbound-fastagi
-exten => logged,1,Gosub(record-or-log,s,1(410,INV-22,Ann))
- same => n,Dial(PJSIP/410)
+_MORE = """
 exten => unlogged,1,Set(apiKey=wrong)
  same => n,Gosub(record-or-log,s,1(410,INV-22,Ann))
- same => n,Dial(PJSIP/410)
-exten => inside,1,Set(EXTTOCALL=410)
- same => n,Gosub(sub-dialout-one-predial-hook,s,1)
  same => n,Dial(PJSIP/410)
 exten => inside-16,1,Set(EXTTOCALL=410)
  same => n,Macro(dialout-one-predial-hook)
@@ -56,32 +28,14 @@ exten => outside,1,Set(AMPUSER=411)
  same => n,Gosub(macro-dialout-trunk-predial-hook,s,1)
  same => n,Dial(PJSIP/trunk)
 """
-AGENTS = """
-[agents]
-exten => 410,1,Dial(PJSIP/410)
-"""
 
 
-def plug_in(lines: Lines, extension: str, folder: Path) -> SipPhone:
-    return SipPhone(extension, lines.port, TONES[extension], 7000)
-
-
-@pytest.fixture(
-    scope="module",
-    params=[pytest.param(22, id="asterisk22"), pytest.param(16, id="asterisk16")],
-)
+@pytest.fixture(scope="module", params=[pytest.param(22, id="asterisk22"), pytest.param(16, id="asterisk16")])
 def exchange_of_module(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Exchange[SipPhone]]:
-    files = {name: (EXAMPLES / name).read_text() for name in ("queues.conf", "features.conf")}
     with ExitStack() as stack:
-        folder = tmp_path_factory.mktemp("examples")
-        made: Exchange[SipPhone] = Exchange(
-            request.param, "", folder, stack, DIALPLAN + AGENTS, TONES, plug_in, files
-        )
-        made.site.cli("attach", "Fred", "411")
-        made.asterisk.rx("database put reference 030123 INV-22")
-        yield made
+        yield scenes.exchange(request.param, SCENES, tmp_path_factory.mktemp("examples"), stack, _MORE)
 
 
 @pytest.fixture
@@ -91,99 +45,72 @@ def exchange(exchange_of_module: Exchange[SipPhone]) -> Iterator[Exchange[SipPho
     exchange_of_module.end()
 
 
-def recorded(exchange: Exchange[SipPhone], caller: str, number: str, called: str) -> list[dict[str, Any]]:
-    """The legs of a call from caller to number, which called answers, once it is over and both were heard."""
-    known = {leg["id"] for leg in exchange.site.legs()}
-    exchange.phones[caller].dial(number)
-    exchange.wait_bridged(called)
+def test_run_shows_steps_legs_and_who_is_heard() -> None:
+    """As dialplan-examples/run does, which makes the virtual environment first."""
+    words = [sys.executable, "-m", "lab.live_example", "inbound-direct"]
+    shown = subprocess.run(words, cwd=EXAMPLES.parent / "tests", capture_output=True, text=True, check=False)
 
-    def new() -> list[dict[str, Any]]:
-        return [leg for leg in exchange.site.legs() if leg["id"] not in known]
-
-    def running() -> list[dict[str, Any]]:
-        return [leg for leg in new() if leg["status"] == "recording"]
-
-    leg = wait_until(running, 20, "a leg that records")[0]
-    begun = Path(leg["file"]).stat().st_size
-    wait_until(lambda: Path(leg["file"]).stat().st_size > begun + 24000, 20, "1.5 s of audio")
-    exchange.end()
-    wait_until(lambda: not running(), 20, "the legs to end")
-    return new()
+    assert (shown.returncode, shown.stderr) == (0, "")
+    for part in ("Dial(PJSIP/410", "AGI(start_record.py,,INV-22)", "Ann", "████", "The call was recorded"):
+        assert part in shown.stdout
 
 
-def heard(leg: dict[str, Any], *parties: str) -> bool:
-    shares = {party: tones.share(Path(leg["file"]), hertz) for party, hertz in TONES.items()}
-    return {party for party, share in shares.items() if share > AUDIBLE} == set(parties)
+def test_every_example_has_its_scene() -> None:
+    parts = {"queues", "features"}
+
+    assert {path.stem for path in EXAMPLES.glob("*.conf")} - parts == set(SCENES)
 
 
-@pytest.mark.parametrize(
-    ("number", "owner", "tag"),
-    [
-        ("5550101", "Ann", "INV-22"),
-        ("5550103", "Ann", "INV-22"),
-        ("5550105", "Ann", "INV-22"),
-        ("5550106", "Ann", "INV-22"),
-        ("logged", "Ann", "INV-22"),
-        ("inside", "Ann", ""),
-    ],
-)
-def test_an_inbound_call_is_recorded_for_who_answers(
-    exchange: Exchange[SipPhone], number: str, owner: str, tag: str
+@pytest.mark.parametrize("name", SCENES)
+def test_it_records_for_whom_it_should(exchange: Exchange[SipPhone], name: str) -> None:
+    legs = scenes.play(exchange, SCENES[name])
+
+    assert [leg["status"] for leg in legs] == ["completed"] * len(legs)
+    assert tuple(map(scenes.seen, legs)) == (SCENES[name].legs or tuple(map(_of_the_group, legs)))
+
+
+def _of_the_group(leg: dict[str, str]) -> Leg:
+    """Who answered first: its channel says it."""
+    answered = leg["channel"].partition("/")[2].partition("-")[0]
+    return Leg({"410": "Ann", "411": "Fred"}[answered], "INV-22", (answered, "trunk"))
+
+
+@pytest.mark.parametrize("number", ["0030999", "outside"])
+def test_an_outbound_call_is_recorded_also_without_a_reference(
+    exchange: Exchange[SipPhone], number: str
 ) -> None:
-    (leg,) = recorded(exchange, "trunk", number, "410")
+    """outside: as FreePBX calls through a trunk."""
 
-    assert (leg["owner"], leg["tag"], leg["status"]) == (owner, tag, "completed")
-    assert heard(leg, "trunk", "410")
+    def call(made: Exchange[SipPhone]) -> None:
+        made.phones["411"].dial(number)
+        made.wait_bridged("trunk")
+        scenes.talk(made)
+
+    (leg,) = scenes.play(exchange, SCENES["outbound"]._replace(call=call))
+
+    assert scenes.seen(leg) == Leg("Fred", "", ("411", "trunk"))
 
 
 def test_freepbx_up_to_16_looks_into_the_same_contexts_with_macro(exchange: Exchange[SipPhone]) -> None:
     """Asterisk 21 has no app_macro any more, and FreePBX 17 no such line."""
     if not (exchange.asterisk.installation.modules / "app_macro.so").exists():
         return
-    (leg,) = recorded(exchange, "trunk", "inside-16", "410")
+    exchange.phones["trunk"].dial("inside-16")
+    exchange.wait_bridged("410")
 
-    assert leg["owner"] == "Ann"
+    scenes.talk(exchange)
 
-
-@pytest.mark.parametrize(("number", "tag"), [("0030123", "INV-22"), ("0030999", ""), ("outside", "")])
-def test_an_outbound_call_is_recorded_for_who_has_dialled(
-    exchange: Exchange[SipPhone], number: str, tag: str
-) -> None:
-    (leg,) = recorded(exchange, "411", number, "trunk")
-
-    assert (leg["owner"], leg["tag"]) == ("Fred", tag)
-    assert heard(leg, "trunk", "411")
+    assert exchange.site.legs()[-1]["owner"] == "Ann"
 
 
+@pytest.mark.xdist_group("port 4573")
 def test_with_the_server_one_fastagi_session_records(exchange: Exchange[SipPhone]) -> None:
     options = {**manager.options(exchange.port), "server.listen": "127.0.0.1:4573"}
     with Served(exchange.site, options) as served:
-        (leg,) = recorded(exchange, "trunk", "5550106", "410")
+        legs = scenes.play(exchange, SCENES["fastagi"])
 
-        assert (leg["owner"], leg["tag"]) == ("Ann", "INV-22")
+        assert tuple(map(scenes.seen, legs)) == SCENES["fastagi"].legs
         assert served.status()["sessions"] == 1
-
-
-def test_in_a_queue_the_waiting_is_a_leg_of_its_own(exchange: Exchange[SipPhone]) -> None:
-    first, second = recorded(exchange, "trunk", "5550104", "410")
-
-    assert [(leg["leg"], leg["owner"], leg["tag"]) for leg in (first, second)] == [
-        (1, None, "INV-22"),
-        (2, "Ann", "INV-22"),
-    ]
-    assert heard(second, "trunk", "410")
-
-
-def test_whoever_answers_in_a_ring_group_owns_the_recording(exchange: Exchange[SipPhone]) -> None:
-    known = {leg["id"] for leg in exchange.site.legs()}
-    exchange.phones["trunk"].dial("5550102")
-
-    def new() -> list[dict[str, Any]]:
-        return [leg for leg in exchange.site.legs() if leg["id"] not in known]
-
-    (leg,) = wait_until(new, 20, "a leg")
-    answered = leg["channel"].partition("/")[2].partition("-")[0]
-    assert (answered, leg["owner"]) in {("410", "Ann"), ("411", "Fred")}
 
 
 def test_a_key_refuses_and_no_leg_is_made(exchange: Exchange[SipPhone]) -> None:
@@ -196,41 +123,9 @@ def test_a_key_refuses_and_no_leg_is_made(exchange: Exchange[SipPhone]) -> None:
     assert exchange.site.legs() == before
 
 
-def test_keys_start_and_stop_a_recording_during_the_conversation(exchange: Exchange[SipPhone]) -> None:
-    known = {leg["id"] for leg in exchange.site.legs()}
-
-    def statuses() -> list[tuple[str, str | None]]:
-        new = [leg for leg in exchange.site.legs() if leg["id"] not in known]
-        return [(leg["status"], leg["owner"]) for leg in new]
-
-    exchange.phones["411"].dial("410")
-    exchange.wait_bridged("410")
-    assert statuses() == []
-
-    exchange.phones["410"].press("*3")
-    wait_until(lambda: statuses() == [("recording", "Ann")], 20, "a leg of Ann's", statuses)
-    exchange.phones["410"].press("*4")
-    wait_until(lambda: statuses() == [("completed", "Ann")], 20, "its end", statuses)
-
-
-def test_whoever_takes_over_a_transferred_call_owns_the_next_leg(exchange: Exchange[SipPhone]) -> None:
-    known = {leg["id"] for leg in exchange.site.legs()}
-
-    def owners() -> list[tuple[int, str, str]]:
-        new = [leg for leg in exchange.site.legs() if leg["id"] not in known]
-        return [(leg["leg"], leg["owner"], leg["status"]) for leg in new]
-
-    exchange.phones["trunk"].dial("5550105")
-    exchange.wait_bridged("410")
-    exchange.phones["410"].transfer("411")
-    exchange.wait_bridged("411")
-
-    expected = [(1, "Ann", "completed"), (2, "Fred", "recording")]
-    wait_until(lambda: owners() == expected, 20, "two legs", owners)
-
-
 def test_what_is_not_recorded_is_a_warning_with_the_reason(exchange: Exchange[SipPhone]) -> None:
     exchange.phones["trunk"].dial("unlogged")
     exchange.wait_bridged("410")
 
-    assert "is not recorded: 401 the channel variable apiKey is not" in exchange.asterisk.messages()
+    said = "is not recorded: 401 the channel variable apiKey is not"
+    wait_until(lambda: said in exchange.asterisk.messages(), 10, "the warning", exchange.asterisk.messages)

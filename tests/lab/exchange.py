@@ -28,7 +28,7 @@ class Exchange(Generic[Telephone]):
 
     def __init__(
         self,
-        version: int,
+        version: int | None,
         system_name: str,
         folder: Path,
         stack: ExitStack,

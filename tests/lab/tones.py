@@ -8,6 +8,8 @@ import sys
 import wave
 from pathlib import Path
 
+_LOUDEST = 32767
+
 
 def share(path: Path, frequency: float) -> float:
     """Return how much of a recording's power is at that frequency: 0.0 (none, or no sound) to 1.0 (all).
@@ -23,6 +25,15 @@ def share(path: Path, frequency: float) -> float:
     starts = range(0, len(samples) - block + 1, block)
     found = sum(_tone_power(samples[start : start + block], frequency / rate) for start in starts)
     return min(found / total, 1.0)
+
+
+def levels(path: Path, frequency: float) -> list[float]:
+    """How loud that frequency is in each 100 ms: 0.0 to 1.0, which is as loud as 16 bits can say."""
+    samples, rate = _read(path)
+    block = rate // 10
+    starts = range(0, len(samples) - block + 1, block)
+    powers = (_tone_power(samples[start : start + block], frequency / rate) for start in starts)
+    return [math.sqrt(max(0.0, 2.0 * power / block)) / _LOUDEST for power in powers]
 
 
 def duration(path: Path) -> float:
