@@ -24,7 +24,8 @@ _FIRST_SEQUENCE = 7000
 _TALK_SECONDS = 1.5
 # The other files of Asterisk's that an example is a part of.
 _PARTS = {"inbound-queue": "queues", "inbound-queue-waiting": "queues", "on-demand": "features"}
-_AGENTS = "[agents]\nexten => 410,1,Dial(PJSIP/410)\n"
+# A telephone answers at once: so whoever waits in a queue is heard for a second before.
+_AGENTS = "[agents]\nexten => 410,1,Wait(1)\n same => n,Dial(PJSIP/410)\n"
 
 
 class Leg(NamedTuple):
@@ -102,6 +103,7 @@ def talk(made: Exchange[SipPhone], number: int = 1) -> None:
 
     (leg,) = wait_until(running, 20, "a leg that records", made.site.legs)
     file = Path(leg["file"])
+    wait_until(file.exists, 20, "its file")
     until = file.stat().st_size + _TALK_SECONDS * BYTES_A_SECOND
     wait_until(lambda: file.stat().st_size > until, 20, "some audio")
 
