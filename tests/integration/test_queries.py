@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -174,7 +173,7 @@ def test_no_partner_is_found_by_no_uniqueid(systems: Recorder) -> None:
 
 
 def test_a_tag_finds_all_legs_of_the_call_whose_external_reference_it_is(floor: Recorder) -> None:
-    floor.store_all(replace(_leg(floor, "INV-22", "lena", 0), started_at=after(60)))
+    floor.store_all(_leg(floor, "INV-22", "lena", 0)._replace(started_at=after(60)))
 
     assert sorted(tags(floor, tag="INV-22")) == ["INV-22", "fred-0"]
     assert tags(floor, tag="fred-0") == ["fred-0"]
@@ -298,7 +297,7 @@ def test_hearing_narrows_the_other_filters(teams: Recorder) -> None:
 
 def test_a_transferred_call_is_heard_leg_by_leg(floor: Recorder) -> None:
     """The External Reference is the call's, the hearing is the leg's."""
-    floor.store_all(replace(_leg(floor, "INV-22", "lena", 0), started_at=after(60)))
+    floor.store_all(_leg(floor, "INV-22", "lena", 0)._replace(started_at=after(60)))
 
     assert tags(floor, heard_by="lena", tag="INV-22") == ["INV-22"]
     assert tags(floor, heard_by="fred", tag="INV-22") == ["fred-0"]
