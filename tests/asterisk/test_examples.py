@@ -103,7 +103,6 @@ def test_freepbx_up_to_16_looks_into_the_same_contexts_with_macro(exchange: Exch
     assert exchange.site.legs()[-1]["owner"] == "Ann"
 
 
-@pytest.mark.xdist_group("port 4573")
 def test_with_the_server_one_fastagi_session_records(exchange: Exchange[SipPhone]) -> None:
     options = {**manager.options(exchange.port), "server.listen": "127.0.0.1:4573"}
     with Served(exchange.site, options) as served:
