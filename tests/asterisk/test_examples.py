@@ -115,9 +115,23 @@ def test_with_the_server_one_fastagi_session_records(exchange: Exchange[SipPhone
 def test_a_key_refuses_and_no_leg_is_made(exchange: Exchange[SipPhone]) -> None:
     before = exchange.site.legs()
     exchange.phones["trunk"].dial("5550103")
+    wait_until(lambda: "!Read!" in exchange.asterisk.rx("core show channels concise"), 10, "the question")
 
     exchange.phones["trunk"].press("5")
     exchange.wait_bridged("410")
+
+    assert exchange.site.legs() == before
+
+
+def test_without_the_announcement_nothing_is_recorded(exchange: Exchange[SipPhone]) -> None:
+    before = exchange.site.legs()
+    (sound,) = (exchange.asterisk.installation.data / "sounds/en").iterdir()
+    away = sound.rename(sound.with_suffix(".away"))
+    try:
+        exchange.phones["trunk"].dial("5550103")
+        exchange.wait_bridged("410")
+    finally:
+        away.rename(sound)
 
     assert exchange.site.legs() == before
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from lab import asterisk, manager, phones
-from lab.asterisk import PrivateAsterisk
+from lab.asterisk import Installation, PrivateAsterisk
 from lab.pbx import PARTIES, Pbx, View
 from lab.phones import Lines, Phone
 from lab.postgresql import free_port
@@ -28,7 +28,7 @@ class Exchange(Generic[Telephone]):
 
     def __init__(
         self,
-        version: int | None,
+        version: int | Installation | None,
         system_name: str,
         folder: Path,
         stack: ExitStack,
@@ -53,7 +53,7 @@ class Exchange(Generic[Telephone]):
         }
         self.asterisk = stack.enter_context(
             PrivateAsterisk(
-                asterisk.find(version),
+                version if isinstance(version, Installation) else asterisk.find(version),
                 folder / "asterisk",
                 f"{extensions}#include test.conf\n",
                 files,

@@ -6,12 +6,15 @@ tests, and by dialplan-examples/run for people to look at.
 
 from __future__ import annotations
 
+import wave
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from lab import tones
+from lab.asterisk import Installation, find
 from lab.exchange import BYTES_A_SECOND, Exchange
 from lab.phones import Lines
 from lab.sip_phone import SipPhone
@@ -22,6 +25,7 @@ TONES = {"410": 1004, "411": 425, "trunk": 700}
 AUDIBLE = 0.1  # of the file's power
 _FIRST_SEQUENCE = 7000
 _TALK_SECONDS = 1.5
+_ANNOUNCEMENT = "this-call-may-be-monitored-or-recorded"
 # The other files of Asterisk's that an example is a part of.
 _PARTS = {"inbound-queue": "queues", "inbound-queue-waiting": "queues", "on-demand": "features"}
 # A telephone answers at once: so whoever waits in a queue is heard for a second before.
@@ -60,11 +64,24 @@ def exchange(
     dialplan += "".join(f"include => {scene.includes}\n" for scene in of.values() if scene.includes)
     dialplan += "".join(scene.more for scene in of.values()) + more + _AGENTS
     files = {f"{part}.conf": (EXAMPLES / f"{part}.conf").read_text() for part in {*_PARTS.values()}}
-    made: Exchange[SipPhone] = Exchange(version, "", folder, stack, dialplan, TONES, _plug_in, files)
+    installation = _with_announcement(find(version), folder / "data")
+    made: Exchange[SipPhone] = Exchange(installation, "", folder, stack, dialplan, TONES, _plug_in, files)
     made.site.cli("attach", "Fred", "411")
     made.asterisk.rx("database put reference 030123 INV-22")
     made.configure()
     return made
+
+
+def _with_announcement(installation: Installation, folder: Path) -> Installation:
+    """Debian has the core sounds in a package of their own: here the announcement is a short silence."""
+    (folder / "sounds/en").mkdir(parents=True)
+    for entry in installation.data.iterdir():
+        if entry.name != "sounds":
+            (folder / entry.name).symlink_to(entry)
+    with wave.open(str(folder / "sounds/en" / f"{_ANNOUNCEMENT}.wav"), "wb") as sound:
+        sound.setparams((1, 2, 8000, 0, "NONE", ""))
+        sound.writeframes(bytes(8000))
+    return replace(installation, data=folder)
 
 
 def new_legs(made: Exchange[SipPhone], known: set[str]) -> list[dict[str, Any]]:
