@@ -77,15 +77,16 @@ def serve() -> None:
 
 @cli.command("install-agi")
 @click.argument("folder", required=False)
-def install_agi(folder: str | None) -> None:
+@click.option("--remove", is_flag=True, help="Take them away again; what is not ours stays.")
+def install_agi(folder: str | None, remove: bool) -> None:
     """Put links to the AGI programs where Asterisk looks: FOLDER, or its astagidir."""
     if not folder:
         folder = install.agi_folder(os.environ)
         if folder not in install.USUAL_AGI_FOLDERS:
             identity.act_for_namer(folder, install.asterisk_conf(os.environ))
     identity.act_for(folder)
-    for link in install.link_programs(folder):
-        output.say(link)
+    for line in install.remove_links(folder) if remove else install.link_programs(folder):
+        output.say(line)
 
 
 for command in (

@@ -124,6 +124,8 @@ def _programs(programs: str) -> str:
                 f"{path} cannot be run by user {_user()}:"
                 " install into a folder that it can enter, with a path of letters, digits and . _ - only"
             )
+    if strangers := install.strangers(os.environ):
+        raise NoojeeError(f"{strangers[0]} is not a link to those in {programs}: noojee-agi install-agi")
     return programs
 
 

@@ -12,8 +12,26 @@ USUAL_AGI_FOLDERS = ("/usr/share/asterisk/agi-bin", "/var/lib/asterisk/agi-bin")
 
 
 def programs_folder() -> str:
-    """The folder of the programs that were installed with this one."""
+    """The folder of the programs that were installed with this one; an upgrade leads nobody away from it."""
     return os.path.dirname(os.path.realpath(sys.argv[0]))
+
+
+def linked_folder() -> str:
+    """The same by the way on which this program was called: an upgrade leads that to the new programs.
+
+    Where /usr/local/bin/noojee-agi is a link to /opt/noojee-agi/bin/noojee-agi, and /opt/noojee-agi one that
+    an upgrade replaces, this is /opt/noojee-agi/bin.
+    """
+    program = os.path.join(_working_folder(), sys.argv[0])
+    while os.path.realpath(os.path.dirname(program)) != programs_folder():
+        program = os.path.join(os.path.dirname(program), os.readlink(program))
+    return os.path.dirname(program)
+
+
+def _working_folder() -> str:
+    """By the way on which the shell went there, if it says so (POSIX, PWD)."""
+    told = os.environ.get("PWD", "")
+    return told if os.path.isabs(told) and os.path.realpath(told) == os.getcwd() else os.getcwd()
 
 
 def asterisk_conf(environment: Mapping[str, str]) -> str:
@@ -36,9 +54,9 @@ def agi_folder(environment: Mapping[str, str]) -> str:
 
 def link_programs(folder: str) -> list[str]:
     """Link every AGI program into folder, replacing older links. Raises ConfigurationError and OSError."""
-    links = []
+    links, programs = [], linked_folder()
     for name in AGI_PROGRAMS:
-        target, link = os.path.join(programs_folder(), name), os.path.join(folder, name)
+        target, link = os.path.join(programs, name), os.path.join(folder, name)
         if not os.access(target, os.X_OK):
             raise ConfigurationError(f"{target} is not there: install noojee-agi with pip")
         if os.path.lexists(link) and not os.path.islink(link):
@@ -48,3 +66,33 @@ def link_programs(folder: str) -> list[str]:
         os.replace(new, link)
         links.append(f"{link} -> {target}")
     return links
+
+
+def remove_links(folder: str) -> list[str]:
+    """Remove from folder what link_programs() of this installation has made there. Raises OSError."""
+    said = []
+    for name in AGI_PROGRAMS:
+        link = os.path.join(folder, name)
+        if is_ours(link):
+            os.unlink(link)
+            said.append(f"{link} is removed")
+        elif os.path.lexists(link):
+            said.append(f"{link} is left alone: it is not this installation's")
+    return said or [f"there are no programs in {folder}"]
+
+
+def is_ours(link: str) -> bool:
+    """Whether it is a link to the program of that name that was installed with this one."""
+    return os.path.islink(link) and os.path.realpath(link) == os.path.join(
+        programs_folder(), os.path.basename(link)
+    )
+
+
+def strangers(environment: Mapping[str, str]) -> list[str]:
+    """What Asterisk would run in place of our programs, if it has any."""
+    try:
+        folder = agi_folder(environment)
+    except ConfigurationError:
+        return []
+    links = [os.path.join(folder, name) for name in AGI_PROGRAMS]
+    return [link for link in links if os.path.lexists(link) and not is_ours(link)]

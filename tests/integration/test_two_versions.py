@@ -1,0 +1,160 @@
+"""During an upgrade the programs are new and the server is old; on the way back, the other way round."""
+
+from __future__ import annotations
+
+import itertools
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from lab import former, processes
+from lab.served import Served
+from lab.site import PROGRAMS, Site
+from lab.waiting import wait_until
+from unit.fakes import FakeAsterisk
+
+from integration.piped import Piped
+
+_numbers = itertools.count(1)
+
+
+class Versions(NamedTuple):
+    """Where the server's programs are, and those that calls start."""
+
+    server: Path
+    calls: Path
+
+
+@pytest.fixture(scope="module")
+def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return former.install(tmp_path_factory.mktemp("former") / "venv")
+
+
+@pytest.fixture(params=["old server", "new server"])
+def versions(request: pytest.FixtureRequest, old: Path) -> Versions:
+    return Versions(old, PROGRAMS) if request.param == "old server" else Versions(PROGRAMS, old)
+
+
+@pytest.fixture
+def served(versions: Versions, tmp_path: Path) -> Iterator[Served]:
+    with Served(Site(tmp_path / "site", programs=versions.server)) as running:
+        yield running
+
+
+class Recorded(NamedTuple):
+    """A call that was told 200."""
+
+    asterisk: FakeAsterisk
+    seconds: float
+
+    @property
+    def leg_id(self) -> str:
+        return self.asterisk.answers()["RECORDING_ID"]
+
+
+def record(site: Site, command: list[str]) -> Recorded:
+    asterisk = FakeAsterisk(apiKey=site.key)
+    asterisk.environment["agi_uniqueid"] = f"1762420502.{next(_numbers)}"
+    with Piped(asterisk, [*command, "", "INV-22"], site.environment) as program:
+        seconds = program.run()
+    asterisk.check()
+    answers = asterisk.answers()
+    assert (program.stderr, answers["RECORDING_STATUS"]) == ("", "200"), (answers, site.log())
+    assert asterisk.running() == [answers["RECORDING_FILE"]]
+    return Recorded(asterisk, seconds)
+
+
+def hang_up(recorded: Recorded) -> None:
+    """MixMonitor closes its file, and runs the command that it was given, if it was given one."""
+    for mixmonitor in recorded.asterisk.mixmonitors:
+        mixmonitor.end()
+        if mixmonitor.command:
+            subprocess.run(mixmonitor.command.split(), env={}, check=True, timeout=20)
+
+
+def ended(site: Site, recorded: Recorded) -> dict[str, Any]:
+    """Its leg, once the database says that it has ended."""
+
+    def found() -> dict[str, Any] | None:
+        legs = site.legs("--id", recorded.leg_id)
+        return next((leg for leg in legs if leg["status"] not in ("recording", "failed")), None)
+
+    return wait_until(found, 20, f"the end of {recorded.leg_id}", lambda: (site.legs(), site.log()[-2000:]))
+
+
+def test_a_session_is_handed_over(served: Served, versions: Versions) -> None:
+    before = served.status()["sessions"]
+
+    recorded = record(served.site, [str(versions.calls / "start_record.py")])
+    hang_up(recorded)
+
+    assert served.status()["sessions"] == before + 1
+    assert ended(served.site, recorded)["tag"] == "INV-22"
+
+
+def test_the_text_of_a_program_may_be_newer_than_the_python_that_runs_it(
+    served: Served, versions: Versions
+) -> None:
+    """As when the link is replaced between the kernel's look at the first line and Python's at the rest."""
+    before = served.status()["sessions"]
+
+    recorded = record(served.site, [str(versions.server / "python"), str(versions.calls / "start_record.py")])
+    hang_up(recorded)
+
+    assert served.status()["sessions"] == before + 1
+    assert ended(served.site, recorded)["tag"] == "INV-22"
+
+
+@contextmanager
+def frozen(workers: Callable[[], list[int]]) -> Iterator[None]:
+    pids = workers()
+    processes.send(signal.SIGSTOP, pids)
+    try:
+        yield
+    finally:
+        processes.send(signal.SIGCONT, pids)
+
+
+def test_what_a_program_notes_itself_the_server_takes_in(served: Served, versions: Versions) -> None:
+    """A busy server takes no session, and its drain process finds the event that the program has written."""
+    with frozen(served.workers):
+        recorded = record(served.site, [str(versions.calls / "start_record.py")])
+    hang_up(recorded)
+
+    assert ended(served.site, recorded)["tag"] == "INV-22"
+    assert not list((served.site.recordings_directory / ".spool/rejected").glob("*"))
+
+
+def test_a_call_ends_with_the_version_that_it_began_with(served: Served, versions: Versions) -> None:
+    """Begun without a server, so MixMonitor has the program's own finish_record.py to run."""
+    served.stop()
+    recorded = record(served.site, [str(versions.calls / "start_record.py")])
+    served.start()
+    (mixmonitor,) = recorded.asterisk.mixmonitors
+    assert mixmonitor.command.startswith(f"{versions.calls}/finish_record.py ")
+    hang_up(recorded)
+
+    assert ended(served.site, recorded)["tag"] == "INV-22"
+
+
+def test_a_call_that_one_server_began_is_closed_by_the_next(
+    served: Served, versions: Versions, tmp_path: Path
+) -> None:
+    """The upgrade's restart, and the database upgraded before it."""
+    site = served.site
+    first, second = (record(site, [str(versions.calls / "start_record.py")]) for _ in range(2))
+    site.programs = PROGRAMS
+    site.cli("db", "upgrade")
+
+    served.stop()
+    hang_up(first)
+    served.start()
+    hang_up(second)
+
+    for recorded in (first, second):
+        assert ended(site, recorded)["tag"] == "INV-22"
+    assert not list((site.recordings_directory / ".spool/rejected").glob("*"))
