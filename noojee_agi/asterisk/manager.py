@@ -1,6 +1,6 @@
 """Asterisk's manager interface (AMI): the only one who speaks it.
 
-A client of our own: the README says what those of others do when Asterisk does not answer, or when a value
+A client of our own: README.md of the package says what those of others do when Asterisk does not answer, or when a value
 holds a line end.
 """
 
