@@ -113,10 +113,10 @@ def _checked(path: str, sections: set[str], given: Mapping[str, tuple[str, str]]
     known = {name: kind for name, kind in Config.__annotations__.items() if name != "path"}
     values: dict[str, object] = {"server_name": ""}
     for section in sections - {name.partition("_")[0] for name in known}:
-        raise ConfigurationError(f"{path}: [{section}]: there is no such section; the README lists all")
+        raise ConfigurationError(f"{path}: [{section}]: no such section: agi/noojee_agi.conf lists all")
     for name, (where, text) in given.items():
         if name not in known:
-            raise ConfigurationError(f"{where}: there is no such option; the README lists all")
+            raise ConfigurationError(f"{where}: no such option: agi/noojee_agi.conf lists all")
         values[name] = _value(where, known[name], text.strip())
     config = Config(path=path, **values)  # type: ignore[arg-type]
     for name, pattern, rule in _RULES:

@@ -1,7 +1,7 @@
 """Asterisk's manager interface (AMI): the only one who speaks it.
 
-A client of our own: the README says what those of others do when Asterisk does not answer, or when a value
-holds a line end.
+A client of our own: noojee_agi/README.md says what those of others do when Asterisk does not answer, or when
+a value holds a line end.
 """
 
 from __future__ import annotations

@@ -12,7 +12,6 @@ from noojee_agi import log, paths, text
 from noojee_agi.cli import check, identity, install, output, record, recordings, settings
 from noojee_agi.config import Config
 from noojee_agi.errors import NoojeeError
-from noojee_agi.server.server import Server
 from noojee_agi.session import background
 
 
@@ -68,6 +67,7 @@ def check_command(config: Config) -> None:
 @cli.command()
 def serve() -> None:
     """Serve AGI programs and FastAGI until SIGTERM; SIGHUP reads the configuration anew."""
+    from noojee_agi.server.server import Server  # no other command has to load it
 
     def load() -> Config:
         return identity.load(paths.configuration(os.environ))  # it may be there since today only

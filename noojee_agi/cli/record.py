@@ -71,7 +71,7 @@ def record_list(config: Config, as_json: bool) -> None:
     """List live calls: who talks with whom since when, and whether we record it."""
     if not config.manager_username:
         raise ConfigurationError(
-            f"{config.path or 'noojee_agi.conf'} has no [manager] username: the README says what to set"
+            f"{config.path or 'noojee_agi.conf'} has no [manager] username: agi/README.md says what to set"
         )
     with contextlib.closing(manager.Manager(config)) as asked:
         board = live.Switchboard(other_calls.channels(asked))

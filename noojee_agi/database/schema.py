@@ -1,14 +1,17 @@
 """Making and upgrading the tables, by Alembic."""
 
-from collections.abc import Callable
+from __future__ import annotations
 
-from alembic import command
-from alembic.config import Config as AlembicConfig
-from alembic.util import CommandError
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
 from sqlalchemy import Connection, func, select
 
 from noojee_agi.database.store import REVISION, Store
 from noojee_agi.errors import StoreUnavailable
+
+if TYPE_CHECKING:
+    from alembic.config import Config as AlembicConfig
 
 _UPGRADES = 0x6E6F6F6A  # the lock's key, ours alone in this database: "nooj"
 
@@ -37,6 +40,10 @@ def upgrade(store: Store) -> None:
 
 
 def _upgrade(store: Store, connection: Connection) -> None:
+    # Only now: it is a quarter of what each drain and each command would load.
+    from alembic import command
+    from alembic.util import CommandError
+
     settings = alembic_settings()
     if store.url.get_backend_name() == "postgresql":  # another host may upgrade it, too
         connection.execute(select(func.pg_advisory_xact_lock(_UPGRADES)))
@@ -48,6 +55,8 @@ def _upgrade(store: Store, connection: Connection) -> None:
 
 
 def alembic_settings() -> AlembicConfig:
+    from alembic.config import Config as AlembicConfig
+
     settings = AlembicConfig()
     settings.set_main_option("script_location", "noojee_agi.database:migrations")
     return settings

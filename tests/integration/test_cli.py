@@ -31,6 +31,7 @@ from noojee_agi.database import settings, store
 from noojee_agi.database.store import Store
 from noojee_agi.recordings import snapshot
 from noojee_agi.recordings.recording import Ending
+from noojee_agi.server import server
 
 SECRET = "hunter2-and-more"
 
@@ -126,7 +127,7 @@ def test_sighup_finds_a_configuration_that_was_made_after_the_server_began(
             conf.write_text("")
             read.append(self._load_config().path)
 
-    monkeypatch.setattr(cli, "Server", BegunServer)
+    monkeypatch.setattr(server, "Server", BegunServer)
     environment = {"AST_CONFIG_DIR": str(tmp_path), "NOOJEE_AGI_CONF": None}
 
     done = CliRunner(env=environment).invoke(cli.serve, obj=Config())

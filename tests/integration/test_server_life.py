@@ -296,7 +296,7 @@ def test_a_configuration_that_is_wrong_leaves_all_as_it_was(served: Served, site
 
     served.reload()
 
-    assert "there is no such option" in site.log()
+    assert "no such option" in site.log()
     assert network_call.place(served.port, site.key).status == "200"
     assert processes.children(served.pid) == before
 

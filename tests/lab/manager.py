@@ -12,7 +12,7 @@ bindaddr = 127.0.0.1
 port = {port}
 {more}
 """
-# As the README has it.
+# As agi/README.md has it.
 _USER = """\
 [noojee]
 secret = {secret}

@@ -13,6 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from lab.loaded_command import COMMAND_SECONDS, loaded
 from lab.waiting import wait_until
 from noojee_agi.config import Config
 from noojee_agi.database import queries
@@ -97,14 +98,18 @@ class Site:
     def run_cli(
         self, *words: str, text: str = "", environment: Mapping[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
+        environment = {**self.environment, **(environment or {})}
+        program = self.programs / "noojee-agi"
+        if self.programs == PROGRAMS:
+            return loaded(program).run(words, text, environment)
         return subprocess.run(
-            [self.programs / "noojee-agi", *words],
+            [program, *words],
             input=text,
             capture_output=True,
             text=True,
-            env={**self.environment, **(environment or {})},
+            env=environment,
             check=False,
-            timeout=120,
+            timeout=COMMAND_SECONDS,
         )
 
     def legs(self, *words: str) -> list[dict[str, Any]]:

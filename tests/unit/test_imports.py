@@ -203,3 +203,12 @@ def test_a_call_does_not_wait_for_the_import_of_what_it_does_not_need(module: st
     )
 
     assert (loaded.stdout.split(), loaded.stderr) == ([], "")
+
+
+@pytest.mark.parametrize("module", ["sync.__main__", "cli"])
+def test_a_drain_and_a_command_load_alembic_only_when_they_make_tables(module: str) -> None:
+    look = f"import sys, noojee_agi.{module}; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True).stdout
+
+    assert "sqlalchemy" in loaded.split()
+    assert {"alembic", "noojee_agi.server.server"} & set(loaded.split()) == set()

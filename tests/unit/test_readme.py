@@ -55,8 +55,20 @@ def test_each_command_is_there_with_all_its_options(words: str) -> None:
 @pytest.mark.parametrize("option", [name for name in Config._fields if name != "path"])
 def test_each_option_stands_in_its_section(option: str) -> None:
     section, _, name = option.partition("_")
-    example = re.search(rf"^\[{section}\]\n(?:(?!\[).*\n)*?{name} =", README, re.MULTILINE)
-    assert example
+    named = README.partition("defaults: ")[2].partition(".\n")[0].replace("\n", " ")
+    of_section = named.partition(f"[{section}]")[2].partition("[")[0]
+    assert name in re.findall(r"\w+", of_section)
+
+
+def test_the_example_of_a_configuration_has_each_option_with_its_default() -> None:
+    path = TOP / "agi/noojee_agi.conf"
+    options = re.findall(r"^(?:;?(\w+) =|\[(\w+)\])", path.read_text(), re.MULTILINE)
+    section, found = "", []
+    for name, header in options:
+        section = header or section
+        found += [f"{section}_{name}"] if name else []
+    assert found == [name for name in Config._fields if name != "path"]
+    assert Config.load_file(str(path)) == Config(path=str(path), server_name="")
 
 
 @pytest.mark.parametrize("program", session.ACTIONS)
@@ -79,7 +91,7 @@ def test_each_status_is_explained(status: int) -> None:
 
 @pytest.mark.parametrize("variable", result.Result(200).variables)
 def test_each_variable_is_explained(variable: str) -> None:
-    assert f"| `{variable}` |" in README
+    assert f"`{variable}`" in README.partition("## Reference")[2]
 
 
 @pytest.mark.parametrize("name", arguments.LIMITS)

@@ -1,0 +1,80 @@
+"""`noojee-agi`, loaded once: each command is a fork of that process, which saves a second of imports.
+
+What runs is what the program runs: our installed package, its main(), its arguments, environment, umask and
+working directory, its three streams, its exit code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+from lab import processes
+from lab.waiting import wait_until
+
+START_SECONDS = 30.0
+COMMAND_SECONDS = 120.0
+SERVER = Path(__file__).with_name("command_server.py")
+_REQUEST_BYTES = 1 << 20
+
+
+class LoadedCommand:
+    """A process that has `program` loaded, for as long as ours runs."""
+
+    def __init__(self, program: Path) -> None:
+        folder = tempfile.mkdtemp(prefix="lab-command-", dir="/tmp")
+        self._socket = os.path.join(folder, "socket")
+        self._process = subprocess.Popen(
+            [*processes.dies_with_us(), sys.executable, "-I", str(SERVER), str(program), self._socket],
+            stdin=subprocess.DEVNULL,
+            cwd="/",
+            start_new_session=True,
+        )
+        wait_until(lambda: os.path.exists(self._socket), START_SECONDS, "noojee-agi to be loaded")
+
+    def run(
+        self, words: Sequence[str], text: str, environment: Mapping[str, str]
+    ) -> subprocess.CompletedProcess[str]:
+        """As subprocess.run(..., capture_output=True, text=True)."""
+        with contextlib.ExitStack() as stack:
+            streams: list[IO[str]] = [
+                stack.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8")) for _ in range(3)
+            ]
+            streams[0].write(text)
+            streams[0].seek(0)
+            code = self._ask(words, environment, streams)
+            for stream in streams[1:]:
+                stream.seek(0)
+            return subprocess.CompletedProcess([*words], code, streams[1].read(), streams[2].read())
+
+    def _ask(self, words: Sequence[str], environment: Mapping[str, str], streams: Sequence[IO[str]]) -> int:
+        umask = os.umask(0)
+        os.umask(umask)
+        request = {"words": [*words], "environment": {**environment}, "umask": umask, "folder": os.getcwd()}
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as asked:
+            asked.settimeout(COMMAND_SECONDS)
+            asked.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _REQUEST_BYTES)
+            asked.connect(self._socket)
+            socket.send_fds(asked, [json.dumps(request).encode()], [stream.fileno() for stream in streams])
+            answer = asked.recv(16)
+        if not answer:
+            raise RuntimeError(f"noojee-agi {' '.join(words)} was killed")
+        return int(answer)
+
+
+_loaded: dict[Path, LoadedCommand] = {}
+
+
+def loaded(program: Path) -> LoadedCommand:
+    """The one of this test process."""
+    if program not in _loaded:
+        _loaded[program] = LoadedCommand(program)
+    return _loaded[program]
