@@ -20,13 +20,14 @@ if TYPE_CHECKING:
 ALONE = "alone"
 # What takes minutes begins first, or one worker would be busy with it when all others are done.
 LONGEST = (
+    "install/test_readme_commands.py",
     *("asterisk/test_other_call.py", "integration/test_handoff.py", "asterisk/test_chaos_database.py"),
     *("asterisk/test_server.py", "integration/test_server_life.py", "integration/test_server_load.py"),
     *("integration/test_rebuild.py", "asterisk/test_recording.py", "asterisk/test_refusals.py"),
     *("asterisk/test_chaos_kills.py", "integration/test_cli.py", "integration/test_pythons.py"),
     *("asterisk/test_chaos_server.py", "asterisk/test_hostile_text.py", "asterisk/test_other_host.py"),
 )
-FOLDERS = ("asterisk", "integration", "unit", "bench")
+FOLDERS = ("install", "asterisk", "integration", "unit", "bench")
 UNIT_SECONDS = 20.0  # for one test; the longest takes one
 LONG_FACTOR = 20.0
 

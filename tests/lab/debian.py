@@ -1,4 +1,7 @@
-"""Unpacks Debian packages into a cache and runs them from there: nothing is installed, no root is needed."""
+"""Unpacks Debian packages into a cache and runs them from there: nothing is installed, no root is needed.
+
+On a machine of another distribution that has apt, such as Ubuntu: those of its own release, by its sources.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +19,15 @@ from lab.unavailable import LabUnavailable
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
-# Nothing counts as installed, nothing of the machine's own apt is written, no other source is asked.
-APT_CONF = """\
+# No other source than Debian's is asked.
+ONLY_DEBIAN = """\
 Dir::Etc::sourcelist "{folder}/sources.list";
 Dir::Etc::sourceparts "/dev/null";
 Dir::Etc::preferences "/dev/null";
 Dir::Etc::preferencesparts "/dev/null";
+"""
+# Nothing counts as installed, nothing of the machine's own apt is written.
+APT_CONF = """\
 Dir::State "{folder}/state";
 Dir::State::status "{folder}/status";
 Dir::Cache "{folder}/cache";
@@ -46,7 +52,7 @@ def unpack(package: str, suite: str) -> Path:
     if root.is_dir():
         return root
     store.mkdir(parents=True, exist_ok=True)
-    with _locked(store / f"{package}.lock"):
+    with locked(store / f"{package}.lock"):
         if not root.is_dir():
             _make(package, suite, root)
     return root
@@ -71,11 +77,16 @@ def library_path(root: Path) -> str:
 
 
 def own_suite() -> str:
-    """Return the name of the Debian suite that this machine runs. Raises LabUnavailable elsewhere."""
+    """Return the name of the suite, of Debian or the like, that this machine runs. Raises LabUnavailable."""
     release = platform.freedesktop_os_release()
-    if release["ID"] != "debian" or "VERSION_CODENAME" not in release:
-        raise LabUnavailable(f"this machine is no Debian but {release['ID']}: install the server itself")
+    if shutil.which("apt-get") is None or "VERSION_CODENAME" not in release:
+        raise LabUnavailable(f"this machine has no apt-get but is {release['ID']}: install the server itself")
     return release["VERSION_CODENAME"]
+
+
+def is_debian() -> bool:
+    """Whether other suites can be had here than the machine's own."""
+    return platform.freedesktop_os_release()["ID"] == "debian"
 
 
 def cache() -> Path:
@@ -84,7 +95,8 @@ def cache() -> Path:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
+    """Nobody else who asks for the same is in there, in no other process either."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -96,31 +108,57 @@ def _make(package: str, suite: str, root: Path) -> None:
     try:
         (work / "root").mkdir(parents=True)
         (work / "root").chmod(0o755)  # whatever our umask: copies for other users have its mode
-        archives = _download(package, suite, work / "apt")
-        for archive in archives:
-            _run(["dpkg", "-x", str(archive), str(work / "root")])
+        apt = Apt(suite, work / "apt")
+        apt.download([package])
+        for archive in apt.archives():
+            run(["dpkg", "-x", str(archive), str(work / "root")])
         (work / "root").rename(root)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _download(package: str, suite: str, folder: Path) -> Sequence[Path]:
-    mirror = _mirror()
-    print(f"lab: downloading {package} and what it needs from Debian {suite}", file=sys.stderr, flush=True)
-    archives = folder / "cache/archives"
-    for path in (folder / "state/lists/partial", archives / "partial"):
-        path.mkdir(parents=True)
-    architecture = _run(["dpkg", "--print-architecture"]).strip()
+class Apt:
+    """An apt of our own, for one suite, in a new `folder`: nothing counts as installed.
+
+    source: its line of sources.list, of a Debian. All of it may raise LabUnavailable.
+    """
+
+    def __init__(self, suite: str, folder: Path) -> None:
+        is_own = not is_debian() and suite == own_suite()
+        self.source = "" if is_own else _source(suite)
+        self._suite = suite
+        self._archives = folder / "cache/archives"
+        self.lists = folder / "state/lists"
+        for path in (self.lists / "partial", self._archives / "partial"):
+            path.mkdir(parents=True)
+        (folder / "sources.list").write_text(self.source)
+        (folder / "status").touch()
+        conf = APT_CONF if is_own else ONLY_DEBIAN + APT_CONF
+        (folder / "apt.conf").write_text(conf.format(folder=folder))
+        self._apt_get = ["apt-get", "-c", str(folder / "apt.conf"), "-q"]
+        moved = f"the mirror has no suite {suite}; it may have moved to Debian's archive"
+        run([*self._apt_get, "update"], missing=moved)
+
+    def download(self, packages: Sequence[str]) -> None:
+        """With all that they depend on."""
+        names = ", ".join(packages)
+        print(
+            f"lab: downloading {names} and what it needs from {self._suite}",
+            file=sys.stderr,
+            flush=True,
+        )
+        run([*self._apt_get, "--download-only", "--yes", "install", *packages])
+
+    def archives(self) -> Sequence[Path]:
+        """All that was downloaded."""
+        return sorted(self._archives.glob("*.deb"))
+
+
+def _source(suite: str) -> str:
+    mirror, architecture = _mirror(), run(["dpkg", "--print-architecture"]).strip()
     # An old suite is signed as before, only its date has passed.
     options = f"arch={architecture} signed-by={KEYRING} check-valid-until=no"
-    (folder / "sources.list").write_text(f"deb [{options}] {mirror} {suite} main\n")
-    (folder / "status").touch()
-    (folder / "apt.conf").write_text(APT_CONF.format(folder=folder))
-    apt_get = ["apt-get", "-c", str(folder / "apt.conf"), "-q"]
-    moved = f"{mirror} has no suite {suite}; it may have moved to Debian's archive"
-    _run([*apt_get, "update"], missing=moved)
-    _run([*apt_get, "--download-only", "--yes", "install", package])
-    return sorted(archives.glob("*.deb"))
+    return f"deb [{options}] {mirror} {suite} main\n"
 
 
 def _mirror() -> str:
@@ -129,16 +167,19 @@ def _mirror() -> str:
         raise LabUnavailable("no apt-get or no Debian keyring on this machine: install the server itself")
     targets = ["apt-get", "indextargets", "--format"]
     packages = "Created-By: Packages"
-    known = _run([*targets, "$(REPO_URI)", packages, "Origin: Debian", "Label: Debian"]).split()
+    known = run([*targets, "$(REPO_URI)", packages, "Origin: Debian", "Label: Debian"]).split()
     # Before the first `apt-get update` nobody's origin is known; the signature is checked all the same.
-    unknown = _run([*targets, "$(REPO_URI)", "--no-release-info", packages]).split()
+    unknown = run([*targets, "$(REPO_URI)", "--no-release-info", packages]).split()
     for address in [*known, *(address for address in unknown if address.rstrip("/").endswith("/debian"))]:
         return address
     raise LabUnavailable("this machine's apt has no Debian mirror: install the server itself")
 
 
-def _run(command: Sequence[str], missing: str = "") -> str:
-    """Run a command and return its output; `missing` is the message when apt finds no such suite."""
+def run(command: Sequence[str], missing: str = "") -> str:
+    """Run a command of apt or dpkg and return its output. Raises LabUnavailable.
+
+    missing: the message when apt finds no such suite.
+    """
     environment = {**os.environ, "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode == 0:

@@ -82,6 +82,10 @@ class SipPhone:
         """Those that are up."""
         return [call for call in self._calls.values() if call.is_up]
 
+    def talked(self) -> float:
+        """For how many seconds, in that of its calls which is the longest."""
+        return max([call.sent * self._frames * FRAME_SECONDS for call in self._calls.values()], default=0.0)
+
     def wait_up(self, count: int = 1) -> None:
         """Until it is in so many calls."""
         wait_until(lambda: len(self.calls()) >= count, 10, f"a call at {self.extension}")
