@@ -67,22 +67,27 @@ class Installation:
 
 
 def find(version: int | None) -> Installation:
-    """Return an Asterisk of that major version from Debian; None is the machine's own one, or else 22.
+    """Return an Asterisk of that major version from Debian.
 
-    Raises LabUnavailable.
+    None is the machine's own one, else that of its distribution: on Debian 22. Raises LabUnavailable.
     """
     program = shutil.which("asterisk")
     if version is None and program is not None:
         return _installation((program,), Path("/"))
+    if version is None and not debian.is_debian():
+        return _unpacked(debian.unpack("asterisk", debian.own_suite()))
     major = version or 22
     suites = DEBIAN_SUITES.get(major)
     if suites is None:
         raise LabUnavailable(f"the lab has no Asterisk {major}, only {sorted(DEBIAN_SUITES)}")
-    root = _unpack_first(suites)
-    found = _installation((*debian.loader_command(root), str(root / "usr/sbin/asterisk")), root)
+    found = _unpacked(_unpack_first(suites))
     if not found.version.startswith(f"{major}."):
         raise LabUnavailable(f"wanted Asterisk {major}, Debian has {found.version} now")
     return found
+
+
+def _unpacked(root: Path) -> Installation:
+    return _installation((*debian.loader_command(root), str(root / "usr/sbin/asterisk")), root)
 
 
 def _unpack_first(suites: Sequence[str]) -> Path:
