@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import configparser
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import pytest
+from lab import pythons
 
 from noojee_agi import cli, errors
 from noojee_agi.actions import arguments, result
@@ -120,3 +123,14 @@ def test_the_module_map_is_what_there_is() -> None:
 )
 def test_each_example_is_in_the_list_of_examples(example: Path) -> None:
     assert f"`{example.name}`" in (TOP / "dialplan-examples/README.md").read_text()
+
+
+def test_the_oldest_python_that_is_promised_is_tried_and_pip_holds_it() -> None:
+    """`integration/test_pythons.py` runs the unit tests on pythons.OLDEST and NEWEST."""
+    setup = configparser.ConfigParser()
+    setup.read(TOP / "setup.cfg")
+
+    assert setup["options"]["python_requires"] == f">={pythons.OLDEST}"
+    assert setup["mypy"]["python_version"] == pythons.OLDEST
+    assert f"Python {pythons.OLDEST} or newer" in README
+    assert tuple(map(int, pythons.NEWEST.split("."))) >= sys.version_info[:2]
