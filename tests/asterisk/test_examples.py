@@ -136,9 +136,21 @@ def test_without_the_announcement_nothing_is_recorded(exchange: Exchange[SipPhon
     assert exchange.site.legs() == before
 
 
+def test_a_caller_who_gives_up_before_an_agent_answers_is_no_warning(exchange: Exchange[SipPhone]) -> None:
+    ended = "Executing [h@telephones:1]"
+    before = exchange.asterisk.log().count(ended)
+    exchange.phones["trunk"].dial("5550100")
+
+    exchange.phones["trunk"].hang_up()
+
+    exchange.end()
+    wait_until(lambda: exchange.asterisk.log().count(ended) > before, 10, "the end", exchange.asterisk.log)
+    assert "has no recording" not in exchange.asterisk.messages()
+
+
 def test_what_is_not_recorded_is_a_warning_with_the_reason(exchange: Exchange[SipPhone]) -> None:
     exchange.phones["trunk"].dial("unlogged")
     exchange.wait_bridged("410")
 
-    said = "is not recorded: 401 the channel variable apiKey is not"
+    said = "has no new recording: 401 the channel variable apiKey is not"
     wait_until(lambda: said in exchange.asterisk.messages(), 10, "the warning", exchange.asterisk.messages)

@@ -55,7 +55,7 @@ def _needed(name: str, seen: set[str]) -> Iterator[importlib.metadata.Distributi
 def _copy(source: Path, target: Path, programs: Path) -> None:
     """A program gets the interpreter that lies beside it."""
     if target.parent != programs:
-        shutil.copyfile(source, target)
+        shutil.copy2(source, target)  # with its time, by which its bytecode is known to be valid
         return
     first, rest = source.read_text().split("\n", 1)
     assert first.startswith(f"#!{source.parent}/"), f"{source}: {first}"

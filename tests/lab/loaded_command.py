@@ -11,7 +11,6 @@ import json
 import os
 import socket
 import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,13 +26,14 @@ _REQUEST_BYTES = 1 << 20
 
 
 class LoadedCommand:
-    """A process that has `program` loaded, for as long as ours runs."""
+    """A process that has `program` loaded, for as long as ours runs. Beside a program lies its Python."""
 
     def __init__(self, program: Path) -> None:
         folder = tempfile.mkdtemp(prefix="lab-command-", dir="/tmp")
         self._socket = os.path.join(folder, "socket")
+        python = program.with_name("python")
         self._process = subprocess.Popen(
-            [*processes.dies_with_us(), sys.executable, "-I", str(SERVER), str(program), self._socket],
+            [*processes.dies_with_us(), str(python), "-I", str(SERVER), str(program), self._socket],
             stdin=subprocess.DEVNULL,
             cwd="/",
             start_new_session=True,

@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from lab.loaded_command import COMMAND_SECONDS, loaded
+from lab.loaded_command import loaded
 from lab.waiting import wait_until
 from noojee_agi.config import Config
 from noojee_agi.database import queries
@@ -98,19 +98,8 @@ class Site:
     def run_cli(
         self, *words: str, text: str = "", environment: Mapping[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
-        environment = {**self.environment, **(environment or {})}
-        program = self.programs / "noojee-agi"
-        if self.programs == PROGRAMS:
-            return loaded(program).run(words, text, environment)
-        return subprocess.run(
-            [program, *words],
-            input=text,
-            capture_output=True,
-            text=True,
-            env=environment,
-            check=False,
-            timeout=COMMAND_SECONDS,
-        )
+        asked = {**self.environment, **(environment or {})}
+        return loaded(self.programs / "noojee-agi").run(words, text, asked)
 
     def legs(self, *words: str) -> list[dict[str, Any]]:
         """As `noojee-agi recordings --json` with these filters, in this process: tests ask often."""
