@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator
 import pytest
 from lab import clean_pbx, readme, tones
 from lab.clean_pbx import AGENT, BOOKWORM, CALLERS, FORKY, RECORDINGS, TONES, CleanPbx
+from lab.waiting import wait_until
 
 pytestmark = [pytest.mark.asterisk, pytest.mark.timeout(1500)]  # a first run makes the Debians
 
-STATE, CONFIGURATION = "/var/lib/noojee-agi", "/etc/asterisk/noojee_key.conf"
+STATE, KEY_FILE = "/var/lib/noojee-agi", "/etc/asterisk/noojee_key.conf"
 LOG = f"{STATE}/noojee-agi.log"
 OLD, NEW = "0.1.0", "0.1.1"
 
@@ -29,21 +30,34 @@ def only(texts: list[str], beginning: str) -> str:
     return text
 
 
-def test_from_nothing_to_a_queue_call_with_owner_and_tag(pbx: CleanPbx, tell: Callable[[str], None]) -> None:
-    install, make_key_file, key_file = readme.blocks("Install")
-    say_who, dialplan, reload = readme.blocks("Record calls")
-    pbx.checkout("/root/noojee-agi", OLD)
+def install(pbx: CleanPbx) -> None:
+    """The section's commands, and before each reload what its sentences have asked to be written."""
+    include, said = only(readme.commands("Install"), "#tryinclude"), ""
+    pbx.dialplan(clean_pbx.EXTENSIONS.replace("[globals]\n", f"[globals]\n{include}\n"))
+    for block in readme.blocks("Install"):
+        if block.startswith("[globals]"):
+            (key,) = re.findall(r"^[0-9a-f]{40}$", said, re.MULTILINE)
+            pbx.write(KEY_FILE, block.replace("the-key-that-was-printed", key))
+        else:
+            said += pbx.run(block, "/root/noojee-agi")
 
-    said = pbx.run(install, "/root/noojee-agi")
-    pbx.run(make_key_file)
-    (key,) = re.findall(r"^[0-9a-f]{40}$", said, re.MULTILINE)
-    pbx.write(CONFIGURATION, key_file.replace("the-key-that-was-printed", key))
-    pbx.run(say_who)
+
+def record_the_queue(pbx: CleanPbx) -> None:
     include = only(readme.commands("Install"), "#tryinclude")
-    pbx.dialplan(f"[globals]\n{include}\n{dialplan}")
     option = only(readme.commands("Record calls"), "setinterfacevar")
     pbx.write("/etc/asterisk/queues.conf", f"{clean_pbx.QUEUES}{option}\n")
-    pbx.run(reload)
+    for block in readme.blocks("Record calls"):
+        if block.startswith("[inbound-sales]"):
+            pbx.dialplan(f"[globals]\n{include}\n{block}")
+        else:
+            pbx.run(block)
+
+
+def test_from_nothing_to_a_queue_call_with_owner_and_tag(pbx: CleanPbx, tell: Callable[[str], None]) -> None:
+    pbx.checkout("/root/noojee-agi", OLD)
+    install(pbx)
+    record_the_queue(pbx)
+
     pbx.call(seconds=2.5)
 
     [leg] = pbx.wait_for_legs(1)
@@ -59,7 +73,7 @@ def test_everything_is_asterisks_and_nobody_elses(pbx: CleanPbx) -> None:
     files = pbx.run(f"find {STATE} {RECORDINGS} -printf '%u\\n' | sort -u")
     processes = pbx.run("ps -o user= -C noojee-agi | sort -u")
     assert (files, processes) == ("asterisk\n", "asterisk\n")
-    assert pbx.run(f"stat -c '%U %a' {STATE} {RECORDINGS} {CONFIGURATION}").split("\n")[:3] == [
+    assert pbx.run(f"stat -c '%U %a' {STATE} {RECORDINGS} {KEY_FILE}").split("\n")[:3] == [
         *("asterisk 750", "asterisk 750"),
         "asterisk 640",
     ]
@@ -123,17 +137,31 @@ def test_no_call_is_lost_while_it_is_upgraded(pbx: CleanPbx, tell: Callable[[str
     tell(f"{pbx.system.suite}: upgraded during {len(legs)} calls, one of them throughout: none lost")
 
 
-def test_calls_and_the_server_are_of_the_new_version(pbx: CleanPbx) -> None:
-    folders = pbx.run("ls -d /opt/noojee-agi-*").split()
-    assert len(folders) == 2
-    new = pbx.run("readlink -f /opt/noojee-agi").strip()
-    server = pbx.run("systemctl show --property=MainPID --value noojee-agi").strip()
+def assert_runs(pbx: CleanPbx, folder: str) -> None:
+    """Calls, the server and the command line are of the version in that folder."""
+    main_pid = "$(systemctl show --property=MainPID --value noojee-agi)"
     links = pbx.run("readlink -f /usr/share/asterisk/agi-bin/*_record.py").split()
 
-    assert new == max(folders)
+    assert {os.path.dirname(link) for link in links} == {f"{folder}/bin"}
+    wait_until(
+        lambda: pbx.run(f"tr '\\0' ' ' < /proc/{main_pid}/cmdline").startswith(f"{folder}/bin/python"),
+        what="the server to be that version's",
+    )
+    assert pbx.run("noojee-agi --version") == pbx.run(f"{folder}/bin/noojee-agi --version")
+
+
+def test_the_new_version_is_at_work_and_the_way_back_is_a_link(pbx: CleanPbx) -> None:
+    words = only(readme.commands("Upgrade"), "ln ")
+    old, new = sorted(pbx.run(only(readme.commands("Upgrade"), "ls ")).split())
     assert NEW in pbx.run("noojee-agi --version")
-    assert pbx.run(f"tr '\\0' ' ' < /proc/{server}/cmdline").startswith(f"{new}/bin/python")
-    assert {os.path.dirname(link) for link in links} == {f"{new}/bin"}
+
+    assert_runs(pbx, new)
+    for folder in (old, new):
+        pbx.run(f"{words} {folder} /opt/noojee-agi; systemctl daemon-reload; systemctl restart noojee-agi")
+        assert_runs(pbx, folder)
+        before = len(pbx.legs())
+        pbx.call()
+        pbx.wait_for_legs(before + 1)
 
 
 def test_without_systemd_the_server_is_started_and_stopped_by_other_words(pbx: CleanPbx) -> None:
@@ -158,13 +186,14 @@ def test_it_is_uninstalled_and_what_was_recorded_stays(pbx: CleanPbx) -> None:
     legs = pbx.legs()
     pbx.dialplan(clean_pbx.EXTENSIONS)
     pbx.run('asterisk -rx "dialplan reload"')
+    assert legs[0]["uniqueid"] not in pbx.run(only(readme.commands("Uninstall"), "noojee-agi recordings"))
 
     pbx.run(uninstall)
     pbx.call(is_recorded=False)
 
     assert all(pbx.audio(leg).is_file() for leg in legs)
     assert pbx.machine.path(f"{STATE}/noojee.db").is_file()
-    assert pbx.machine.path(CONFIGURATION).is_file()
+    assert pbx.machine.path(KEY_FILE).is_file()
     assert pbx.run("ps -e -o args | grep '[n]oojee' || true") == ""
     assert pbx.run("ls /opt") in ("", "asterisk\n")
     assert pbx.run("find /etc /usr/local /usr/share/asterisk/agi-bin -lname '*noojee*'") == ""
