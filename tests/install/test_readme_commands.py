@@ -93,6 +93,16 @@ def test_the_log_is_rotated_and_the_server_writes_the_new_one(pbx: CleanPbx) -> 
     assert pbx.run(f"stat -c '%U %G %a' {LOG}").split() == ["asterisk", "asterisk", "640"]
 
 
+def test_an_upgrade_that_fails_changes_nothing(pbx: CleanPbx) -> None:
+    """Such as one that does not reach what it needs from PyPI."""
+    before = pbx.run("ls -ld /opt/*")
+
+    said = pbx.run("! PIP_FIND_LINKS=/nowhere agi/install", "/root/noojee-agi")
+
+    assert "agi/install: failed, and nothing has changed" in said
+    assert pbx.run("ls -ld /opt/*") == before
+
+
 class Calls:
     """Calls one after the other, while the block runs; `placed` of them were answered and ended."""
 

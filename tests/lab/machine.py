@@ -30,8 +30,8 @@ _ENVIRONMENT = {
     "DEBIAN_FRONTEND": "noninteractive",
 }
 
-# Systemd takes the cgroup that it finds for its own, so each machine has one. Those of earlier ones are empty
-# now, and only an empty one can be removed. Words: a folder of ours, the root, then what is mounted where.
+# Systemd takes the cgroup that it finds for its own, so each machine has one, with its process's number; those of
+# machines that have ended are removed. Words: a folder of ours, the root, then what is mounted where.
 _BEGIN = """\
 set -e
 top=$1 root=$2; shift 2
@@ -39,7 +39,9 @@ mount --make-rprivate /
 mount -t tmpfs -o mode=755 tmpfs "$top"
 mkdir "$top/cgroup" "$top/changes" "$top/work" "$top/root"
 mount -t cgroup2 cgroup2 "$top/cgroup"
-find "$top/cgroup" -mindepth 1 -depth -path '*/noojee-lab-*' -type d -exec rmdir {} + 2>/dev/null || true
+for group in "$top"/cgroup/noojee-lab-*; do
+  [ -d "/proc/${group##*-}" ] || find "$group" -depth -type d -exec rmdir {} + 2>/dev/null || true
+done
 mkdir "$top/cgroup/noojee-lab-$$"
 echo $$ > "$top/cgroup/noojee-lab-$$/cgroup.procs"
 mount -t overlay -o "lowerdir=$root,upperdir=$top/changes,workdir=$top/work" overlay "$top/root"
