@@ -30,8 +30,8 @@ _ENVIRONMENT = {
     "DEBIAN_FRONTEND": "noninteractive",
 }
 
-# Systemd takes the cgroup that it finds for its own, so each machine has one, with its process's number; those of
-# machines that have ended are removed. Words: a folder of ours, the root, then what is mounted where.
+# Systemd takes the cgroup that it finds for its own, so each machine has one, with its process's number; what
+# ended machines have left is removed. Words: a folder of ours, the root, then what is mounted where.
 _BEGIN = """\
 set -e
 top=$1 root=$2; shift 2
