@@ -158,3 +158,21 @@ def test_a_call_that_one_server_began_is_closed_by_the_next(
     for recorded in (first, second):
         assert ended(site, recorded)["tag"] == "INV-22"
     assert not list((site.recordings_directory / ".spool/rejected").glob("*"))
+
+
+def test_the_end_of_a_call_that_a_server_began_is_told_to_the_next_by_the_former_program(
+    served: Served, versions: Versions
+) -> None:
+    """Of a format whose end the server does not see in the file: its own finish_record.py is named."""
+    served.configure({"recordings.format": "gsm"})
+    served.reload()
+    recorded = record(served.site, [str(versions.calls / "start_record.py")])
+    (mixmonitor,) = recorded.asterisk.mixmonitors
+    assert mixmonitor.command.startswith(f"{versions.server}/finish_record.py ")
+
+    served.stop()
+    served.site.programs = versions.calls
+    served.start()
+    hang_up(recorded)
+
+    assert ended(served.site, recorded)["tag"] == "INV-22"
