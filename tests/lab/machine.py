@@ -206,7 +206,8 @@ class Machine:
             for stream in (process.stdout, process.stderr):
                 if stream:
                     stream.close()
-        self._folder.rmdir()
+        with contextlib.suppress(FileNotFoundError):  # empty for everybody else, so others may tidy it up
+            self._folder.rmdir()
 
 
 def _is_there(pid: int) -> bool:
