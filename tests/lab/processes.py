@@ -66,11 +66,12 @@ def send(what: signal.Signals, targets: Iterable[int]) -> None:
 def _living(fits: Callable[[int, int], bool]) -> list[int]:
     """Return the processes whose parent and session fit; not those that only wait for their parent to ask."""
     found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
+    for process in filter(str.isdigit, os.listdir("/proc")):
         try:
-            words = stat.read_text(errors="replace").rpartition(")")[2].split()
+            stat = Path("/proc", process, "stat").read_text(errors="replace")
         except (FileNotFoundError, ProcessLookupError):
             continue  # it ended while we looked
+        words = stat.rpartition(")")[2].split()
         if words[0] not in "ZX" and fits(int(words[1]), int(words[3])):
-            found.append(int(stat.parent.name))
+            found.append(int(process))
     return found
