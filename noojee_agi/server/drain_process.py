@@ -118,8 +118,10 @@ class DrainProcess:
         self._recordings, self._look_at = recordings, 0.0
 
     def _bring_in(self, config: Config, is_last: bool) -> None:
-        """What has begun, then what has ended: a file's close is taken in before the drain, which brings in
-        its start. Raises StoreUnavailable and OSError.
+        """What has begun and what has ended: a file's close is taken in before the drain, which brings in its
+        start, and both in one transaction. What is left then is brought in by itself.
+
+        Raises StoreUnavailable and OSError.
         """
         recordings = self._recordings
         if not recordings:
@@ -131,14 +133,15 @@ class DrainProcess:
             self._counters.drained()  # it may take a minute until all of them are
 
         recordings.read()
-        done = drain.run_own(self._store, config, stored, is_last)
+        if ended := recordings.ended():
+            spool.put(config.spool_directory, *ended)
+        done = drain.run_own(self._store, config, stored, is_last, recordings.ended_of)
         if not done.stored or time.monotonic() > self._look_at:
             self._look_around(config, recordings)
         self._tell_whether_ends_are_seen(config, recordings)
         endings = recordings.endings(self._store, is_all_stored=not done.busy)
-        for ending in endings:
-            spool.put(config.spool_directory, ending)
         if endings:
+            spool.put(config.spool_directory, *endings)
             drain.run_own(self._store, config, stored, is_last)
 
     def _look_around(self, config: Config, recordings: OpenRecordings) -> None:

@@ -61,6 +61,18 @@ class OpenRecordings:
         self._closed |= set(filter(recording.is_ours, closed.files))
         self._is_all_seen &= closed.is_all and len(self._closed) < _MOST_CLOSED
 
+    def ended(self) -> list[Ending]:
+        """Of the legs that are known and whose files were closed; each is told once."""
+        files = self._closed & self._leg_of.keys()
+        self._closed -= files
+        return closing.ended(self._legs[self._leg_of[file]] for file in files)
+
+    def ended_of(self, events: Sequence[Event]) -> list[Ending]:
+        """Of the legs that begin with these events: their files may have been closed before."""
+        legs = [event for event in events if isinstance(event, Leg) and event.file in self._closed]
+        ours = (leg for leg in legs if leg.server == self._server)
+        return closing.ended(OpenLeg(leg.id, leg.file, leg.started_at) for leg in ours)
+
     def refresh(self) -> None:
         """Once in a while: another disk, say, may have come to stand in a folder's place."""
         self._folders = {os.path.dirname(file) for file in self._leg_of}
@@ -114,6 +126,7 @@ class OpenRecordings:
         leg = self._legs.pop(leg_id, None)
         if leg:
             self._leg_of.pop(leg.file, None)
+            self._closed.discard(leg.file)
 
     def _seen(self) -> list[OpenLeg]:
         if not self._is_all_seen:
