@@ -413,3 +413,21 @@ def test_a_former_look_is_no_reason_to_end_what_somebody_writes(recorder: Record
     with contextlib.closing(recordings), written(leg.file):
         recordings.begin([OpenLeg(leg.id, leg.file, leg.started_at)])
         assert recordings.endings(recorder.store) == []
+
+
+def test_a_file_that_was_closed_before_its_folder_was_watched_ends_a_leg_that_is_stored_later(
+    recorder: Recorder,
+) -> None:
+    """By the second drain of a round, say."""
+    recordings = OpenRecordings("pbx1")
+    first, second = (recorder.leg(started_at=recording.now()) for _ in range(2))
+    with contextlib.closing(recordings), written(first.file):
+        with written(second.file):
+            pass
+        recordings.stored([first])
+        assert recordings.endings(recorder.store) == []
+        recordings.read()
+
+        recordings.stored([second])
+
+        assert [ending.leg_id for ending in recordings.endings(recorder.store)] == [second.id]
