@@ -78,7 +78,8 @@ class OpenRecordings:
 
     def refresh(self) -> None:
         """Once in a while: another disk, say, may have come to stand in a folder's place."""
-        folders = {os.path.dirname(file) for file in self._leg_of}
+        newest = [*self._watched_since][-1:]  # where the next call's file will be, most of the day
+        folders = dict.fromkeys([os.path.dirname(file) for file in self._leg_of] + newest)
         self._watch.keep(folders)
         self._watched_since = {folder: self._watched_since[folder] for folder in folders}
         try:
