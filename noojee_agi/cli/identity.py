@@ -30,23 +30,39 @@ class Part(NamedTuple):
     uid: int
 
 
-def begin(configuration: str, is_check: bool = False) -> Config:
+def begin(configuration: str) -> Config:
     """Read the configuration; root becomes, for good, who can change its file or else the recordings' folder.
 
-    is_check: do that also where the recordings are not there. Raises ConfigurationError and OSError.
+    Raises ConfigurationError and OSError.
     """
     if os.geteuid() != 0:
         return Config.load(configuration)
     part = _act_for_first([configuration] if configuration else [])
     config = Config.load_file(configuration)
     if not part:
-        others = [config.state_directory] if is_check else []
-        part = _act_for_first([config.recordings_directory, *others])
-    if not is_check:
-        _require_usable(config.recordings_directory, part)
+        part = _act_for_first([config.recordings_directory])
+    _require_usable(config.recordings_directory, part)
     if not part:
         _require_roots(config)
     return config.with_name()  # only now: the way to the history may be another user's
+
+
+def begin_check(configuration: str, asterisk_socket: str) -> Config:
+    """The same for who only looks, at folders that may be anybody's: root becomes Asterisk's user.
+
+    That is the first other user to whom a part of the way to Asterisk's own socket, or else of ours, belongs.
+    Raises ConfigurationError and OSError.
+    """
+    if os.geteuid() != 0:
+        return Config.load(configuration)
+    part = _act_for_first([configuration] if configuration else [])
+    config = Config.load_file(configuration)
+    ways = [asterisk_socket, config.recordings_directory, config.state_directory, *_of_database(config)]
+    for way in filter(None, ways):
+        part = part or _act_for_first([way])
+    if not part:
+        _require_roots(config)
+    return config.with_name()
 
 
 def load(configuration: str) -> Config:
@@ -191,6 +207,11 @@ def _worked_on(config: Config) -> Iterator[str]:
     yield from (folder for folder, _, _ in os.walk(config.spool_directory))
     yield config.state_directory
     yield os.path.dirname(config.socket_path)
+    yield from _of_database(config)
+
+
+def _of_database(config: Config) -> Iterator[str]:
+    """SQLite's folder."""
     kind, _, file = config.database_url.partition(":///")
     if kind.startswith("sqlite"):
         yield os.path.dirname(file.partition("?")[0])

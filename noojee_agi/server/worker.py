@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from noojee_agi.config import Config
 from noojee_agi.recordings import disk, snapshot
-from noojee_agi.server import counters, reports, sighup
+from noojee_agi.server import about, counters, reports, sighup
 from noojee_agi.server.admission import Admission, Refusals
 from noojee_agi.server.complaints import Complaints
 from noojee_agi.server.counters import Counters
@@ -40,6 +40,7 @@ class Links(NamedTuple):
     events: int
     questions: int
     counters: Counters
+    program: str  # see about.program()
 
 
 class Worker:
@@ -57,7 +58,7 @@ class Worker:
         self._number = number
         self._threads = threads
         self._load_config = load_config
-        self._config = config
+        self._config = self._begun = config
         self._programs = programs
         self._links = links
 
@@ -101,13 +102,17 @@ class Worker:
         """What serves the connections of each listening socket."""
         links, surroundings = self._links, self._make_surroundings()
         outcome = Reports(links.counters, self._number, links.events)
-        status = links.counters.report
-        programs = Programs(self._admission, surroundings, outcome, lambda: self._config.path, status)
+        programs = Programs(self._admission, surroundings, outcome, lambda: self._config.path, self._status)
         services: dict[socket.socket, Serve] = {links.local: programs.serve}
         if links.network:
             fastagi = FastAgi(self._admission, self._complaints, surroundings, outcome)
             services[links.network] = fastagi.serve
         return services
+
+    def _status(self) -> dict[str, float | str]:
+        """What check is told."""
+        said = about.of_server(self._links.program, self._begun, self._config)
+        return {**self._links.counters.report(), **said}
 
     def _listen(self, listener: socket.socket) -> None:
         if listener in self._listeners:

@@ -1,0 +1,54 @@
+"""The command `noojee-agi check`: says of each stage what came of it."""
+
+import os
+import sys
+from collections.abc import Iterator
+
+import click
+
+from noojee_agi import paths
+from noojee_agi.cli import check as checks
+from noojee_agi.cli import identity, install, output
+from noojee_agi.cli.check import mistakes, running, stage
+from noojee_agi.cli.check.running import Running
+from noojee_agi.cli.check.stage import Stage
+from noojee_agi.config import Config
+from noojee_agi.errors import NoojeeError
+from noojee_agi.session import background
+
+_WORDS = {stage.OK: "ok", stage.FAILED: "FAIL", stage.NOT_SEEN: "?"}
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="A list with one object per stage.")
+@click.option("--asterisk-conf", default="", help="Of the Asterisk that runs, if it has its own (-C).")
+def check(as_json: bool, asterisk_conf: str) -> None:
+    """Check every stage, from the dialplan to the database: ok, FAIL and what to do, or not seen (?)."""
+    asked = running.of(asterisk_conf, os.environ)
+    found = []
+    for each in stages(asked):
+        found.append(each)
+        if not as_json:
+            output.say(f"{_WORDS[each.state]:<4}  {each.name:<14} {each.text}")
+    if as_json:
+        output.say_json([each._asdict() for each in found])
+    if any(each.has_failed for each in found):
+        sys.exit(1)
+
+
+def stages(asked: Running) -> Iterator[Stage]:
+    """All of them, as Asterisk's user; only the first where it cannot be told who that is."""
+    try:
+        config = _begin(asked)
+    except (NoojeeError, OSError) as exc:
+        said, cure = mistakes.explained(str(exc), paths.configuration(os.environ), asked.owner)
+        yield Stage("configuration", stage.FAILED, f"{said}: {cure}" if cure else said, cure)
+        return
+    yield from checks.stages(config, install.programs_folder(), asked)
+
+
+def _begin(asked: Running) -> Config:
+    """Raises NoojeeError and OSError."""
+    config = identity.begin_check(paths.configuration(os.environ), asked.socket)
+    os.environ["HOME"] = background.home()
+    return config

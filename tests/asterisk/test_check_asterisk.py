@@ -1,0 +1,351 @@
+"""What `noojee-agi check` sees of a real Asterisk 22 and 16, which does not run as root.
+
+Each fault is planted into the Asterisk that runs, and the cure is run as it is printed.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from lab import asterisk
+from lab.asterisk import Installation, PrivateAsterisk
+from lab.checked import KEY, USER, Checked
+from lab.postgresql import free_port
+from lab.site import PROGRAMS
+from lab.waiting import wait_until
+
+from noojee_agi.cli.check.stage import FAILED, NOT_SEEN, Stage
+from noojee_agi.database import schema
+from noojee_agi.database.store import Store
+
+EXTENSIONS = f"""\
+[general]
+clearglobalvars = yes
+[globals]
+apiKey = {KEY}
+[inbound]
+exten => 500,1,Answer()
+ same => n,Queue(support,,,,60,"start_record.py,,INV-22")
+ same => n,Hangup()
+exten => stays,1,Answer()
+ same => n,AGI(start_record.py,,check)
+ same => n,Wait(600)
+[phones]
+exten => 410,1,Answer()
+ same => n,Milliwatt()
+"""
+QUEUES = """\
+[general]
+[support]
+strategy = ringall
+setinterfacevar = yes
+member => Local/410@phones/n
+"""
+MANAGER = """\
+[general]
+enabled = yes
+bindaddr = 127.0.0.1
+port = {port}
+[noojee]
+secret = hunter2-hunter2
+write = system,call
+"""
+
+MODULES = ("app_mixmonitor.so", "func_env.so", "func_strings.so", "format_wav.so", "format_gsm.so")
+
+Plant = Callable[["Pbx"], object]
+
+
+class Pbx(Checked):
+    """The same with an Asterisk of its own, whose files are kept and put back."""
+
+    asterisk: PrivateAsterisk
+    manager_port: int
+
+    @property
+    def etc(self) -> Path:
+        return self.asterisk.folder / "etc"
+
+    @property
+    def agi_bin(self) -> Path:
+        return self.folder / "agi-bin"
+
+    def start(self, of: Installation) -> None:
+        self.manager_port = free_port()
+        files = {"queues.conf": QUEUES, "manager.conf": MANAGER.format(port=self.manager_port)}
+        self.agi_bin.mkdir()
+        self.link()
+        environment = {"NOOJEE_AGI_CONF": str(self.conf)}
+        self.asterisk = PrivateAsterisk(
+            of, self.folder / "asterisk", EXTENSIONS, files, environment, self.agi_bin, user=USER
+        )
+        self.asterisk.start()
+        self.asterisk_conf = self.etc / "asterisk.conf"
+        words = " ".join(self.asterisk._command()[:-2])
+        self.tool("asterisk", f'exec {words} "$@"')
+        for path in (self.etc, self.agi_bin):
+            self.give(path, "root")
+        self.kept = {path: path.read_text() for path in self.etc.iterdir() if path.is_file()}
+
+    def link(self) -> None:
+        shutil.rmtree(self.agi_bin)
+        self.agi_bin.mkdir(mode=0o755)
+        for name in ("start_record.py", "stop_record.py"):
+            (self.agi_bin / name).symlink_to(self.programs / name)
+
+    def put_back(self) -> None:
+        """Everything as it was at first."""
+        self.make_anew()
+        self.link()
+        loaded = self.asterisk.rx("module show")
+        for module in MODULES:
+            if module not in loaded:
+                self.asterisk.rx(f"module load {module}")
+        changed = [path for path, text in self.kept.items() if not path.exists() or path.read_text() != text]
+        for path in changed:
+            path.write_text(self.kept[path])
+        if changed:
+            for command in ("dialplan reload", "queue reload all", "manager reload"):
+                self.asterisk.rx(command)
+
+    def edit(self, name: str, before: str, after: str, reload: str) -> None:
+        path = self.etc / name
+        text = path.read_text()
+        assert before in text
+        path.write_text(text.replace(before, after))
+        self.asterisk.rx(reload)
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("sqlite") / "template.db"
+    schema.upgrade(Store(f"sqlite:///{file}"))
+    return file
+
+
+@pytest.fixture(scope="module", params=[22, 16], ids=["asterisk22", "asterisk16"])
+def pbx_of_module(request: pytest.FixtureRequest, template: Path) -> Iterator[Pbx]:
+    folder = Path(tempfile.mkdtemp(prefix="noojee-agi-", dir="/tmp"))
+    folder.chmod(0o755)
+    try:
+        found = Pbx(folder, PROGRAMS, template)
+        found.start(asterisk.for_everybody(request.param, folder / "root"))
+        yield found
+        found.asterisk.stop()
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.fixture
+def pbx(pbx_of_module: Pbx) -> Pbx:
+    pbx_of_module.put_back()
+    return pbx_of_module
+
+
+def cured(pbx: Pbx, plant: Plant, stage: str, words: str, is_real: bool = False) -> Stage:
+    """Plant it, see what check says, do what it says, and see that all is well."""
+    plant(pbx)
+    failed = pbx.failed(is_real)
+    assert set(failed) == {stage}, failed
+    said = failed[stage]
+    assert words in said.text
+    assert said.text.endswith(said.cure)
+    assert "\n" not in said.text
+    assert KEY not in str(failed)
+    assert "hunter2" not in str(failed)
+    pbx.cure(said.cure)
+    assert pbx.failed(is_real) == {}
+    return said
+
+
+def _edited(name: str, before: str, after: str, reload: str) -> Plant:
+    return lambda pbx: pbx.edit(name, before, after, reload)
+
+
+def _unloaded(module: str) -> Plant:
+    return lambda pbx: pbx.asterisk.rx(f"module unload {module}.so")
+
+
+def _not_at_the_next_start_either(pbx: Pbx) -> None:
+    pbx.edit("modules.conf", "[modules]\n", "[modules]\nnoload => app_mixmonitor.so\n", "core show version")
+    pbx.asterisk.rx("module unload app_mixmonitor.so")
+
+
+def _no_links(pbx: Pbx) -> None:
+    for path in pbx.agi_bin.iterdir():
+        path.unlink()
+
+
+def _no_folder(pbx: Pbx) -> None:
+    shutil.rmtree(pbx.agi_bin)
+
+
+def _dangling(pbx: Pbx) -> None:
+    link = pbx.agi_bin / "stop_record.py"
+    link.unlink()
+    link.symlink_to(pbx.folder / "venv-that-was/bin/stop_record.py")
+
+
+def _copied(pbx: Pbx) -> None:
+    link = pbx.agi_bin / "start_record.py"
+    link.unlink()
+    shutil.copy(pbx.programs / "start_record.py", link)
+
+
+def _of_another(pbx: Pbx) -> None:
+    other = pbx.folder / "other.py"
+    other.touch()
+    link = pbx.agi_bin / "start_record.py"
+    link.unlink()
+    link.symlink_to(other)
+
+
+def _closed_folder(pbx: Pbx) -> None:
+    pbx.agi_bin.chmod(0o700)
+
+
+def _another_key(pbx: Pbx) -> None:
+    pbx.edit("extensions.conf", KEY, "another key of some length", "dialplan reload")
+
+
+def _only_on_the_disk(pbx: Pbx) -> None:
+    pbx.edit("extensions.conf", f"apiKey = {KEY}\n", "", "dialplan reload")
+    path = pbx.etc / "extensions.conf"
+    path.write_text(pbx.kept[path])
+
+
+def _recordings_of_another(pbx: Pbx) -> None:
+    pbx.give(pbx.recordings, "daemon")
+
+
+def _unknown_format(pbx: Pbx) -> None:
+    pbx.conf.write_text(pbx.conf.read_text().replace("min_free", "format = mp4\nmin_free"))
+
+
+def _gsm(pbx: Pbx) -> None:
+    pbx.conf.write_text(pbx.conf.read_text().replace("min_free", "format = gsm\nmin_free"))
+    pbx.asterisk.rx("module unload format_gsm.so")
+
+
+def _not_loaded(pbx: Pbx) -> None:
+    pbx.edit("queues.conf", "[support]", "[other]", "queue reload all")
+    (pbx.etc / "queues.conf").write_text(QUEUES)
+
+
+def _manager(changes: str, before: str = "", after: str = "") -> Plant:
+    """[manager] is configured, with these changes; and manager.conf is not as it should be."""
+
+    def plant(pbx: Pbx) -> None:
+        lines = {"port": str(pbx.manager_port), "username": "noojee", "secret": "hunter2-hunter2"}
+        lines |= dict(change.split("=") for change in changes.split())
+        text = "".join(f"{name} = {value}\n" for name, value in lines.items())
+        pbx.configure(f"[server]\nlisten =\n[manager]\n{text}")
+        pbx.conf.chmod(0o640)
+        os.chown(pbx.conf, 0, pwd.getpwnam(USER).pw_gid)
+        if before:
+            pbx.edit("manager.conf", before, after, "manager reload")
+
+    return plant
+
+
+EXTENSION, QUEUE, RELOAD_QUEUE = "extensions.conf", "queues.conf", "queue reload all"
+FAULTS: dict[str, tuple[Plant, str, str]] = {
+    "recordings of another": (_recordings_of_another, "recordings", "cannot be written by user nobody"),
+    "no links": (_no_links, "links", "is not there, so Asterisk does not find it"),
+    "no folder": (_no_folder, "links", "is not there"),
+    "dangling link": (_dangling, "links", "leads to a program that is not there"),
+    "copied script": (_copied, "links", "is a copy, and does not find what lies beside the program"),
+    "link to another": (_of_another, "links", "leads to another noojee-agi"),
+    "closed folder": (_closed_folder, "links", "cannot be entered by user nobody"),
+    "no app_mixmonitor": (_unloaded("app_mixmonitor"), "modules", "app_mixmonitor.so is not loaded"),
+    "no func_env": (_unloaded("func_env"), "modules", "func_env.so is not loaded"),
+    "no func_strings": (_unloaded("func_strings"), "modules", "func_strings.so is not loaded"),
+    "no format_wav": (_unloaded("format_wav"), "modules", "format_wav.so is not loaded, so"),
+    "noload": (_not_at_the_next_start_either, "modules", "app_mixmonitor.so is not loaded"),
+    "no format_gsm": (_gsm, "modules", "format_gsm.so is not loaded"),
+    "unknown format": (_unknown_format, "modules", "format = mp4 is none that this Asterisk knows"),
+    "another key": (_another_key, "key of calls", "is not this system's key, so calls answer 401"),
+    "key in other letters": (
+        _edited(EXTENSION, "apiKey =", "APIKEY =", "dialplan reload"),
+        "key of calls",
+        "the global is called APIKEY, and must be apiKey",
+    ),
+    "key only on the disk": (_only_on_the_disk, "key of calls", "and the dialplan that is loaded has not"),
+    "no setinterfacevar": (
+        _edited(QUEUE, "setinterfacevar = yes\n", "", RELOAD_QUEUE),
+        "queues",
+        "queue support does not tell which agent has answered",
+    ),
+    "setinterfacevar = no": (
+        _edited(QUEUE, "setinterfacevar = yes", "setinterfacevar = no", RELOAD_QUEUE),
+        "queues",
+        "queue support does not tell which agent has answered",
+    ),
+    "monitor-format": (
+        _edited(QUEUE, "setinter", "monitor-format = wav\nsetinter", RELOAD_QUEUE),
+        "queues",
+        "queue support records its calls itself, too",
+    ),
+    "queue that is not loaded": (
+        _not_loaded,
+        "queues",
+        "queue support is not loaded",
+    ),
+    "MixMonitor beside it": (
+        _edited(EXTENSION, "500,1,Answer()", "500,1,MixMonitor(a,b.wav)", "dialplan reload"),
+        "recorders",
+        "500@inbound has MixMonitor() beside start_record",
+    ),
+    "manager port": (_manager("port=1"), "manager", "see [manager], and manager.conf"),
+    "manager user": (_manager("", "[noojee]", "[other]"), "manager", "refuses user noojee"),
+    "manager rights": (_manager("", "system,call", "call"), "manager", "may not MixMonitor"),
+    "manager disabled": (_manager("", "enabled = yes", "enabled = no"), "manager", "see [manager], and"),
+}  # fmt: skip
+
+
+@pytest.mark.asterisk
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_named_and_its_cure_leads_to_green(pbx: Pbx, fault: str) -> None:
+    cured(pbx, *FAULTS[fault])
+
+
+@pytest.mark.asterisk
+def test_a_line_for_fastagi_where_no_server_listens(pbx: Pbx) -> None:
+    """What systemd would start is started."""
+    port, process = free_port(), pbx.folder / "server.pid"
+    serve = f"setsid {pbx.programs}/noojee-agi serve > {pbx.folder}/server.out 2>&1 & echo $! > {process}"
+    pbx.tool("systemctl", f"{serve}\nuntil grep -q ^serves {pbx.folder}/server.out; do sleep 0.05; done")
+    try:
+        said = cured(
+            pbx,
+            _edited(
+                EXTENSION,
+                "AGI(start_record.py",
+                f"AGI(agi://127.0.0.1:{port}/start_record",
+                "dialplan reload",
+            ),
+            "dialplan",
+            f"agi://127.0.0.1:{port}/start_record, and nobody listens there",
+        )
+    finally:
+        if process.exists():
+            os.kill(int(process.read_text()), signal.SIGTERM)
+            wait_until(lambda: not (pbx.state / "agi.sock").exists(), 20, "the end of the server")
+
+    assert said.cure.endswith(" && systemctl restart noojee-agi")
+
+
+@pytest.mark.asterisk
+def test_a_healthy_asterisk_has_no_fault_and_all_is_seen(pbx: Pbx) -> None:
+    stages = {stage.name: stage for stage in pbx.look(is_real=True)}
+
+    assert {name for name, stage in stages.items() if stage.state in (FAILED, NOT_SEEN)} == set()
+    assert f"as user {USER}" in stages["asterisk"].text
+    assert KEY not in str(stages)
