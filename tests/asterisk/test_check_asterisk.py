@@ -5,10 +5,13 @@ Each fault is planted into the Asterisk that runs, and the cure is run as it is 
 
 from __future__ import annotations
 
+import json
 import os
 import pwd
+import re
 import shutil
 import signal
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,8 +24,10 @@ from lab.postgresql import free_port
 from lab.site import PROGRAMS
 from lab.waiting import wait_until
 
+from noojee_agi.cli.check import call, running
 from noojee_agi.cli.check.stage import FAILED, NOT_SEEN, Stage
-from noojee_agi.database import schema
+from noojee_agi.config import Config
+from noojee_agi.database import queries, schema
 from noojee_agi.database.store import Store
 
 EXTENSIONS = f"""\
@@ -99,6 +104,10 @@ class Pbx(Checked):
         self.agi_bin.mkdir(mode=0o755)
         for name in ("start_record.py", "stop_record.py"):
             (self.agi_bin / name).symlink_to(self.programs / name)
+
+    def call(self) -> list[Stage]:
+        """The stages of --call alone."""
+        return list(call.stages(running.of(str(self.asterisk_conf), {}), Config.load(str(self.conf))))
 
     def put_back(self) -> None:
         """Everything as it was at first."""
@@ -349,3 +358,105 @@ def test_a_healthy_asterisk_has_no_fault_and_all_is_seen(pbx: Pbx) -> None:
     assert {name for name, stage in stages.items() if stage.state in (FAILED, NOT_SEEN)} == set()
     assert f"as user {USER}" in stages["asterisk"].text
     assert KEY not in str(stages)
+
+
+# --- a call of its own ---
+
+
+def _check(pbx: Pbx, *words: str, text: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [pbx.programs / "noojee-agi", "check", "--asterisk-conf", str(pbx.asterisk_conf), *words],
+        env={"NOOJEE_AGI_CONF": str(pbx.conf), "PATH": os.environ["PATH"], "HOME": "/root"},
+        input=text,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+def _contexts(pbx: Pbx) -> list[str]:
+    return re.findall("Context '(.*)' created", pbx.asterisk.rx("dialplan show"))
+
+
+@pytest.mark.asterisk
+def test_a_call_of_its_own_is_followed_from_the_dialplan_to_the_side_car(pbx: Pbx) -> None:
+    before = _contexts(pbx)
+
+    done = _check(pbx, "--call", "--yes", "--json")
+
+    stages = {stage["name"]: stage for stage in json.loads(done.stdout)}
+    assert (done.returncode, done.stderr) == (0, "")
+    assert {stage["state"] for stage in stages.values()} == {"ok"}
+    assert re.match(
+        r"200 OK: leg [0-9a-f-]{36}, which stays on record with tag noojee-agi check$", stages["call"]["text"]
+    )
+    assert int(stages["its file"]["text"].split()[-2]) > 8000
+    assert stages["its row"]["text"].startswith("leg 1 of call ")
+    assert Path(stages["its side-car"]["text"]).exists()
+    assert _contexts(pbx) == before
+    assert pbx.asterisk.rx("core show channels count").startswith("0 active channels")
+    with Store(pbx.url).reading() as connection:
+        (leg,) = queries.legs(connection, queries.Filter(tag="noojee-agi check"))
+    assert leg["status"] == "completed"
+    assert KEY not in done.stdout
+
+
+@pytest.mark.asterisk
+@pytest.mark.parametrize("answer", ["n\n", ""])
+def test_no_call_is_placed_unless_that_is_agreed_to(pbx: Pbx, answer: str) -> None:
+    calls = pbx.asterisk.rx("core show channels count").splitlines()[-1]
+
+    done = _check(pbx, "--call", text=answer)
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("Place a call from Asterisk to itself?")
+    assert pbx.asterisk.rx("core show channels count").splitlines()[-1] == calls
+
+
+@pytest.mark.asterisk
+def test_a_call_that_is_not_recorded_says_what_it_was_told(pbx: Pbx) -> None:
+    _another_key(pbx)
+    before = _contexts(pbx)
+
+    stages = {stage.name: stage for stage in pbx.call()}
+
+    assert stages["call"].text == (
+        "the test call was told 401: the channel variable apiKey is not this system's key:"
+        " see noojee-agi apikey --help"
+    )
+    assert {name for name, stage in stages.items() if stage.state == NOT_SEEN} == {
+        *("its file", "its row", "its side-car")
+    }
+    assert _contexts(pbx) == before
+
+
+@pytest.mark.asterisk
+def test_a_call_for_which_no_program_was_run_says_so(pbx: Pbx) -> None:
+    _no_links(pbx)
+
+    stages = {stage.name: stage for stage in pbx.call()}
+
+    assert stages["call"].text.startswith("the program was not run for the test call (AGISTATUS NOTFOUND)")
+
+
+# --- who else records a call that is up ---
+
+
+@pytest.mark.asterisk
+def test_another_recorder_of_a_call_that_is_up(pbx: Pbx) -> None:
+    pbx.asterisk.originate("410@phones/n", "stays@inbound")
+    try:
+        wait_until(lambda: list(pbx.recordings.rglob("*.wav")), 20, "the recording")
+        channel = pbx.asterisk.rx("core show channels concise").partition("!")[0]
+        channel = channel[:-1] + "1"  # the half that has the dialplan
+        other = f"mixmonitor start {channel} {pbx.asterisk.folder}/spool/other.wav,i(OTHER)"
+
+        said = cured(
+            pbx, lambda pbx: pbx.asterisk.rx(other), "recorders", "is recorded by somebody else, too, to"
+        )
+
+        assert "mixmonitor stop" in said.cure
+    finally:
+        pbx.asterisk.rx("channel request hangup all")
+        pbx.asterisk.wait_quiet()

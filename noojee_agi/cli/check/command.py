@@ -9,24 +9,31 @@ import click
 from noojee_agi import paths
 from noojee_agi.cli import check as checks
 from noojee_agi.cli import identity, install, output
-from noojee_agi.cli.check import mistakes, running, stage
+from noojee_agi.cli.check import call, mistakes, running, stage
 from noojee_agi.cli.check.running import Running
 from noojee_agi.cli.check.stage import Stage
 from noojee_agi.config import Config
 from noojee_agi.errors import NoojeeError
 from noojee_agi.session import background
 
+_QUESTION = (
+    "Place a call from Asterisk to itself? It rings nobody, lasts some seconds, and its recording stays."
+)
 _WORDS = {stage.OK: "ok", stage.FAILED: "FAIL", stage.NOT_SEEN: "?"}
 
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="A list with one object per stage.")
 @click.option("--asterisk-conf", default="", help="Of the Asterisk that runs, if it has its own (-C).")
-def check(as_json: bool, asterisk_conf: str) -> None:
+@click.option("--call", "is_call", is_flag=True, help="Also place a call through Asterisk; asks first.")
+@click.option("--yes", "is_agreed", is_flag=True, help="With --call: do not ask.")
+def check(as_json: bool, asterisk_conf: str, is_call: bool, is_agreed: bool) -> None:
     """Check every stage, from the dialplan to the database: ok, FAIL and what to do, or not seen (?)."""
     asked = running.of(asterisk_conf, os.environ)
+    if is_call and not is_agreed:
+        click.confirm(_QUESTION, abort=True, err=True)
     found = []
-    for each in stages(asked):
+    for each in stages(asked, is_call):
         found.append(each)
         if not as_json:
             output.say(f"{_WORDS[each.state]:<4}  {each.name:<14} {each.text}")
@@ -36,7 +43,7 @@ def check(as_json: bool, asterisk_conf: str) -> None:
         sys.exit(1)
 
 
-def stages(asked: Running) -> Iterator[Stage]:
+def stages(asked: Running, is_call: bool = False) -> Iterator[Stage]:
     """All of them, as Asterisk's user; only the first where it cannot be told who that is."""
     try:
         config = _begin(asked)
@@ -45,6 +52,8 @@ def stages(asked: Running) -> Iterator[Stage]:
         yield Stage("configuration", stage.FAILED, f"{said}: {cure}" if cure else said, cure)
         return
     yield from checks.stages(config, install.programs_folder(), asked)
+    if is_call:
+        yield from call.stages(asked, config)
 
 
 def _begin(asked: Running) -> Config:
