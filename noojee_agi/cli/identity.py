@@ -37,32 +37,14 @@ def begin(configuration: str) -> Config:
     """
     if os.geteuid() != 0:
         return Config.load(configuration)
-    part = _act_for_first([configuration] if configuration else [])
+    part = act_for_first([configuration] if configuration else [])
     config = Config.load_file(configuration)
     if not part:
-        part = _act_for_first([config.recordings_directory])
+        part = act_for_first([config.recordings_directory])
     _require_usable(config.recordings_directory, part)
     if not part:
-        _require_roots(config)
+        require_roots(config)
     return config.with_name()  # only now: the way to the history may be another user's
-
-
-def begin_check(configuration: str, asterisk_socket: str) -> Config:
-    """The same for who only looks, at folders that may be anybody's: root becomes Asterisk's user.
-
-    That is the first other user to whom a part of the way to Asterisk's own socket, or else of ours, belongs.
-    Raises ConfigurationError and OSError.
-    """
-    if os.geteuid() != 0:
-        return Config.load(configuration)
-    part = _act_for_first([configuration] if configuration else [])
-    config = Config.load_file(configuration)
-    ways = [asterisk_socket, config.recordings_directory, config.state_directory, *_of_database(config)]
-    for way in filter(None, ways):
-        part = part or _act_for_first([way])
-    if not part:
-        _require_roots(config)
-    return config.with_name()
 
 
 def load(configuration: str) -> Config:
@@ -72,7 +54,7 @@ def load(configuration: str) -> Config:
             _require_root(configuration)
         config = Config.load_file(configuration)
         if os.geteuid() == 0:
-            _require_roots(config)
+            require_roots(config)
         return config.with_name()
     except OSError as exc:  # it may be away for a moment
         raise ConfigurationError(f"{exc.filename}: {exc.strerror}") from exc
@@ -151,7 +133,7 @@ def _require_closed(path: str, mode: int, is_sticky_enough: bool) -> None:
         )
 
 
-def _act_for_first(paths: list[str]) -> Part | None:
+def act_for_first(paths: list[str]) -> Part | None:
     """Act for the first of them that is there; the part that decided, None when we stay root."""
     for path in paths:
         with contextlib.suppress(*_NOT_THERE):
@@ -179,7 +161,7 @@ def _become(uid: int) -> None:
         raise ConfigurationError(f"root's rights cannot be given up: run this as user {user_name(uid)}")
 
 
-def _require_roots(config: Config) -> None:
+def require_roots(config: Config) -> None:
     """Root that stays root, since the recordings are its own, works on nothing that another can change."""
     for path in _worked_on(config):
         with contextlib.suppress(*_NOT_THERE):

@@ -6,9 +6,11 @@ The cure is run as it is printed.
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import socket
 import sqlite3
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -368,6 +370,26 @@ def test_an_asterisk_of_root_whose_recordings_are_anothers(site: Checked) -> Non
         finally:
             site.asterisk_conf.unlink()
             shutil.rmtree(run)
+
+
+def test_whoever_is_neither_root_nor_asterisks_user_is_told_to_be_root(site: Checked) -> None:
+    """His faults are not Asterisk's."""
+    account = pwd.getpwnam("daemon")
+
+    done = subprocess.run(
+        [PROGRAMS / "noojee-agi", "check"],
+        env={"NOOJEE_AGI_CONF": str(site.conf)},
+        user=account.pw_uid,
+        group=account.pw_gid,
+        extra_groups=[],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (done.returncode, done.stderr) == (1, "")
+    said = f"{site.recordings} is user nobody's, and user daemon does not see what that user sees"
+    assert done.stdout == f"FAIL  configuration  {said}: sudo noojee-agi check\n"
 
 
 # --- disks ---

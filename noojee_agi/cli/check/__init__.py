@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 
+from noojee_agi.cli import identity
 from noojee_agi.cli.check import (
     asterisk,
     cures,
@@ -56,7 +57,7 @@ def stages(config: Config, folder: str, asked: Running | None = None) -> Iterato
 def _programs(pbx: Running, config: Config, folder: str) -> str:
     """As Asterisk's user, with Asterisk's environment; with our own where Asterisk cannot be asked."""
     if pbx.owner not in (None, os.geteuid()):
-        raise stage.NotSeen(f"only user {stage.user_name(pbx.owner or 0)} runs them as Asterisk does")
+        raise stage.NotSeen(f"only user {identity.user_name(pbx.owner or 0)} runs them as Asterisk does")
     try:
         environment = pbx.environment
     except stage.NotSeen:

@@ -8,8 +8,8 @@ import click
 
 from noojee_agi import paths
 from noojee_agi.cli import check as checks
-from noojee_agi.cli import identity, install, output
-from noojee_agi.cli.check import call, mistakes, running, stage
+from noojee_agi.cli import install, output
+from noojee_agi.cli.check import call, mistakes, running, stage, user
 from noojee_agi.cli.check.running import Running
 from noojee_agi.cli.check.stage import Stage
 from noojee_agi.config import Config
@@ -48,16 +48,22 @@ def stages(asked: Running, is_call: bool = False) -> Iterator[Stage]:
     try:
         config = _begin(asked)
     except (NoojeeError, OSError) as exc:
-        said, cure = mistakes.explained(str(exc), paths.configuration(os.environ), asked.owner)
-        yield Stage("configuration", stage.FAILED, f"{said}: {cure}" if cure else said, cure)
+        yield _mistake(exc, asked)
         return
     yield from checks.stages(config, install.programs_folder(), asked)
     if is_call:
         yield from call.stages(asked, config)
 
 
+def _mistake(exc: Exception, asked: Running) -> Stage:
+    if isinstance(exc, NoojeeError) and exc.cure:
+        return Stage("configuration", stage.FAILED, str(exc), exc.cure)
+    said, cure = mistakes.explained(str(exc), paths.configuration(os.environ), asked.owner)
+    return Stage("configuration", stage.FAILED, f"{said}: {cure}" if cure else said, cure)
+
+
 def _begin(asked: Running) -> Config:
     """Raises NoojeeError and OSError."""
-    config = identity.begin_check(paths.configuration(os.environ), asked.socket)
+    config = user.begin(paths.configuration(os.environ), asked.socket)
     os.environ["HOME"] = background.home()
     return config

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 
 from noojee_agi.asterisk.console import DEFAULT_CONF
+from noojee_agi.cli import identity
 from noojee_agi.cli.check import stage
 from noojee_agi.config import Config
 from noojee_agi.paths import FILE_NAME
@@ -18,7 +19,7 @@ _HOMES = ("/root", "/home")
 def owner(seen: int | None) -> str:
     """The name of Asterisk's user: as it was seen, else our own, else the usual one."""
     uid = seen if seen is not None else os.geteuid()
-    return stage.user_name(uid) if uid or seen is not None else _USUAL_USER
+    return identity.user_name(uid) if uid or seen is not None else _USUAL_USER
 
 
 def make_folder(path: str, user: str) -> str:

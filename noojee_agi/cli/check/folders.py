@@ -4,6 +4,7 @@ import os
 import stat
 from collections.abc import Iterable
 
+from noojee_agi.cli import identity
 from noojee_agi.cli.check import cures, stage
 from noojee_agi.errors import NoojeeError
 
@@ -104,7 +105,7 @@ def require_files(paths: Iterable[str], owner: str) -> None:
                 stage.quoted("rm", path) if is_link else stage.quoted("mv", path, f"{path}.old"),
             )
         if not os.access(path, os.R_OK | os.W_OK):
-            holder = stage.user_name(os.lstat(path).st_uid)
+            holder = identity.user_name(os.lstat(path).st_uid)
             raise NoojeeError(
                 f"{path} belongs to user {holder}, and user {stage.user()} cannot write it",
                 cures.give(path, owner, "0640"),

@@ -12,6 +12,7 @@ from noojee_agi.errors import ManagerUnavailable, NoojeeError
 
 _RIGHTS = {"system", "call"}
 _RELOAD = "manager reload"
+_RESTART = "core restart when convenient"  # when no call is up
 
 
 def check(running: Running, config: Config) -> str:
@@ -25,10 +26,10 @@ def check(running: Running, config: Config) -> str:
                 f"{len(other_calls.channels(asked))} channels at {config.manager_host}:{config.manager_port}"
             )
     except ManagerUnavailable as exc:
-        raise NoojeeError(str(exc), _cure(running, config)) from exc
+        raise NoojeeError(str(exc), _cure(str(exc), running, config)) from exc
 
 
-def _cure(running: Running, config: Config) -> str:
+def _cure(said: str, running: Running, config: Config) -> str:
     """By what the Asterisk that runs here says of its manager interface, where it may be asked."""
     try:
         settings = running.ask("manager show settings")
@@ -38,10 +39,13 @@ def _cure(running: Running, config: Config) -> str:
         return f"compare [manager] in {config.path} with manager.conf"
     conf, again = os.path.join(folder, "manager.conf"), running.cure(_RELOAD)
     if not re.search(r"Manager \(AMI\):\s+Yes", settings):
-        return f"{cures.set_in(conf, 'general', 'enabled', 'yes')} && {again}"
+        opened = again if _opens_again(running) else running.cure(_RESTART)
+        return f"{cures.set_in(conf, 'general', 'enabled', 'yes')} && {opened}"
     port = re.search(r"TCP Bindaddress:\s+\S*:(\d+)", settings)
     if port and int(port[1]) != config.manager_port:
         return cures.option(config, "manager", "port", port[1])
+    if "refused" in said:
+        return running.cure(_RESTART)
     if "username:" not in user:
         return f"{_add_user(conf, config)} && {again}"
     rights = re.search(r"write perm: (\S*)", user)
@@ -49,6 +53,11 @@ def _cure(running: Running, config: Config) -> str:
     if "all" not in given and not given >= _RIGHTS:
         return f"{cures.set_in(conf, name, 'write', 'system,call')} && {again}"
     return f"the line secret = … of [manager] in {config.path}, as [{name}] of {conf} has it"
+
+
+def _opens_again(running: Running) -> bool:
+    """Whether a reload opens what it has closed: 22 does, 16 says that it is open, and refuses who comes."""
+    return int(running.setting("Version").split(".")[0]) >= 22
 
 
 def _add_user(conf: str, config: Config) -> str:

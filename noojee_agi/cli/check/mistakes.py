@@ -21,6 +21,8 @@ def explained(said: str, path: str, asterisk: int | None) -> tuple[str, str]:
         return said[: found.start()], found[1]
     if found := _GIVE.search(said):
         return said.partition(": give ")[0], f"chown -R root: {found[2]}"
+    if said.startswith("[database] url"):
+        return said, f"the line url of [database] in {path}"
     if not said.startswith(path):
         return said, ""
     if "cannot be read" in said:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from noojee_agi import paths
 from noojee_agi.asterisk import console
 from noojee_agi.asterisk.console import Console
+from noojee_agi.cli import identity
 from noojee_agi.cli.check import cures, stage
 from noojee_agi.config import Config
 from noojee_agi.errors import ConsoleUnavailable, NoojeeError
@@ -42,14 +43,14 @@ class Running:
     @property
     def console(self) -> Console:
         if not self._console:
-            raise stage.NotSeen(*_elsewhere(self._why, self.conf))
+            raise stage.NotSeen(*self._elsewhere(self._why))
         return self._console
 
     def ask(self, command: str) -> str:
         try:
             return self.console.ask(command)
         except ConsoleUnavailable as exc:
-            raise stage.NotSeen(*_elsewhere(str(exc), self.conf)) from exc
+            raise stage.NotSeen(*self._elsewhere(str(exc))) from exc
 
     @property
     def socket(self) -> str:
@@ -89,6 +90,17 @@ class Running:
     def dialplan(self) -> list[Line]:
         return list(_lines(self.ask("dialplan show")))
 
+    def _elsewhere(self, why: str) -> tuple[str, str]:
+        """Why nothing is seen, and what another Asterisk was started with, if one runs here."""
+        if self._others:
+            cure = f"{_OPTION} {stage.quoted(self._others[0])}"
+            return f"{why}; an Asterisk runs here with another", cure
+        return f"{why}; on the machine where Asterisk runs, start it first", ""
+
+    @cached_property
+    def _others(self) -> list[str]:
+        return sorted({other for other in console.running() if other != self.conf})
+
     def cure(self, command: str) -> str:
         """A command of its command line, as a shell takes it."""
         return cures.rx(self.conf, command)
@@ -113,32 +125,24 @@ def check(running: Running, config: Config) -> str:
         raise NoojeeError(
             f"Asterisk's programs read {named}, and this check has read {read}", f"{setting} noojee-agi check"
         )
-    return f"{version} as user {stage.user_name(owner or 0)}, by {running.conf}"
+    return f"{version} as user {identity.user_name(owner or 0)}, by {running.conf}"
 
 
 def _require_same_user(owner: int, config: Config) -> None:
     """Raises NoojeeError when the recordings are another's, and NotSeen when only we are another."""
     holder = os.stat(config.recordings_directory).st_uid
     if owner != holder:
-        user = stage.user_name(owner)
+        user = identity.user_name(owner)
         folders = stage.quoted(config.recordings_directory, config.state_directory)
         raise NoojeeError(
             f"Asterisk runs as user {user}, and {config.recordings_directory} is user"
-            f" {stage.user_name(holder)}'s",
+            f" {identity.user_name(holder)}'s",
             f"chown -R {user}: {folders}",
         )
-    asterisks = stage.user_name(owner)
+    asterisks = identity.user_name(owner)
     raise stage.NotSeen(
         f"user {stage.user()} cannot ask Asterisk, which is user {asterisks}'s", "sudo noojee-agi check"
     )
-
-
-def _elsewhere(why: str, conf: str) -> tuple[str, str]:
-    """Why nothing is seen, and what another Asterisk was started with, if one runs here."""
-    others = sorted({other for other in console.running() if other != conf})
-    if others:
-        return f"{why}; an Asterisk runs here with another", f"{_OPTION} {stage.quoted(others[0])}"
-    return f"{why}; on the machine where Asterisk runs, start it first", ""
 
 
 _DIALPLAN = re.compile(

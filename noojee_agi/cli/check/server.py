@@ -9,6 +9,7 @@ import sys
 import time
 from typing import Any
 
+from noojee_agi.cli import identity
 from noojee_agi.cli.check import cures, stage
 from noojee_agi.config import Config
 from noojee_agi.errors import NoojeeError
@@ -73,7 +74,7 @@ def _process_of(connection: socket.socket) -> int:
 def _silent(path: str, exc: Exception) -> NoojeeError:
     """A server that is frozen, or was killed; or something else that stands where its socket should be."""
     if isinstance(exc, PermissionError):
-        user = stage.user_name(os.lstat(path).st_uid)
+        user = identity.user_name(os.lstat(path).st_uid)
         return NoojeeError(
             f"{path} belongs to user {user}, so calls do not reach the server", "systemctl restart noojee-agi"
         )

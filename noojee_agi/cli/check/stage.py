@@ -1,11 +1,11 @@
 """What a stage of `noojee-agi check` comes to: ok, failed with its one cure, or not seen and why."""
 
 import os
-import pwd
 import shlex
 from collections.abc import Callable
 from typing import NamedTuple
 
+from noojee_agi.cli import identity
 from noojee_agi.errors import NoojeeError
 
 OK, FAILED, NOT_SEEN = "ok", "failed", "not seen"
@@ -49,14 +49,7 @@ def look_behind(before: Stage | None, name: str, work: Callable[[], str]) -> Sta
 
 def user() -> str:
     """The name of the user as whom we look."""
-    return user_name(os.geteuid())
-
-
-def user_name(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
+    return identity.user_name(os.geteuid())
 
 
 def quoted(*words: str) -> str:
