@@ -83,7 +83,7 @@ def lately_ended(connection: Connection, server: str, since: datetime, most: int
     """The last legs of that server with audio."""
     leg, call = recording_leg.c, call_record.c
     found = (
-        select(leg.file, leg.started_at)
+        select(leg.id, leg.file)
         .join(call_record, call.id == leg.call_record_id)
         .where(leg.status == "completed", leg.started_at >= since, call.server == server)
         .order_by(leg.started_at.desc())

@@ -384,7 +384,20 @@ def test_the_asterisk_that_runs_is_found_or_named(pbx: Pbx) -> None:
     assert str(caught.value).startswith(
         "/nonexistent/asterisk.conf: No such file or directory; an Asterisk runs"
     )
-    assert caught.value.cure.startswith("noojee-agi check --asterisk-conf /")
+    assert "/noojee-agi check --asterisk-conf /" in caught.value.cure
+
+
+@pytest.mark.asterisk
+def test_another_configuration_than_that_of_asterisks_programs(pbx: Pbx) -> None:
+    right, other = pbx.conf, pbx.folder / "other.conf"
+    shutil.copy(right, other)
+    pbx.conf = other
+    try:
+        failed = pbx.failed()
+        assert f"Asterisk's programs read {right}, and this check has read {other}" in failed["asterisk"].text
+        pbx.cure(failed["asterisk"].cure)  # it is a check that is content
+    finally:
+        pbx.conf = right
 
 
 @pytest.mark.asterisk

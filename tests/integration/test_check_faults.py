@@ -11,6 +11,7 @@ import shutil
 import socket
 import sqlite3
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -27,7 +28,7 @@ from integration.recorder import Recorder, ended
 from noojee_agi.actions import access
 from noojee_agi.cli.check.stage import Stage
 from noojee_agi.config import Config
-from noojee_agi.database import schema, settings
+from noojee_agi.database import queries, schema, settings, store
 from noojee_agi.database.store import Store
 from noojee_agi.recordings import history, recording, rejected
 from noojee_agi.sync import drain
@@ -253,6 +254,15 @@ def _former(site: Checked) -> None:
     site.give(site.recordings)
 
 
+def _moved_by_somebody(site: Checked) -> None:
+    """What our log has is ours, wherever it is now."""
+    _two_hosts(site)
+    with Store(site.url).reading() as connection:
+        (leg,) = queries.legs(connection, queries.Filter())
+    (site.state / "noojee-agi.log").write_text(f"start_record 200 OK: leg {leg['id']}, uniqueid 1.2\n")
+    site.give(site.state)
+
+
 def _gone_server(site: Checked) -> None:
     recorder = Recorder(Store(site.url), site.folder / f"gone-{time.monotonic_ns()}")
     leg = recorder.leg(server="pbx old", started_at=recording.now() - timedelta(days=3))
@@ -372,6 +382,12 @@ def test_an_asterisk_of_root_whose_recordings_are_anothers(site: Checked) -> Non
             shutil.rmtree(run)
 
 
+def test_what_was_moved_away_is_no_other_hosts(site: Checked) -> None:
+    _moved_by_somebody(site)
+
+    assert site.failed() == {}
+
+
 def test_whoever_is_neither_root_nor_asterisks_user_is_told_to_be_root(site: Checked) -> None:
     """His faults are not Asterisk's."""
     account = pwd.getpwnam("daemon")
@@ -389,7 +405,37 @@ def test_whoever_is_neither_root_nor_asterisks_user_is_told_to_be_root(site: Che
 
     assert (done.returncode, done.stderr) == (1, "")
     said = f"{site.recordings} is user nobody's, and user daemon does not see what that user sees"
-    assert done.stdout == f"FAIL  configuration  {said}: sudo noojee-agi check\n"
+    assert done.stdout == f"FAIL  configuration  {said}: sudo {PROGRAMS}/noojee-agi check\n"
+
+
+def test_a_database_that_another_process_keeps_locked(site: Checked) -> None:
+    holder = subprocess.Popen(
+        [sys.executable, "-c", _HOLDS, site.database], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    with holder:
+        assert holder.stdout
+        assert holder.stdout.readline() == b"locked\n"
+
+        def impatient() -> None:
+            store._LOCK_SECONDS = 0
+
+        failed = site.failed(patched=impatient)
+
+        assert set(failed) == {"database"}
+        assert "database is locked" in failed["database"].text
+        assert failed["database"].cure == f"kill {holder.pid}"
+        site.cure(failed["database"].cure)
+        holder.wait(10)
+    assert site.failed() == {}
+
+
+_HOLDS = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("BEGIN IMMEDIATE")
+print("locked", flush=True)
+sys.stdin.read()
+"""
 
 
 # --- disks ---

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 from noojee_agi.asterisk.console import DEFAULT_CONF
-from noojee_agi.cli import identity
+from noojee_agi.cli import identity, install
 from noojee_agi.cli.check import stage
 from noojee_agi.config import Config
 from noojee_agi.paths import FILE_NAME
@@ -46,6 +46,12 @@ def rx(conf: str, command: str) -> str:
 def ours(programs: str, *words: str) -> str:
     """One of our own commands, by the program that was run."""
     return stage.quoted(os.path.join(programs, "noojee-agi"), *words)
+
+
+def check_with(conf: str) -> str:
+    """This check, with that asterisk.conf."""
+    words = ["--asterisk-conf", conf] if conf != DEFAULT_CONF else []
+    return ours(install.programs_folder(), "check", *words)
 
 
 def option(config: Config, section: str, name: str, value: str) -> str:

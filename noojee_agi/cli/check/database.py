@@ -4,7 +4,7 @@ import os
 import re
 from datetime import timedelta
 
-from noojee_agi.cli.check import cures, folders, stage
+from noojee_agi.cli.check import cures, folders, logged, stage
 from noojee_agi.config import Config
 from noojee_agi.database import health, settings
 from noojee_agi.database.store import Store
@@ -100,9 +100,21 @@ def _of_sqlite(said: str, file: str, programs: str) -> str:
         moved = stage.quoted("mv", file, f"{file}.bad")
         rest = stage.quoted("rm", "-f", f"{file}-wal", f"{file}-shm")
         return f"{moved} && {rest} && {cures.ours(programs, 'sync', '--rebuild')}"
-    if "locked" in said:
-        return f"fuser -k -TERM {stage.quoted(file)}"
+    if "locked" in said and (holder := _holder(file)):
+        return f"kill {holder}"
     return f"free some space on {folders.mount_point(os.path.dirname(file))}"
+
+
+def _holder(file: str) -> int:
+    """The process that has it locked (proc(5), locks); 0 when there is none any more."""
+    paths = (file, f"{file}-shm")
+    numbers = {os.stat(path).st_ino for path in paths if os.path.exists(path)}
+    with open("/proc/locks", encoding="utf-8") as locks:
+        for line in locks:
+            words = line.split()
+            if "WRITE" in words and int(words[-3].rpartition(":")[2]) in numbers:
+                return int(words[-4])
+    return 0
 
 
 def _psql(store: Store, statement: str) -> str:
@@ -183,6 +195,13 @@ def server_name(config: Config, programs: str, has_database: bool) -> str:
     return config.server_name
 
 
+def _is_elsewhere(file: str, leg_id: str, config: Config) -> bool:
+    """Whether nothing here knows of it: somebody may have moved what was recorded here, but not our log."""
+    if os.path.exists(file) or os.path.exists(sidecar.path_for(file)):
+        return False
+    return leg_id not in logged.end_of(config.log_file)
+
+
 def _require_one_host(config: Config) -> None:
     """What this server has recorded in the last hour must be here, or another host has its name.
 
@@ -191,8 +210,7 @@ def _require_one_host(config: Config) -> None:
     with opened(config).reading() as connection:
         since = recording.now() - _LATELY
         legs = health.lately_ended(connection, config.server_name, since, _LOOKED_AT)
-    files = [leg["file"] for leg in legs]
-    away = [file for file in files if not os.path.exists(file) and not os.path.exists(sidecar.path_for(file))]
+    away = [leg["file"] for leg in legs if _is_elsewhere(leg["file"], leg["id"], config)]
     if away:
         host = os.uname().nodename
         name = host if host != config.server_name else f"{host}-2"

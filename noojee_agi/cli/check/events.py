@@ -4,14 +4,13 @@ import os
 import re
 import time
 
-from noojee_agi.cli.check import cures, disks, folders, stage
+from noojee_agi.cli.check import cures, disks, folders, logged, stage
 from noojee_agi.config import Config
 from noojee_agi.errors import NoojeeError
 from noojee_agi.recordings import history, journal, rejected, spool
 from noojee_agi.sync import housekeeping
 
 _STUCK_SECONDS = 600
-_LOG_BYTES = 65536
 _MOMENT = "%Y-%m-%d %H:%M:%S"
 _FAILED = re.compile(
     r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d),\d+ ERROR \d+"
@@ -70,21 +69,12 @@ def drains(config: Config, programs: str) -> str:
         raise stage.NotSeen("the spool cannot be read") from exc
     if not oldest:
         return "nothing waits for one"
-    failures = _FAILED.findall(_end_of(config.log_file))
+    failures = _FAILED.findall(logged.end_of(config.log_file))
     if failures:
         moment, reason = failures[-1]
         if time.mktime(time.strptime(moment, _MOMENT)) >= int(oldest):
             raise NoojeeError(f"the last one failed at {moment} ({reason})", cures.ours(programs, "sync"))
     return "one will bring in what waits"
-
-
-def _end_of(path: str) -> str:
-    try:
-        with open(path, "rb") as file:
-            file.seek(max(os.fstat(file.fileno()).st_size - _LOG_BYTES, 0))
-            return file.read().decode("utf-8", "replace")
-    except OSError as exc:
-        raise stage.NotSeen(f"{path}: {exc.strerror}") from exc
 
 
 def refused(config: Config, programs: str) -> str:

@@ -15,7 +15,6 @@ from noojee_agi.config import Config
 from noojee_agi.errors import ConsoleUnavailable, NoojeeError
 
 _SETTING = re.compile(r"^\s*([A-Z][^:\n]*):+[ \t]+(\S.*?)[ \t]*$", re.MULTILINE)
-_OPTION = "noojee-agi check --asterisk-conf"
 
 
 class Line(NamedTuple):
@@ -93,8 +92,7 @@ class Running:
     def _elsewhere(self, why: str) -> tuple[str, str]:
         """Why nothing is seen, and what another Asterisk was started with, if one runs here."""
         if self._others:
-            cure = f"{_OPTION} {stage.quoted(self._others[0])}"
-            return f"{why}; an Asterisk runs here with another", cure
+            return f"{why}; an Asterisk runs here with another", cures.check_with(self._others[0])
         return f"{why}; on the machine where Asterisk runs, start it first", ""
 
     @cached_property
@@ -123,7 +121,8 @@ def check(running: Running, config: Config) -> str:
         named, read = programs or "no file", config.path or "no file"
         setting = f"NOOJEE_AGI_CONF={stage.quoted(programs)}" if programs else "env -u NOOJEE_AGI_CONF"
         raise NoojeeError(
-            f"Asterisk's programs read {named}, and this check has read {read}", f"{setting} noojee-agi check"
+            f"Asterisk's programs read {named}, and this check has read {read}",
+            f"{setting} {cures.check_with(running.conf)}",
         )
     return f"{version} as user {identity.user_name(owner or 0)}, by {running.conf}"
 
@@ -141,7 +140,8 @@ def _require_same_user(owner: int, config: Config) -> None:
         )
     asterisks = identity.user_name(owner)
     raise stage.NotSeen(
-        f"user {stage.user()} cannot ask Asterisk, which is user {asterisks}'s", "sudo noojee-agi check"
+        f"user {stage.user()} cannot ask Asterisk, which is user {asterisks}'s",
+        f"sudo {cures.check_with(console.DEFAULT_CONF)}",
     )
 
 

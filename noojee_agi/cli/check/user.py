@@ -2,7 +2,9 @@
 
 import os
 
+from noojee_agi.asterisk.console import DEFAULT_CONF
 from noojee_agi.cli import identity
+from noojee_agi.cli.check import cures
 from noojee_agi.config import Config
 from noojee_agi.database.store import Store
 from noojee_agi.errors import ConfigurationError
@@ -44,5 +46,5 @@ def _require_own(directory: str) -> None:
         his, ours = identity.user_name(holder), identity.user_name(os.geteuid())
         raise ConfigurationError(
             f"{directory} is user {his}'s, and user {ours} does not see what that user sees",
-            "sudo noojee-agi check",
+            f"sudo {cures.check_with(DEFAULT_CONF)}",
         )
