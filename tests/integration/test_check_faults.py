@@ -20,13 +20,15 @@ from pathlib import Path
 
 import pytest
 from alembic import command as alembic_command
-from lab.checked import KEY, Checked
+from lab.checked import KEY, USER, Checked
+from lab.hung_disk import hung_disk
 from lab.site import PROGRAMS
 from lab.small_disk import fill, small_disk
 
 from integration.recorder import Recorder, ended
 from noojee_agi.actions import access
-from noojee_agi.cli.check.stage import Stage
+from noojee_agi.cli.check import user
+from noojee_agi.cli.check.stage import FAILED, NOT_SEEN, Stage
 from noojee_agi.config import Config
 from noojee_agi.database import queries, schema, settings, store
 from noojee_agi.database.store import Store
@@ -509,6 +511,43 @@ def test_a_disk_that_takes_no_more_files(site: Checked) -> None:
             path.unlink()
         assert site.failed() == {}
     site.recordings.unlink()
+
+
+def test_a_disk_that_hangs_keeps_nobody_waiting(site: Checked) -> None:
+    """As with a server of NFS that is away: its stage fails, and what lies there is not seen."""
+    with hung_disk() as there:
+        shutil.copytree(site.recordings, there.path / "recordings")
+        shutil.rmtree(site.recordings)
+        site.configure()
+        site.conf.write_text(site.conf.read_text().replace(str(site.recordings), f"{there.path}/recordings"))
+        history.remember(str(site.state), os.uname().nodename, f"{there.path}/recordings")
+        site.give(site.state)
+        site.give(there.path / "recordings")
+        assert site.failed() == {}
+        there.hang()
+        begun = time.monotonic()
+
+        stages = {stage.name: stage for stage in site.look(patched=_as_nobody)}
+
+        took = time.monotonic() - begun
+        there.answer()
+        assert {name for name, stage in stages.items() if stage.state == FAILED} == {"recordings"}
+        assert stages["recordings"].text.startswith(
+            f"the recordings' disk, mounted at {there.path}, does not"
+        )
+        assert stages["recordings"].cure == f"umount -fl {there.path}; mount {there.path}"
+        assert stages["spool"].state == NOT_SEEN
+        assert took < 15
+        assert site.failed() == {}
+
+
+def _as_nobody() -> None:
+    """As whom check acts, where it knows that by Asterisk's socket."""
+    account = pwd.getpwnam(USER)
+    os.setgroups([])
+    os.setresgid(account.pw_gid, account.pw_gid, account.pw_gid)
+    os.setresuid(account.pw_uid, account.pw_uid, account.pw_uid)
+    user._require_own = lambda directory: None
 
 
 def test_the_configuration_is_as_it_was(site: Checked) -> None:

@@ -20,6 +20,7 @@ from noojee_agi.cli.check import (
 from noojee_agi.cli.check.running import Running
 from noojee_agi.cli.check.stage import OK, Stage, look, look_behind
 from noojee_agi.config import Config
+from noojee_agi.recordings import disk
 
 __all__ = ["Stage", "stages"]
 
@@ -31,8 +32,9 @@ def stages(config: Config, folder: str, asked: Running | None = None) -> Iterato
     yield look("configuration", lambda: disks.configuration(config, owner))
     yield look("asterisk", lambda: running.check(pbx, config))
     yield (recordings := look("recordings", lambda: disks.recordings(config, owner)))
+    silent = recordings if disk.does_not_answer() else None  # who looks there waits for ever
     yield (state := look("state", lambda: disks.state(config, owner)))
-    yield look("free space", lambda: disks.free_space(config))
+    yield look_behind(silent, "free space", lambda: disks.free_space(config))
     yield look("programs", lambda: _programs(pbx, config, folder))
     yield look("links", lambda: asterisk.links(pbx, folder))
     yield look("modules", lambda: asterisk.modules(pbx, config))
@@ -45,11 +47,11 @@ def stages(config: Config, folder: str, asked: Running | None = None) -> Iterato
     yield look("queues", lambda: dialplan.queues(pbx, config))
     yield look("recorders", lambda: dialplan.others(pbx, config))
     yield look_behind(recordings, "spool", lambda: events.waiting(config, owner, folder))
-    yield look("drains", lambda: events.drains(config, folder))
-    yield look("rejected", lambda: events.refused(config, folder))
-    yield look("former spools", lambda: events.former_spools(config, folder))
-    yield look_behind(store, "open legs", lambda: database.open_legs(config, folder))
-    yield look("server name", lambda: database.server_name(config, folder, store.state == OK))
+    yield look_behind(silent, "drains", lambda: events.drains(config, folder))
+    yield look_behind(silent, "rejected", lambda: events.refused(config, folder))
+    yield look_behind(silent, "former spools", lambda: events.former_spools(config, folder))
+    yield look_behind(silent or store, "open legs", lambda: database.open_legs(config, folder))
+    yield look("server name", lambda: database.server_name(config, folder, store.state == OK and not silent))
     yield look("server", lambda: server.check(config))
     yield look("manager", lambda: manager.check(pbx, config))
 

@@ -14,6 +14,7 @@ from noojee_agi.cli.check.running import Running
 from noojee_agi.cli.check.stage import Stage
 from noojee_agi.config import Config
 from noojee_agi.errors import NoojeeError
+from noojee_agi.recordings import disk
 from noojee_agi.session import background
 
 _QUESTION = (
@@ -64,6 +65,7 @@ def _mistake(exc: Exception, asked: Running) -> Stage:
 
 def _begin(asked: Running) -> Config:
     """Raises NoojeeError and OSError."""
-    config = user.begin(paths.configuration(os.environ), asked.socket)
+    begin = disk.bounded()(user.begin)  # it looks at the recordings' disk, which may hang
+    config = begin(paths.configuration(os.environ), asked.socket)
     os.environ["HOME"] = background.home()
     return config

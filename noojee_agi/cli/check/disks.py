@@ -7,7 +7,7 @@ import stat
 from noojee_agi.cli.check import cures, folders, stage
 from noojee_agi.config import Config
 from noojee_agi.database.store import Store
-from noojee_agi.errors import NoojeeError
+from noojee_agi.errors import DiskSilent, NoojeeError
 from noojee_agi.recordings import disk, history, recording
 
 _FSTAB = "/etc/fstab"  # fstab(5)
@@ -31,6 +31,16 @@ def configuration(config: Config, owner: str) -> str:
 
 
 def recordings(config: Config, owner: str) -> str:
+    try:
+        return _recordings(config, owner)
+    except DiskSilent as exc:
+        point = disk.mount_of(config.recordings_directory)
+        again = f"{stage.quoted('umount', '-fl', point)}; {stage.quoted('mount', point)}"
+        raise NoojeeError(f"the recordings' disk, mounted at {point}, does not answer", again) from exc
+
+
+@disk.bounded()
+def _recordings(config: Config, owner: str) -> str:
     directory, known = config.recordings_directory, history.load(config.state_directory)
     try:
         said = folders.require(directory, "[recordings] directory", owner)
