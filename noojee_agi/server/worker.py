@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-import select
 import socket
 from collections.abc import Callable
 from functools import partial
@@ -16,7 +16,6 @@ from noojee_agi.server.admission import Admission, Refusals
 from noojee_agi.server.complaints import Complaints
 from noojee_agi.server.counters import Counters
 from noojee_agi.server.fastagi import FastAgi
-from noojee_agi.server.loop import Loop
 from noojee_agi.server.programs import Programs
 from noojee_agi.server.reports import Reports
 from noojee_agi.server.snapshot_renewal import SnapshotRenewal
@@ -65,7 +64,7 @@ class Worker:
     def run(self, lifeline: int) -> None:
         """Until the other end of lifeline is closed, and every session has come to its end."""
         self._links.counters.set(self._number, counters.RUNNING, 0)
-        self._loop = Loop()
+        self._loop = asyncio.new_event_loop()
         self._sessions = Sessions(self._loop, self._threads)
         self._complaints = Complaints(logger)
         self._admission = Admission(self._complaints)
@@ -73,7 +72,7 @@ class Worker:
         disk.use_thread(self._sessions.in_thread)
         self._loop.call_later(_DISK_SECONDS, self._look_at_disk)
         sighup.on_sighup(self._load_config, self.use)
-        self._loop.watch(lifeline, select.EPOLLIN, partial(self._close, lifeline))
+        self._loop.add_reader(lifeline, self._close, lifeline)
         self._listeners = self._make_services()
         for listener in self._listeners:
             self._listen(listener)
@@ -116,14 +115,13 @@ class Worker:
 
     def _listen(self, listener: socket.socket) -> None:
         if listener in self._listeners:
-            one_of_us = select.EPOLLIN | select.EPOLLEXCLUSIVE  # not all who listen for each connection
-            self._loop.watch(listener.fileno(), one_of_us, partial(self._accept, listener))
+            self._loop.add_reader(listener, self._accept, listener)
 
     def _close(self, lifeline: int) -> None:
         """Take in those who wait in the kernel's queues, and nobody else; then come to the end."""
-        self._loop.unwatch(lifeline)
+        self._loop.remove_reader(lifeline)
         for listener in list(self._listeners):
-            self._loop.unwatch(listener.fileno())
+            self._loop.remove_reader(listener)
             while self._accept(listener):
                 pass
             del self._listeners[listener]
@@ -147,8 +145,8 @@ class Worker:
         except OSError as exc:  # no descriptor left, say: it waits in the kernel's queue
             self._complaints.add("a connection cannot be taken now: %s", exc)
             if not self._admission.send_one_away():
-                self._loop.unwatch(listener.fileno())
-                self._loop.call_later(_PAUSE_SECONDS, partial(self._listen, listener))
+                self._loop.remove_reader(listener)
+                self._loop.call_later(_PAUSE_SECONDS, self._listen, listener)
             return False
         connection.setblocking(False)
         serve = self._listeners[listener]
