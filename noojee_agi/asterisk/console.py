@@ -1,9 +1,11 @@
 """Asterisk's command line, by the control socket that `asterisk -rx` uses."""
 
 import contextlib
+import errno
 import os
 import re
 import socket
+import stat
 import sys
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -70,7 +72,7 @@ def settings(conf: str) -> dict[str, dict[str, str]]:
     """Section -> name -> value, of asterisk.conf. Templates, [name](!), count for nothing. Raises OSError."""
     sections: dict[str, dict[str, str]] = {}
     values: dict[str, str] = {}
-    with open(conf, encoding="utf-8", errors="replace") as file:
+    with open(conf, encoding="utf-8", errors="replace", opener=_open_file) as file:
         for line in file:
             text = line.partition(";")[0].strip()
             if found := _SECTION.match(text):
@@ -80,6 +82,15 @@ def settings(conf: str) -> dict[str, dict[str, str]]:
                 name, _, value = text.partition("=")
                 values[name.strip()] = value.removeprefix(">").strip()
     return sections
+
+
+def _open_file(path: str, flags: int) -> int:
+    """Root reads it, and it may be in another's hands: a pipe would keep it waiting. Raises OSError."""
+    descriptor = os.open(path, flags | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "is no file", path)
+    return descriptor
 
 
 def running() -> Iterator[str]:

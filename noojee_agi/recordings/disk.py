@@ -81,6 +81,7 @@ class _Second:
 
     def __init__(self) -> None:
         self.is_ready = True
+        self.process = os.getpid()  # a forked one has no such thread
         self._work: Callable[[], object] = bool
         self._if_late: Callable[[], object] = bool
         self._begin, self._end = _thread.allocate_lock(), _thread.allocate_lock()
@@ -188,7 +189,7 @@ def _within(work: Callable[[], object], if_late: Callable[[], object]) -> object
     if not _hangs.may_begin():
         raise DiskSilent(_MESSAGE)
     second = getattr(_own, "second", None)
-    if not second or not second.is_ready:
+    if not second or not second.is_ready or second.process != os.getpid():
         _own.second = second = _Second()
     return second.do(work, if_late)
 

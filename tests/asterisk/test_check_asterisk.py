@@ -100,7 +100,7 @@ class Pbx(Checked):
         self.kept = {path: path.read_text() for path in self.etc.iterdir() if path.is_file()}
 
     def link(self) -> None:
-        shutil.rmtree(self.agi_bin)
+        shutil.rmtree(self.agi_bin, ignore_errors=True)
         self.agi_bin.mkdir(mode=0o755)
         for name in ("start_record.py", "stop_record.py"):
             (self.agi_bin / name).symlink_to(self.programs / name)

@@ -136,13 +136,6 @@ def _open_folder_on_the_way(site: Checked) -> None:
     site.folder.chmod(0o775)
 
 
-def _no_configuration(site: Checked) -> None:
-    """Named, but not there: then the defaults hold. Its own folders are not wanted here."""
-    text = site.conf.read_text()
-    site.conf.unlink()
-    site.tool("install", f"/usr/bin/install \"$@\" && cat > {site.conf} <<'END'\n{text}\nEND")
-
-
 def _remove(name: str) -> Plant:
     return lambda site: shutil.rmtree(site.folder / name)
 
@@ -305,7 +298,6 @@ FAULTS: dict[str, tuple[Plant, str, str]] = {
     "folder of the configuration": (_closed_folder_of_configuration, "configuration", "cannot be entered"),
     "configuration of a group": (_open_to_a_group, "configuration", "others can write there"),
     "way of a group": (_open_folder_on_the_way, "configuration", "others can write there"),
-    "configuration is not there": (_no_configuration, "configuration", "cannot be read: No such file"),
     "no recordings": (_remove("recordings"), "recordings", "is not there"),
     "file for the recordings": (_file_for("recordings"), "recordings", "is no folder"),
     "dangling link for the recordings": (_link_to_nothing, "recordings", "is not there"),
@@ -361,6 +353,18 @@ def test_a_healthy_installation_has_no_fault(site: Checked) -> None:
 
     assert site.failed() == {}
     assert "user nobody" in stages["recordings"].text
+
+
+def test_a_configuration_that_is_named_and_not_there(site: Checked) -> None:
+    """An empty one has the defaults, whose folders are the next to be named."""
+    site.conf.unlink()
+
+    said = site.failed()
+    assert set(said) == {"configuration"}
+    assert "cannot be read: No such file or directory" in said["configuration"].text
+    site.cure(said["configuration"].cure)
+
+    assert "configuration" not in site.failed()
 
 
 def test_an_asterisk_of_root_whose_recordings_are_anothers(site: Checked) -> None:

@@ -15,7 +15,9 @@ import pytest
 from lab import installation
 from lab.checked import Checked
 
+from noojee_agi.cli.check import programs
 from noojee_agi.cli.check.stage import FAILED
+from noojee_agi.errors import NoojeeError
 
 PROGRAMS = ("start_record.py", "stop_record.py", "finish_record.py", "noojee-agi")
 
@@ -146,6 +148,17 @@ def test_a_program_that_ends_in_an_error_of_its_own(site: Installed) -> None:
 
     assert f"{path} cannot be run by user nobody (ModuleNotFoundError: No module named" in said.text
     assert said.cure == f"{site.programs}/pip install --force-reinstall ."
+
+
+def test_a_program_whose_own_configuration_is_wrong(site: Installed) -> None:
+    """Asterisk may name another file than the one that check has read."""
+    broken = site.folder / "etc/broken.conf"
+    broken.write_text("[recordings]\nformat = a/b\n")
+
+    with pytest.raises(NoojeeError) as caught:
+        programs.check(str(site.programs), {"NOOJEE_AGI_CONF": str(broken)})
+
+    assert f"start_record.py says: {broken}: [recordings] format: must be a file format" in str(caught.value)
 
 
 def test_a_path_that_a_shell_takes_apart(site: Installed) -> None:

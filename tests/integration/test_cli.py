@@ -434,6 +434,74 @@ def test_what_was_refused_is_tried_again(site: Site, recorder: Recorder) -> None
     assert [row["status"] for row in recorder.legs()] == ["completed"]
 
 
+<<<<<<< HEAD
+=======
+# --- install-agi ---
+
+
+@pytest.mark.parametrize("shared", ["sqlite"], indirect=True)
+def test_the_programs_are_linked_where_asterisk_looks_and_again_without_harm(
+    site: Site, tmp_path: Path
+) -> None:
+    for _ in range(2):
+        said = site.cli("install-agi", str(tmp_path)).splitlines()
+
+        targets = [f"{os.path.realpath(PROGRAMS)}/{name}" for name in AGI_PROGRAMS]
+        links = [tmp_path / name for name in AGI_PROGRAMS]
+        assert said == [f"{link} -> {target}" for link, target in zip(links, targets, strict=True)]
+        assert [os.readlink(link) for link in links] == targets
+        assert sorted(os.listdir(tmp_path)) == sorted(AGI_PROGRAMS)
+
+
+@pytest.mark.parametrize("shared", ["sqlite"], indirect=True)
+def test_an_older_link_is_replaced(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "start_record.py").symlink_to("/nonexistent/start_record.py")
+
+    site.cli("install-agi", str(tmp_path))
+
+    assert os.path.exists(tmp_path / "start_record.py")
+
+
+@pytest.mark.parametrize("shared", ["sqlite"], indirect=True)
+def test_what_a_killed_install_left_behind_is_no_obstacle(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "start_record.py.new").symlink_to("/nonexistent/start_record.py")
+
+    assert "Traceback" not in site.cli("install-agi", str(tmp_path), may_fail=True)
+
+    assert os.path.exists(tmp_path / "start_record.py")
+
+
+@pytest.mark.parametrize("shared", ["sqlite"], indirect=True)
+def test_somebody_elses_program_is_not_replaced(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "start_record.py").write_text("theirs")
+
+    done = site.run_cli("install-agi", str(tmp_path))
+
+    assert_one_line_error(done, "start_record.py is a file of somebody else", "move it away")
+    assert (tmp_path / "start_record.py").read_text() == "theirs"
+
+
+@pytest.mark.parametrize("shared", ["sqlite"], indirect=True)
+def test_an_unknown_folder_for_the_programs_is_an_error(site: Site, tmp_path: Path) -> None:
+    assert_one_line_error(site.run_cli("install-agi", str(tmp_path / "none")), str(tmp_path / "none"))
+
+
+@pytest.mark.parametrize("shared", ["sqlite"], indirect=True)
+def test_the_folder_of_the_programs_is_read_from_asterisk_conf(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "asterisk.conf").write_text(f"[directories]\nastagidir => {tmp_path}/agi ; here\n")
+    (tmp_path / "agi").mkdir()
+
+    subprocess.run(
+        [PROGRAMS / "noojee-agi", "install-agi"],
+        env={**site.environment, "AST_CONFIG_DIR": str(tmp_path)},
+        check=True,
+        capture_output=True,
+    )
+
+    assert sorted(os.listdir(tmp_path / "agi")) == sorted(AGI_PROGRAMS)
+
+
+>>>>>>> 1010fce (check: a program that starts and cannot go on tells its own message)
 # --- what goes wrong ---
 
 

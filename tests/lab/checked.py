@@ -60,6 +60,8 @@ class Checked:
 
     def make_anew(self) -> None:
         """As it should be, whatever it was."""
+        for path in (self.folder, self.conf.parent):
+            path.chmod(0o755)
         for path in (self.recordings, self.state):
             if path.is_symlink() or path.is_file():
                 path.unlink()

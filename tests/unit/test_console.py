@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -49,3 +51,13 @@ def test_programs_are_linked_where_asterisk_looks_and_not_where_a_template_says(
     monkeypatch.setattr(install, "USUAL_AGI_FOLDERS", (str(tmp_path),))
 
     assert install.agi_folder({"AST_CONFIG_DIR": str(tmp_path)}) == str(tmp_path)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink("/dev/zero", path)])
+def test_what_is_no_file_keeps_nobody_waiting(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    """Asterisk's user may own its folder, and root reads it before it is known who that is."""
+    conf = tmp_path / "asterisk.conf"
+    make(conf)
+
+    with pytest.raises(OSError, match=r"is no file|Is a directory"):
+        console.at(str(conf))

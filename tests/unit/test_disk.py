@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -136,3 +138,15 @@ def test_the_file_system_of_a_path_is_that_of_the_mount_it_lies_in(path: str, ki
 
 def test_a_disk_that_is_not_known_is_not_trusted() -> None:
     assert disk.type_of("/x", []) not in disk._LOCAL_TYPES
+
+
+def test_a_process_that_was_forked_has_a_thread_of_its_own_for_the_disk() -> None:
+    assert disk.exists("/")
+
+    child = os.fork()
+    if not child:
+        with contextlib.suppress(DiskSilent):
+            os._exit(0 if disk.exists("/") else 2)
+        os._exit(1)
+
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

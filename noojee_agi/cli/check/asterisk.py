@@ -14,8 +14,8 @@ _GLOBAL = "apiKey"
 _MODULES = {
     "app_mixmonitor": "nothing is recorded",
     "res_agi": "no program of ours is started",
-    "func_env": "no file is seen over FastAGI",
-    "func_strings": "no variable of a call is read whole",
+    "func_env": "a server on another machine does not see that a file is there (STAT)",
+    "func_strings": "the dialplan has no QUOTE() and FILTER() for a tag from outside",
 }
 # Those of Asterisk's own formats/: which module has which suffix.
 _FORMATS = {

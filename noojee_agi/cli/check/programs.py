@@ -1,6 +1,8 @@
 """The programs that calls start: each is run as Asterisk runs it, until it asks for the key."""
 
+import contextlib
 import os
+import re
 import select
 import subprocess
 import time
@@ -17,6 +19,7 @@ _RUN_SECONDS = 15.0
 _READ_BYTES = 65536
 _SESSION = b"agi_request: start_record.py\nagi_channel: noojee-agi/check\nagi_uniqueid: noojee-agi-check\n\n"
 _KEY = b"apiKey"  # what a program asks for when all that it needs has been found
+_MESSAGE = re.compile(r'RECORDING_MESSAGE["= ]+([^"\n]+)')
 _DRAIN = "import noojee_agi.sync.__main__"
 
 
@@ -114,7 +117,8 @@ def _problem(run: _Run, programs: str) -> NoojeeError | None:
     process = run.process
     with process:
         try:
-            if run.is_session and _asks_for_key(process):
+            answer = _answer(process) if run.is_session else b""
+            if _KEY in answer:
                 return None
             said = process.communicate(timeout=_RUN_SECONDS)[1].decode("utf-8", "replace").strip()
         except subprocess.TimeoutExpired:
@@ -123,29 +127,32 @@ def _problem(run: _Run, programs: str) -> NoojeeError | None:
             process.kill()
     if not run.is_session and process.returncode == 0:
         return None
+    if told := _MESSAGE.search(answer.decode("utf-8", "replace")):
+        return NoojeeError(f"{run.what} says: {told[1]}")
     return _failure(run.what, said.splitlines()[-1:], programs)
 
 
-def _asks_for_key(process: subprocess.Popen[bytes]) -> bool:
-    """Whether it gets so far; it ends or closes its output before, or takes too long."""
+def _answer(process: subprocess.Popen[bytes]) -> bytes:
+    """What it says until it asks for the key, or ends before, or takes too long."""
     assert process.stdin
     assert process.stdout
     try:
         process.stdin.write(_SESSION)
         process.stdin.flush()
     except OSError:
-        return False
+        return b""
     said, deadline = b"", time.monotonic() + _RUN_SECONDS
     while _KEY not in said:
         ready = select.select([process.stdout], [], [], max(deadline - time.monotonic(), 0))[0]
         read = os.read(process.stdout.fileno(), _READ_BYTES) if ready else b""
         if not read:
-            return False
+            break
         said += read
         if b"\n" in said and _KEY not in said:  # what it sets when its configuration is wrong
-            process.stdin.write(b"200 result=1\n")
-            process.stdin.flush()
-    return True
+            with contextlib.suppress(OSError):  # it has ended
+                process.stdin.write(b"200 result=1\n")
+                process.stdin.flush()
+    return said
 
 
 def _failure(what: str, last_line: list[str], programs: str) -> NoojeeError:
