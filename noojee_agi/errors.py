@@ -2,6 +2,7 @@
 
 NoojeeError                 500
 ├── ConfigurationError      500  noojee_agi.conf says something that cannot be
+├── ConsoleUnavailable           Asterisk's command line cannot be asked
 ├── BadArgument             400  what the dialplan passed
 ├── KeyRefused              401  apiKey missing, empty, wrong, or not to be checked
 ├── NotAllowed              403  this agentLoginName may not
@@ -21,12 +22,23 @@ NoojeeError                 500
 
 
 class NoojeeError(Exception):
-    """Text for a person: what, where and what to do next; never a secret."""
+    """Text for a person: what, where and what to do next; never a secret.
+
+    cure: what to do next, where that is said apart: one command, or one line to change.
+    """
 
     status = 500
 
+    def __init__(self, what: str = "", cure: str = "") -> None:
+        super().__init__(f"{what}: {cure}" if cure else what)
+        self.cure = cure
+
 
 class ConfigurationError(NoojeeError):
+    pass
+
+
+class ConsoleUnavailable(NoojeeError):
     pass
 
 

@@ -10,6 +10,7 @@ SESSION_SECONDS = 30.0  # all that we wait for ourselves takes 5 s at most
 REPLY_SECONDS = 5.0  # Asterisk answers at once, also when it is at its limit
 
 _READ_BYTES = 65536
+_TOO_LONG = "the other side takes too long"
 
 # Waits until poll's event comes at a descriptor, for so many seconds at most; whether it has come.
 Wait = Callable[[int, int, float], bool]
@@ -26,7 +27,8 @@ class Stream(io.TextIOBase):
     """Reads lines from one descriptor and writes to another, UTF-8, as long as its time lasts.
 
     Bytes that are no UTF-8 become U+FFFD: a caller's name in another encoding must not stop us. read_already:
-    what somebody else has read before us. After its time, in seconds, or when it has read more than
+    what somebody else has read before us. blocks: a write may; else it is waited for only when there is no
+    room. After its time, in seconds, or when it has read more than
     most_bytes, if that is given, every method raises OSError.
     """
 
@@ -38,10 +40,12 @@ class Stream(io.TextIOBase):
         wait: Wait = poll,
         seconds: float | None = None,
         most_bytes: int | None = None,
+        blocks: bool = True,
     ) -> None:
         self._reading = reading
         self._writing = writing
         self._wait_for = wait
+        self._blocks = blocks
         self._lines = io.StringIO()
         self._begun = b""  # of the line that is not whole yet
         self._bytes_left = most_bytes
@@ -68,9 +72,16 @@ class Stream(io.TextIOBase):
     def write(self, text: str, /) -> int:
         """Send text at once. Raises OSError."""
         rest = text.encode("utf-8", "replace")
+        must_wait = self._blocks
         while rest:
-            self._wait(self._writing, select.POLLOUT)
-            rest = rest[os.write(self._writing, rest) :]
+            if must_wait:
+                self._wait(self._writing, select.POLLOUT)
+            else:
+                self._left()
+            try:
+                rest = rest[os.write(self._writing, rest) :]
+            except BlockingIOError:
+                must_wait = True
         return len(text)
 
     def flush(self) -> None:
@@ -90,6 +101,12 @@ class Stream(io.TextIOBase):
         self._lines = io.StringIO(received[:end].decode("utf-8", "replace"), newline="\n")
 
     def _wait(self, descriptor: int, event: int) -> None:
+        if not self._wait_for(descriptor, event, self._left()):
+            raise TimeoutError(_TOO_LONG)
+
+    def _left(self) -> float:
+        """How many seconds a reply may take now. Raises TimeoutError."""
         left = min(self._deadline - time.monotonic(), REPLY_SECONDS)
-        if left <= 0 or not self._wait_for(descriptor, event, left):
-            raise TimeoutError("the other side takes too long")
+        if left <= 0:
+            raise TimeoutError(_TOO_LONG)
+        return left

@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from noojee_agi import log, paths, text
-from noojee_agi.cli import check, identity, install, output, record, recordings, settings
+from noojee_agi.cli import identity, install, output, record, recordings, settings
+from noojee_agi.cli.check import command
 from noojee_agi.config import Config
 from noojee_agi.errors import NoojeeError
 from noojee_agi.session import background
@@ -47,21 +48,10 @@ def cli(context: click.Context, debug: bool) -> None:
     if context.invoked_subcommand == "install-agi":
         return
     os.umask(background.UMASK)
-    is_check = context.invoked_subcommand == "check"
-    context.obj = identity.begin(paths.configuration(os.environ), is_check)
+    if context.invoked_subcommand == "check":  # which finds out itself who it shall be
+        return
+    context.obj = identity.begin(paths.configuration(os.environ))
     os.environ["HOME"] = background.home()
-
-
-@cli.command("check")
-@click.pass_obj
-def check_command(config: Config) -> None:
-    """Check every stage, from the configuration to the database."""
-    failed = 0
-    for stage in check.stages(config, install.programs_folder()):
-        output.say(f"{'ok  ' if stage.is_ok else 'FAIL'}  {stage.name:<14} {stage.text}")
-        failed += not stage.is_ok
-    if failed:
-        sys.exit(1)
 
 
 @cli.command()
@@ -89,11 +79,11 @@ def install_agi(folder: str | None, remove: bool) -> None:
         output.say(line)
 
 
-for command in (
+for each in (
     *(settings.db, settings.apikey, settings.account, settings.attach, settings.detach),
-    *(recordings.recordings, recordings.sync, record.record),
+    *(recordings.recordings, recordings.sync, record.record, command.check),
 ):
-    cli.add_command(command)
+    cli.add_command(each)
 
 
 def _show(kind: type[BaseException], exc: BaseException, trace: TracebackType | None) -> None:

@@ -30,22 +30,20 @@ class Part(NamedTuple):
     uid: int
 
 
-def begin(configuration: str, is_check: bool = False) -> Config:
+def begin(configuration: str) -> Config:
     """Read the configuration; root becomes, for good, who can change its file or else the recordings' folder.
 
-    is_check: do that also where the recordings are not there. Raises ConfigurationError and OSError.
+    Raises ConfigurationError and OSError.
     """
     if os.geteuid() != 0:
         return Config.load(configuration)
-    part = _act_for_first([configuration] if configuration else [])
+    part = act_for_first([configuration] if configuration else [])
     config = Config.load_file(configuration)
     if not part:
-        others = [config.state_directory] if is_check else []
-        part = _act_for_first([config.recordings_directory, *others])
-    if not is_check:
-        _require_usable(config.recordings_directory, part)
+        part = act_for_first([config.recordings_directory])
+    _require_usable(config.recordings_directory, part)
     if not part:
-        _require_roots(config)
+        require_roots(config)
     return config.with_name()  # only now: the way to the history may be another user's
 
 
@@ -56,7 +54,7 @@ def load(configuration: str) -> Config:
             _require_root(configuration)
         config = Config.load_file(configuration)
         if os.geteuid() == 0:
-            _require_roots(config)
+            require_roots(config)
         return config.with_name()
     except OSError as exc:  # it may be away for a moment
         raise ConfigurationError(f"{exc.filename}: {exc.strerror}") from exc
@@ -135,7 +133,7 @@ def _require_closed(path: str, mode: int, is_sticky_enough: bool) -> None:
         )
 
 
-def _act_for_first(paths: list[str]) -> Part | None:
+def act_for_first(paths: list[str]) -> Part | None:
     """Act for the first of them that is there; the part that decided, None when we stay root."""
     for path in paths:
         with contextlib.suppress(*_NOT_THERE):
@@ -163,7 +161,7 @@ def _become(uid: int) -> None:
         raise ConfigurationError(f"root's rights cannot be given up: run this as user {user_name(uid)}")
 
 
-def _require_roots(config: Config) -> None:
+def require_roots(config: Config) -> None:
     """Root that stays root, since the recordings are its own, works on nothing that another can change."""
     for path in _worked_on(config):
         with contextlib.suppress(*_NOT_THERE):
@@ -191,6 +189,11 @@ def _worked_on(config: Config) -> Iterator[str]:
     yield from (folder for folder, _, _ in os.walk(config.spool_directory))
     yield config.state_directory
     yield os.path.dirname(config.socket_path)
+    yield from _of_database(config)
+
+
+def _of_database(config: Config) -> Iterator[str]:
+    """SQLite's folder."""
     kind, _, file = config.database_url.partition(":///")
     if kind.startswith("sqlite"):
         yield os.path.dirname(file.partition("?")[0])

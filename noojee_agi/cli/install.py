@@ -1,10 +1,11 @@
 """Where our programs lie, and how Asterisk finds them."""
 
+import contextlib
 import os
-import re
 import sys
 from collections.abc import Mapping
 
+from noojee_agi.asterisk import console
 from noojee_agi.errors import ConfigurationError
 
 AGI_PROGRAMS = ("start_record.py", "stop_record.py")
@@ -40,13 +41,10 @@ def asterisk_conf(environment: Mapping[str, str]) -> str:
 
 def agi_folder(environment: Mapping[str, str]) -> str:
     """Asterisk's astagidir: from asterisk.conf, else the usual places. Raises ConfigurationError."""
-    conf = asterisk_conf(environment)
-    try:
-        with open(conf, encoding="utf-8", errors="replace") as file:
-            found = re.search(r"^\s*astagidir\s*=>?\s*([^;\s]+)", file.read(), re.MULTILINE)
-    except OSError:
-        found = None
-    folders = [found[1]] if found else [folder for folder in USUAL_AGI_FOLDERS if os.path.isdir(folder)]
+    conf, named = asterisk_conf(environment), ""
+    with contextlib.suppress(OSError):
+        named = console.settings(conf).get("directories", {}).get("astagidir", "")
+    folders = [named] if named else [folder for folder in USUAL_AGI_FOLDERS if os.path.isdir(folder)]
     if not folders:
         raise ConfigurationError(f"{conf} names no astagidir: noojee-agi install-agi FOLDER")
     return folders[0]

@@ -95,8 +95,9 @@ def _local(moment: datetime | None) -> datetime | None:
 @click.command()
 @click.option("--retry-rejected", is_flag=True, help="Try again what the database has refused.")
 @click.option("--rebuild", "is_rebuild", is_flag=True, help="Make rows that are missing from the side-cars.")
+@click.option("--gone", metavar="SERVER", help="Also close the open legs of a server that is gone.")
 @click.pass_obj
-def sync(config: Config, retry_rejected: bool, is_rebuild: bool) -> None:
+def sync(config: Config, retry_rejected: bool, is_rebuild: bool, gone: str | None) -> None:
     """Bring what waits in the spool into the database. Safe to repeat, and beside live calls."""
     # What the spool holds comes after that: an ending may wait there, or have been set aside, for its leg.
     store, spools = opening.open_database(config), housekeeping.spools(config)
@@ -107,6 +108,8 @@ def sync(config: Config, retry_rejected: bool, is_rebuild: bool) -> None:
     tended = housekeeping.run(
         store, config, failed_since=housekeeping.ALL if is_rebuild else housekeeping.LATELY
     )
+    if gone:
+        said.append(f"{housekeeping.close_gone(store, config, gone)} legs of {gone} closed")
     renew_snapshot.run(store, config.snapshot_file)
     is_copied = save_settings(store, config)
     for line in [*said, *_tended(tended)]:  # a full disk of the log that this goes to keeps no work back

@@ -165,6 +165,14 @@ def type_of(path: str, mounts: Iterable[str]) -> str:
     return found
 
 
+def mount_of(path: str) -> str:
+    """The mount point below which path lies, without a look there. Raises OSError."""
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as file:
+        points = [line.split(" ")[4] for line in file]
+    fitting = [point for point in points if f"{path}/".startswith(f"{point.rstrip('/')}/")]
+    return max(fitting, key=len, default="/")
+
+
 def does_not_answer() -> bool:
     """Whether work has been left behind, and nobody has been answered since."""
     return _hangs.are_known

@@ -120,7 +120,11 @@ def ending(leg_id: str, file: str, now: datetime) -> Ending:
         header = wav.read(file)
     except FileNotFoundError:
         return Ending(leg_id, "failed", now)
-    ended_at, size = file_time(about.st_mtime), about.st_size
+    return ending_by_header(leg_id, header, about.st_size, file_time(about.st_mtime))
+
+
+def ending_by_header(leg_id: str, header: wav.Header | None, size: int, ended_at: datetime) -> Ending:
+    """Of a closed file of that size; header: None when it is no WAV file."""
     if size <= (header.data_at if header else EMPTY_FILE_BYTES):
         return Ending(leg_id, "empty", ended_at, size, 0.0)
     return Ending(leg_id, "completed", ended_at, size, header.seconds if header else None)

@@ -40,14 +40,14 @@ def directory_in(recordings_directory: str) -> str:
     return os.path.join(recordings_directory, _DIRECTORY)
 
 
-def put(directory: str, event: recording.Event) -> None:
-    """Note the event. It is not forced to the disk: see settle(). Raises OSError."""
-    append(directory, recording.to_json(event).encode("utf-8", "replace"))
+def put(directory: str, *events: recording.Event) -> None:
+    """Note the events. They are not forced to the disk: see settle(). Raises OSError."""
+    append(directory, *(recording.to_json(event).encode("utf-8", "replace") for event in events))
 
 
-def append(directory: str, line: bytes) -> None:
-    """Add the line to the journal. Raises OSError; then the drain may find a part of it, or all."""
-    path, content = os.path.join(directory, journal.NAME), b"\n%b\n" % line
+def append(directory: str, *lines: bytes) -> None:
+    """Add the lines to the journal. Raises OSError; then the drain may find a part of them, or all."""
+    path, content = os.path.join(directory, journal.NAME), b"".join(b"\n%b\n" % line for line in lines)
     for _ in range(_TRIES):
         descriptor = _open(directory, path)
         try:
@@ -74,7 +74,7 @@ def _open(directory: str, path: str) -> int:
 
 
 def _write(descriptor: int, content: bytes) -> None:
-    """After a part only the whole line again: somebody else's may stand behind that part already."""
+    """After a part only all of it again: somebody else's may stand behind that part already."""
     for _ in range(2):
         if os.write(descriptor, content) == len(content):
             return

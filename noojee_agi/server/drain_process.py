@@ -25,7 +25,8 @@ from noojee_agi.sync.open_recordings import OpenRecordings
 
 logger = logging.getLogger(__name__)
 
-# Events that come together are stored together, and after those whose calls come: sessions go first.
+# What comes together, events or closed files, is stored together, and after those whose calls come: sessions
+# go first.
 _GATHER_SECONDS = 0.1
 _GATHER_AT_MOST_SECONDS = 0.5
 _LOOK_SECONDS = 5.0  # for events that nobody told of: of a call that went the plain way
@@ -76,8 +77,11 @@ class DrainProcess:
             seconds = _GATHER_AT_MOST_SECONDS if is_soon else _LOOK_SECONDS
             is_open = _wait([self._events, *closed], lifeline, seconds)
             deadline = time.monotonic() + _GATHER_AT_MOST_SECONDS
-            while _empty(self._events) and time.monotonic() < deadline:
+            _empty(self._events)
+            while is_open and time.monotonic() < deadline:
                 time.sleep(_GATHER_SECONDS)
+                if not _empty(self._events):
+                    break
             self._drain(is_last=not is_open)
             if not is_open:
                 return
@@ -118,8 +122,10 @@ class DrainProcess:
         self._recordings, self._look_at = recordings, 0.0
 
     def _bring_in(self, config: Config, is_last: bool) -> None:
-        """What has begun, then what has ended: a file's close is taken in before the drain, which brings in
-        its start. Raises StoreUnavailable and OSError.
+        """What has begun and what has ended: a file's close is taken in before the drain, which brings in its
+        start, and both in one transaction. What is left then is brought in by itself.
+
+        Raises StoreUnavailable and OSError.
         """
         recordings = self._recordings
         if not recordings:
@@ -131,15 +137,16 @@ class DrainProcess:
             self._counters.drained()  # it may take a minute until all of them are
 
         recordings.read()
-        done = drain.run_own(self._store, config, stored, is_last)
+        if ended := recordings.ended():
+            spool.put(config.spool_directory, *ended)
+        done = drain.run_own(self._store, config, stored, is_last, recordings.ended_of)
         if not done.stored or time.monotonic() > self._look_at:
             self._look_around(config, recordings)
         self._tell_whether_ends_are_seen(config, recordings)
         endings = recordings.endings(self._store, is_all_stored=not done.busy)
-        for ending in endings:
-            spool.put(config.spool_directory, ending)
         if endings:
-            drain.run_own(self._store, config, stored, is_last)
+            spool.put(config.spool_directory, *endings)
+            drain.run_own(self._store, config, stored, is_last, recordings.ended_of)
 
     def _look_around(self, config: Config, recordings: OpenRecordings) -> None:
         """Another drain may have brought in what has begun, or whoever looked after it before has died.

@@ -43,7 +43,7 @@ class Programs(NamedTuple):
     surroundings: session.Surroundings
     reports: Reports
     configuration: Callable[[], str]
-    status: Callable[[], dict[str, float]]
+    status: Callable[[], dict[str, float | str]]
 
     def serve(self, connection: socket.socket, address: str) -> None:
         """Called within a session of the loop; closes the connection."""

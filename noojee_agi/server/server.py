@@ -20,6 +20,7 @@ from noojee_agi import log
 from noojee_agi.asterisk.stream import SESSION_SECONDS
 from noojee_agi.config import Config
 from noojee_agi.errors import NoojeeError
+from noojee_agi.server import about
 from noojee_agi.server.counters import Counters
 from noojee_agi.server.drain_process import DrainProcess
 from noojee_agi.server.listeners import Listeners
@@ -78,7 +79,7 @@ class Server:
         self._drain_process = DrainProcess(
             self._load_config, config, events, questions, numbers, listeners.all
         )
-        links = Links(listeners.network, listeners.local, tell, ask, numbers)
+        links = Links(listeners.network, listeners.local, tell, ask, numbers, about.program())
         self._workers = []
         for number in range(count):
             threads = config.server_threads // count + (number < config.server_threads % count)

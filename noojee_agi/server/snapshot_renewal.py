@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 
 from noojee_agi.config import Config
 from noojee_agi.recordings import recording, snapshot
 from noojee_agi.recordings.snapshot import Snapshot
 from noojee_agi.server import waiting
+from noojee_agi.server.loop import Loop
 from noojee_agi.server.waiting import Waiting
 from noojee_agi.session.background import READ_WITHIN_SECONDS
 
@@ -26,7 +27,7 @@ class SnapshotRenewal:
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
+        loop: Loop,
         load: Callable[[str], Snapshot | None],
         ask: Callable[[], None],
     ) -> None:
@@ -42,7 +43,7 @@ class SnapshotRenewal:
             return
         self._ask()
         if not self._waiting:
-            self._loop.call_later(_LOOK_SECONDS, self._look, config.snapshot_file)
+            self._loop.call_later(_LOOK_SECONDS, partial(self._look, config.snapshot_file))
         session = waiting.current()
         self._waiting[session] = (recording.now(), now + READ_WITHIN_SECONDS)
         session.switch_to_loop(self)
@@ -58,4 +59,4 @@ class SnapshotRenewal:
                 del self._waiting[session]
                 session.switch()
         if self._waiting:
-            self._loop.call_later(_LOOK_SECONDS, self._look, path)
+            self._loop.call_later(_LOOK_SECONDS, partial(self._look, path))

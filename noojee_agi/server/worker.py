@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
+import select
 import socket
 from collections.abc import Callable
 from functools import partial
@@ -11,11 +11,12 @@ from typing import NamedTuple
 
 from noojee_agi.config import Config
 from noojee_agi.recordings import disk, snapshot
-from noojee_agi.server import counters, reports, sighup
+from noojee_agi.server import about, counters, reports, sighup
 from noojee_agi.server.admission import Admission, Refusals
 from noojee_agi.server.complaints import Complaints
 from noojee_agi.server.counters import Counters
 from noojee_agi.server.fastagi import FastAgi
+from noojee_agi.server.loop import Loop
 from noojee_agi.server.programs import Programs
 from noojee_agi.server.reports import Reports
 from noojee_agi.server.snapshot_renewal import SnapshotRenewal
@@ -39,6 +40,7 @@ class Links(NamedTuple):
     events: int
     questions: int
     counters: Counters
+    program: str  # see about.program()
 
 
 class Worker:
@@ -56,14 +58,14 @@ class Worker:
         self._number = number
         self._threads = threads
         self._load_config = load_config
-        self._config = config
+        self._config = self._begun = config
         self._programs = programs
         self._links = links
 
     def run(self, lifeline: int) -> None:
         """Until the other end of lifeline is closed, and every session has come to its end."""
         self._links.counters.set(self._number, counters.RUNNING, 0)
-        self._loop = asyncio.new_event_loop()
+        self._loop = Loop()
         self._sessions = Sessions(self._loop, self._threads)
         self._complaints = Complaints(logger)
         self._admission = Admission(self._complaints)
@@ -71,7 +73,7 @@ class Worker:
         disk.use_thread(self._sessions.in_thread)
         self._loop.call_later(_DISK_SECONDS, self._look_at_disk)
         sighup.on_sighup(self._load_config, self.use)
-        self._loop.add_reader(lifeline, self._close, lifeline)
+        self._loop.watch(lifeline, select.EPOLLIN, partial(self._close, lifeline))
         self._listeners = self._make_services()
         for listener in self._listeners:
             self._listen(listener)
@@ -100,23 +102,28 @@ class Worker:
         """What serves the connections of each listening socket."""
         links, surroundings = self._links, self._make_surroundings()
         outcome = Reports(links.counters, self._number, links.events)
-        status = links.counters.report
-        programs = Programs(self._admission, surroundings, outcome, lambda: self._config.path, status)
+        programs = Programs(self._admission, surroundings, outcome, lambda: self._config.path, self._status)
         services: dict[socket.socket, Serve] = {links.local: programs.serve}
         if links.network:
             fastagi = FastAgi(self._admission, self._complaints, surroundings, outcome)
             services[links.network] = fastagi.serve
         return services
 
+    def _status(self) -> dict[str, float | str]:
+        """What check is told."""
+        said = about.of_server(self._links.program, self._begun, self._config)
+        return {**self._links.counters.report(), **said}
+
     def _listen(self, listener: socket.socket) -> None:
         if listener in self._listeners:
-            self._loop.add_reader(listener, self._accept, listener)
+            one_of_us = select.EPOLLIN | select.EPOLLEXCLUSIVE  # not all who listen for each connection
+            self._loop.watch(listener.fileno(), one_of_us, partial(self._accept, listener))
 
     def _close(self, lifeline: int) -> None:
         """Take in those who wait in the kernel's queues, and nobody else; then come to the end."""
-        self._loop.remove_reader(lifeline)
+        self._loop.unwatch(lifeline)
         for listener in list(self._listeners):
-            self._loop.remove_reader(listener)
+            self._loop.unwatch(listener.fileno())
             while self._accept(listener):
                 pass
             del self._listeners[listener]
@@ -140,8 +147,8 @@ class Worker:
         except OSError as exc:  # no descriptor left, say: it waits in the kernel's queue
             self._complaints.add("a connection cannot be taken now: %s", exc)
             if not self._admission.send_one_away():
-                self._loop.remove_reader(listener)
-                self._loop.call_later(_PAUSE_SECONDS, self._listen, listener)
+                self._loop.unwatch(listener.fileno())
+                self._loop.call_later(_PAUSE_SECONDS, partial(self._listen, listener))
             return False
         connection.setblocking(False)
         serve = self._listeners[listener]

@@ -98,7 +98,8 @@ def _ending_of_closed(leg: OpenLeg) -> Ending | None:
 
 def _by_header(leg: OpenLeg, header: Header, changed_at: datetime) -> Ending:
     if header.is_right:
-        return recording.ending(leg.id, leg.file, changed_at)  # Asterisk closed it, only the word was lost
+        # Asterisk closed it, only the word was lost.
+        return recording.ending_by_header(leg.id, header, header.size, changed_at)
     return Ending(leg.id, "interrupted", changed_at, header.repaired_size, header.seconds)
 
 

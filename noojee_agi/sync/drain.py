@@ -14,11 +14,12 @@ from noojee_agi.database import intake, queries
 from noojee_agi.database.store import Store
 from noojee_agi.errors import JournalUnusable, StoreRejected
 from noojee_agi.recordings import event_files, history, journal, recording, rejected, sidecar, spool, wav
-from noojee_agi.recordings.recording import Event, Leg, leg_id
+from noojee_agi.recordings.recording import Ending, Event, Leg, leg_id
 
 logger = logging.getLogger(__name__)
 
 Stored = Callable[[Sequence[Event]], None]
+Ended = Callable[[Sequence[Event]], list[Ending]]
 _Waiting = tuple[bytes, Event]  # with its line
 
 _BATCH = 200
@@ -40,13 +41,25 @@ def _nobody(events: Sequence[Event]) -> None:
     """Is told of nothing."""
 
 
-def run(store: Store, spool_directory: str, stored: Stored = _nobody, is_patient: bool = True) -> Result:
+def _none(events: Sequence[Event]) -> list[Ending]:
+    """Nothing is known of any."""
+    return []
+
+
+def run(
+    store: Store,
+    spool_directory: str,
+    stored: Stored = _nobody,
+    is_patient: bool = True,
+    ended: Ended = _none,
+) -> Result:
     """Store every waiting event. stored is told the events of each transaction, some of them perhaps again.
 
+    ended: asked for the endings of the legs among these events, which are stored together with them.
     is_patient: also those that come meanwhile; in a server they may never end, and it looks again anyway.
     Raises StoreUnavailable (what was not stored stays in the spool) and OSError.
     """
-    drain = _Drain(store, spool_directory, stored)
+    drain = _Drain(store, spool_directory, stored, ended)
     while True:
         with spool.lock(spool_directory) as ours:
             drain.result.busy = not ours
@@ -59,12 +72,14 @@ def run(store: Store, spool_directory: str, stored: Stored = _nobody, is_patient
             return drain.result
 
 
-def run_own(store: Store, config: Config, stored: Stored = _nobody, is_patient: bool = True) -> Result:
+def run_own(
+    store: Store, config: Config, stored: Stored = _nobody, is_patient: bool = True, ended: Ended = _none
+) -> Result:
     """run() for this configuration's spool; one that was there and is gone, with its disk, is not made."""
     is_there = os.path.isdir(config.spool_directory)
     if not is_there and history.load(config.state_directory).is_away(config.recordings_directory):
         return Result()
-    return run(store, config.spool_directory, stored, is_patient)
+    return run(store, config.spool_directory, stored, is_patient, ended)
 
 
 def backlog(spool_directory: str) -> str:
@@ -78,11 +93,12 @@ def backlog(spool_directory: str) -> str:
 class _Drain:
     """The holder of the spool's lock at work; result: what it has done so far."""
 
-    def __init__(self, store: Store, spool_directory: str, stored: Stored) -> None:
+    def __init__(self, store: Store, spool_directory: str, stored: Stored, ended: Ended) -> None:
         self.result = Result()
         self._store = store
         self._directory = spool_directory
         self._stored = stored
+        self._ended = ended
         self._left: set[str] = set()  # journals that this drain does not look at again
         self._patience_seconds: float = _PATIENCE_SECONDS
 
@@ -128,8 +144,10 @@ class _Drain:
 
     def _store_batch(self, batch: list[bytes]) -> list[bytes]:
         """Returns the lines that must be tried again later."""
-        events = [(line, event) for line in batch if (event := self._read(line))]
-        return self._store_together(events) if events else []
+        waiting = [(line, event) for line in batch if (event := self._read(line))]
+        for ending in self._ended([event for _, event in waiting]):
+            waiting.append((recording.to_json(ending).encode(), ending))
+        return self._store_together(waiting) if waiting else []
 
     def _read(self, line: bytes) -> Event | None:
         try:

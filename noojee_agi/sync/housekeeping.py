@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from noojee_agi.config import Config
-from noojee_agi.database import queries
+from noojee_agi.database import health, queries
 from noojee_agi.database.store import Store
+from noojee_agi.errors import BadArgument
 from noojee_agi.recordings import history, recording, rejected, spool
 from noojee_agi.recordings.history import History
-from noojee_agi.recordings.recording import OpenLeg
+from noojee_agi.recordings.recording import Ending, OpenLeg
 from noojee_agi.sync import closing, drain
 
 logger = logging.getLogger(__name__)
@@ -21,6 +22,7 @@ NONE, LATELY, ALL = timedelta(0), timedelta(days=7), timedelta(days=36500)
 # A former spool in which nothing has moved for so long has no call left, and a former name no leg.
 _QUIET_SECONDS = 3600.0
 _NAME_IS_KEPT = timedelta(days=30)
+GONE_AFTER = timedelta(days=1)  # a server that has begun nothing for so long, with legs that are older
 
 
 @dataclass
@@ -94,6 +96,31 @@ def obstacle(config: Config, known: History, directory: str) -> str:
     if os.lstat(spool_directory).st_uid != os.geteuid():
         return f"{spool_directory} belongs to another user: run noojee-agi sync as that user"
     return ""
+
+
+def close_gone(store: Store, config: Config, server: str) -> int:
+    """End the open legs of another server, which is gone; returns how many.
+
+    A leg whose file is not here has failed: should its server come back, it looks at that leg again.
+    Raises BadArgument when the server is not gone, StoreUnavailable and OSError.
+    """
+    now = recording.now()
+    with store.reading() as connection:
+        gone = dict(health.others_with_open_legs(connection, now - GONE_AFTER))
+        legs = queries.open_legs(connection, server)
+    if history.load(config.state_directory).with_server(config.server_name).is_ours(server, now):
+        raise BadArgument(f"{server} is this server: noojee-agi sync closes its legs")
+    if legs and server not in gone:
+        raise BadArgument(f"{server} has begun a recording not a day ago, so it is not gone")
+    endings = list(closing.endings(legs, now))
+    ended = {ending.leg_id for ending in endings}
+    endings += [
+        Ending(leg.id, "failed", now) for leg in legs if leg.id not in ended and not os.path.exists(leg.file)
+    ]
+    for ending in endings:
+        spool.put(config.spool_directory, ending)
+    drain.run(store, config.spool_directory)
+    return len(endings)
 
 
 def left_open(legs: list[OpenLeg]) -> list[str]:

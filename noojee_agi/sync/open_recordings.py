@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 
 from noojee_agi.database import queries
 from noojee_agi.database.store import Store
@@ -28,9 +29,9 @@ class OpenRecordings:
         self._watch = FileWatch()
         self._legs: dict[str, OpenLeg] = {}  # by id
         self._leg_of: dict[str, str] = {}  # file -> id
-        self._folders: set[str] = set()
+        self._watched_since: dict[str, datetime] = {}  # by folder
         self._closed: set[str] = set()
-        self._to_look: set[str] = set()  # folders in which something may have been missed
+        self._doubtful: set[str] = set()  # was closed, and had a writer when we looked
         self._is_all_seen = True
 
     def fileno(self) -> int:
@@ -59,23 +60,42 @@ class OpenRecordings:
         """Take in what was closed since the last time: before a drain, which brings in their starts."""
         closed = self._watch.read()
         self._closed |= set(filter(recording.is_ours, closed.files))
-        self._is_all_seen &= closed.is_all and len(self._closed) < _MOST_CLOSED
+        if not closed.is_all or len(self._closed) >= _MOST_CLOSED:
+            self.look_at_all()
+
+    def ended(self) -> list[Ending]:
+        """Of the legs that are known and whose files were closed; each is told once."""
+        files = self._closed & self._leg_of.keys()
+        found = closing.ended(self._legs[self._leg_of[file]] for file in files)
+        self._closed -= {self._legs[ending.leg_id].file for ending in found}
+        return found
+
+    def ended_of(self, events: Sequence[Event]) -> list[Ending]:
+        """Of the legs that begin with these events: their files may have been closed before."""
+        legs = [event for event in events if isinstance(event, Leg) and event.file in self._closed]
+        ours = (leg for leg in legs if leg.server == self._server)
+        return closing.ended(OpenLeg(leg.id, leg.file, leg.started_at) for leg in ours)
 
     def refresh(self) -> None:
         """Once in a while: another disk, say, may have come to stand in a folder's place."""
-        self._folders = {os.path.dirname(file) for file in self._leg_of}
-        self._watch.keep(self._folders)
+        newest = [*self._watched_since][-1:]  # where the next call's file will be, most of the day
+        folders = dict.fromkeys([os.path.dirname(file) for file in self._leg_of] + newest)
+        self._watch.keep(folders)
+        self._watched_since = {folder: self._watched_since[folder] for folder in folders}
         try:
-            self._to_look |= set(self._watch.refresh())
-            for folder in self._folders:
+            changed = self._watch.refresh()
+            for folder in folders:
                 self._watch.add(folder)
+            if changed or self.failure:
+                self.look_at_all()
             self.failure = None
         except OSError as exc:
             self._fails(exc)
 
     def look_at_all(self) -> None:
-        """Somebody else has told of an end, say."""
+        """What was closed before now may not have been seen, or somebody else has told of an end."""
         self._is_all_seen = False
+        self._watched_since = dict.fromkeys(self._watched_since, recording.now())
 
     def endings(self, store: Store, is_all_stored: bool = True) -> list[Ending]:
         """Of the legs that have ended, as far as the database does not know it.
@@ -86,8 +106,12 @@ class OpenRecordings:
         strangers = self._strangers(store)
         found = closing.ended([*self._seen(), *strangers])
         unknown = self._closed - self._leg_of.keys() - {leg.file for leg in strangers}
-        self._closed = set() if is_all_stored else unknown
-        self._to_look, self._is_all_seen = set(), self.failure is None
+        # The kernel tells of a close before the file has no writer any more: it is looked at once more.
+        told = {ending.leg_id for ending in found}
+        doubtful = {file for file in self._closed & self._leg_of.keys() if self._leg_of[file] not in told}
+        once_more, self._doubtful = doubtful - self._doubtful, doubtful
+        self._closed = once_more if is_all_stored else once_more | unknown
+        self._is_all_seen = self.failure is None
         return found
 
     @property
@@ -97,31 +121,31 @@ class OpenRecordings:
 
     def _add(self, leg: OpenLeg) -> None:
         folder = os.path.dirname(leg.file)
-        if folder not in self._folders:
-            self._folders.add(folder)
-            self._to_look.add(folder)  # it may have been closed before it is watched
+        if folder not in self._watched_since:
             try:
                 self._watch.add(folder)
             except OSError as exc:
                 self._fails(exc)
+            self._watched_since[folder] = recording.now()
+        if leg.started_at <= self._watched_since[folder]:
+            self._closed.add(leg.file)  # perhaps, before it was watched
         self._legs[leg.id] = leg
         self._leg_of[leg.file] = leg.id
 
     def _fails(self, exc: OSError) -> None:
-        self.failure, self._is_all_seen = exc, False
+        self.failure = exc
+        self.look_at_all()
 
     def _remove(self, leg_id: str) -> None:
         leg = self._legs.pop(leg_id, None)
         if leg:
             self._leg_of.pop(leg.file, None)
+            self._closed.discard(leg.file)
 
     def _seen(self) -> list[OpenLeg]:
         if not self._is_all_seen:
             return list(self._legs.values())
-        files = {file for file in self._closed if file in self._leg_of}
-        if self._to_look:
-            files |= {file for file in self._leg_of if os.path.dirname(file) in self._to_look}
-        return [self._legs[self._leg_of[file]] for file in files]
+        return [self._legs[self._leg_of[file]] for file in self._closed & self._leg_of.keys()]
 
     def _strangers(self, store: Store) -> list[OpenLeg]:
         """Another drain has brought in their starts."""

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lab import network_call
+from lab import network_call, processes
 from lab.served import Served
-from lab.site import PROGRAMS, Site
+from lab.site import Site
 from lab.waiting import wait_until
 
-from noojee_agi.cli import check, server_status
-from noojee_agi.cli.check import Stage
+from noojee_agi.cli.check import server
+from noojee_agi.cli.check.stage import Stage, look
 from noojee_agi.config import Config
+from noojee_agi.server import about
 
 
 @pytest.fixture
@@ -30,10 +33,7 @@ def served(site: Site) -> Iterator[Served]:
 
 
 def stage(site: Site) -> Stage:
-    (found,) = [
-        stage for stage in check.stages(Config.load(str(site.conf)), str(PROGRAMS)) if stage.name == "server"
-    ]
-    return found
+    return look("server", lambda: server.check(Config.load(str(site.conf))))
 
 
 def wait_for_trouble(served: Served, kind: str) -> None:
@@ -41,7 +41,7 @@ def wait_for_trouble(served: Served, kind: str) -> None:
 
 
 def test_without_a_server_each_call_is_said_to_start_its_own_program(site: Site) -> None:
-    assert stage(site) == Stage("server", True, "not running, each call starts its own program")
+    assert stage(site) == Stage("server", "ok", "not running, each call starts its own program")
 
 
 def test_a_server_that_is_well_tells_how_much_it_has_done(served: Served, site: Site) -> None:
@@ -51,7 +51,7 @@ def test_a_server_that_is_well_tells_how_much_it_has_done(served: Served, site: 
 
     found = stage(site)
 
-    assert found.is_ok
+    assert not found.has_failed
     assert found.text.startswith("1 sessions since 2")
     assert ", 0 running, 0 failed or sent away unheard; last drain 2" in found.text
     assert found.text.endswith(", 0 times the database was away")
@@ -62,12 +62,16 @@ def test_the_socket_of_a_server_that_was_killed_is_named(served: Served, site: S
 
     found = stage(site)
 
-    assert not found.is_ok
+    assert found.has_failed
     assert found.text.startswith(f"{served.socket} is there, but nobody answers")
-    assert found.text.endswith("start noojee-agi serve again")
+    assert found.cure == f"rm {served.socket}"
+    Path(found.cure.partition(" ")[2]).unlink()
+    assert stage(site).text.startswith("not running")
 
 
 def test_a_server_whose_database_is_away_says_since_when(served: Served, site: Site) -> None:
+    served.stop()
+    served.start()  # now with a port of its own
     served.configure({"database.url": "sqlite:////nonexistent/folder/noojee.db"})
     served.reload()
     assert network_call.place(served.port, site.key).status == "200"
@@ -75,9 +79,9 @@ def test_a_server_whose_database_is_away_says_since_when(served: Served, site: S
 
     found = stage(site)
 
-    assert not found.is_ok
+    assert found.has_failed
     assert "1 times the database was away; away since 2" in found.text
-    assert found.text.endswith(f"see {site.state_directory}/noojee-agi.log")
+    assert f"see {site.state_directory}/noojee-agi.log: kill {served.pid}" in found.text
 
 
 def test_a_server_that_cannot_renew_the_snapshot_says_how_old_it_is(served: Served, site: Site) -> None:
@@ -88,20 +92,106 @@ def test_a_server_that_cannot_renew_the_snapshot_says_how_old_it_is(served: Serv
 
     found = stage(site)
 
-    assert not found.is_ok
+    assert found.has_failed
     assert "; apiKey and logins are those of 2" in found.text
 
 
 def test_a_server_in_which_nobody_drains_says_so(
     served: Served, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert stage(site).is_ok
+    assert not stage(site).has_failed
     os.kill(served.drain_process, signal.SIGSTOP)
     try:
-        monkeypatch.setattr(server_status, "_NO_DRAIN_SECONDS", 0.1)
-        found = wait_until(lambda: next((s for s in [stage(site)] if not s.is_ok), None), 10, "a complaint")
+        monkeypatch.setattr(server, "_NO_DRAIN_SECONDS", 0.1)
+        found = wait_until(lambda: next((s for s in [stage(site)] if s.has_failed), None), 10, "a complaint")
     finally:
         os.kill(served.drain_process, signal.SIGCONT)
 
-    assert found.text.endswith("and start noojee-agi serve again")
+    assert found.cure == f"kill {served.pid}"
     assert ": nobody drains: see " in found.text
+
+
+# --- faults of a server that runs, each with its cure as it is printed ---
+
+
+def cured(site: Site, words: str) -> Stage:
+    found = stage(site)
+    assert found.has_failed
+    assert words in found.text
+    subprocess.run(["bash", "-c", found.cure], check=True)
+    wait_until(lambda: not stage(site).has_failed, 30, "the cure to work", lambda: stage(site))
+    return found
+
+
+def test_an_older_server_than_the_program_that_is_installed(
+    served: Served, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(about, "program", lambda: "a later one")
+
+    cured(site, "the server runs another noojee-agi than the one that is installed now")
+
+
+def test_a_server_that_has_not_read_the_configuration_again(served: Served, site: Site) -> None:
+    served.stop()
+    served.start()
+    served.configure({"recordings.format": "gsm"})
+
+    found = cured(site, "has changed since the server has read it")
+
+    assert found.cure == f"kill -HUP {served.pid}"
+
+
+def test_a_server_that_listens_elsewhere_than_it_should_by_now(served: Served, site: Site) -> None:
+    served.configure({"server.listen": "127.0.0.1:4999"})
+
+    cured(site, "[server] listen, socket or threads has changed since the server began")
+
+
+def test_a_server_that_has_read_another_file(served: Served, site: Site, tmp_path: Path) -> None:
+    other = tmp_path / "noojee_agi.conf"
+    other.write_text(site.conf.read_text())
+    site.conf = other
+
+    cured(site, "so no call is handed over")
+
+
+def test_a_server_that_is_frozen(served: Served, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "_ANSWER_SECONDS", 0.3)
+    for process in [served.pid, *processes.children(served.pid)]:
+        os.kill(process, signal.SIGSTOP)
+
+    cured(site, "is there, but nobody answers (timed out)")
+
+
+def test_a_file_where_the_socket_should_be(site: Site) -> None:
+    (site.state_directory / "agi.sock").touch()
+
+    cured(site, "is there, but nobody answers")
+
+
+def test_a_port_that_another_program_has(site: Site) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        site.configure({"server.listen": address})
+
+        found = cured(site, f"[server] listen = {address} cannot be had: another program has that port")
+
+    assert found.cure.startswith("sed -i ")
+
+
+@pytest.mark.parametrize("listen", ["203.0.113.9:4573", "nowhere.invalid:4573"])
+def test_an_address_that_this_machine_has_not(site: Site, listen: str) -> None:
+    site.configure({"server.listen": listen})
+
+    found = stage(site)
+
+    assert found.text.startswith(f"[server] listen = {listen} cannot be had (")
+    subprocess.run(["bash", "-c", found.cure], check=True)
+    assert "listen = 127.0.0.1:4573" in site.conf.read_text()
+
+
+def test_no_secret_is_told_by_a_server(served: Served, site: Site) -> None:
+    served.configure({"manager.secret": "hunter2"})
+    served.reload()
+
+    assert "hunter2" not in str(served.status())

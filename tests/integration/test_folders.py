@@ -93,7 +93,7 @@ def test_a_folder_that_asterisk_cannot_write_in_is_seen_before_anything_begins(
         )
         assert (asterisk.mixmonitors, machine.events()) == ([], [])
         [stage] = [each for each in check.stages(machine.config, PROGRAMS) if each.name == "recordings"]
-        assert not stage.is_ok
+        assert stage.has_failed
         assert f"{spoilt} cannot be written by user" in stage.text
 
     as_asterisks_user(machine, spoilt, mode, call)

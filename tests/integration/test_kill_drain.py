@@ -236,8 +236,8 @@ def test_a_kill_between_the_endings_of_two_silent_legs_closes_both_in_the_end(vi
         put_cut_off_leg(recorder, call_uniqueid=f"17.{number}")
     put = spool.put
 
-    def put_and_die(directory: str, event: Event) -> None:
-        put(directory, event)
+    def put_and_die(directory: str, *events: Event) -> None:
+        put(directory, *events)
         os.kill(os.getpid(), signal.SIGKILL)
 
     def work() -> None:

@@ -18,10 +18,10 @@ from lab.served import Served
 from lab.site import Site
 from lab.waiting import wait_until
 
-from integration.recorder import Recorder
+from integration.recorder import Recorder, forked
 from integration.silent_legs import write_audio
 from noojee_agi.config import Config
-from noojee_agi.recordings import recording, spool
+from noojee_agi.recordings import recording, sidecar, spool
 from noojee_agi.recordings.recording import Leg, OpenLeg
 from noojee_agi.server import drain_process as drain_process_module
 from noojee_agi.server.counters import Counters
@@ -108,6 +108,57 @@ def test_a_file_that_was_closed_before_its_folder_is_watched_ends_its_leg(watchi
     watching.round()
 
     assert watching.status(leg) == "completed"
+
+
+def test_a_leg_that_has_ended_when_its_start_is_stored_is_stored_once(
+    watching: Watching, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written_side_cars = []
+
+    def write(leg: dict[str, object]) -> bool:
+        written_side_cars.append(leg["id"])
+        return write_side_car(leg)
+
+    write_side_car = sidecar.write
+    monkeypatch.setattr(sidecar, "write", write)
+    first, second = begun(watching.recorder), begun(watching.recorder)
+    with written(first.file):
+        watching.round()
+        with written(second.file):
+            pass
+        third = begun(watching.recorder)
+        with written(third.file):
+            pass
+    watching.round()
+
+    assert [watching.status(leg) for leg in (first, second, third)] == ["completed"] * 3
+    assert written_side_cars.count(third.id) == 1
+    assert watching.recorder.waiting() == []
+    watching.recorder.assert_side_cars_tell_the_same()
+
+
+def test_a_kill_between_a_whole_leg_and_its_side_car_is_made_good(watching: Watching) -> None:
+    def die(leg: dict[str, object]) -> bool:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return False
+
+    def round_and_die() -> None:
+        sidecar.write = die  # in a process that ends with this
+        watching.round()
+
+    first = begun(watching.recorder)
+    with written(first.file):
+        watching.round()
+        leg = begun(watching.recorder)
+        with written(leg.file):
+            pass
+        os.waitpid(forked(round_and_die), 0)
+    assert (watching.status(leg), os.path.exists(sidecar.path_for(leg.file))) == ("completed", False)
+    watching.begin()
+
+    watching.round()
+
+    watching.recorder.assert_side_cars_tell_the_same()
 
 
 def test_a_file_that_is_closed_while_nobody_watches_is_completed_by_the_next_process(
@@ -362,3 +413,21 @@ def test_a_former_look_is_no_reason_to_end_what_somebody_writes(recorder: Record
     with contextlib.closing(recordings), written(leg.file):
         recordings.begin([OpenLeg(leg.id, leg.file, leg.started_at)])
         assert recordings.endings(recorder.store) == []
+
+
+def test_a_file_that_was_closed_before_its_folder_was_watched_ends_a_leg_that_is_stored_later(
+    recorder: Recorder,
+) -> None:
+    """By the second drain of a round, say."""
+    recordings = OpenRecordings("pbx1")
+    first, second = (recorder.leg(started_at=recording.now()) for _ in range(2))
+    with contextlib.closing(recordings), written(first.file):
+        with written(second.file):
+            pass
+        recordings.stored([first])
+        assert recordings.endings(recorder.store) == []
+        recordings.read()
+
+        recordings.stored([second])
+
+        assert [ending.leg_id for ending in recordings.endings(recorder.store)] == [second.id]

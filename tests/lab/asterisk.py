@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import os
+import pwd
 import re
 import shutil
 import subprocess
@@ -90,6 +91,16 @@ def _unpacked(root: Path) -> Installation:
     return _installation((*debian.loader_command(root), str(root / "usr/sbin/asterisk")), root)
 
 
+def for_everybody(version: int, folder: Path) -> Installation:
+    """The same where every user can run it: the cache may lie in root's home. Links take no place.
+
+    Raises LabUnavailable.
+    """
+    root = Path(find(version).command[-1]).parents[2]
+    subprocess.run(["cp", "-al", str(root), str(folder)], check=True)
+    return _installation((*debian.loader_command(folder), str(folder / "usr/sbin/asterisk")), folder)
+
+
 def _unpack_first(suites: Sequence[str]) -> Path:
     reasons = []
     for suite in suites:
@@ -120,6 +131,7 @@ class PrivateAsterisk:
     `extensions` is the text of extensions.conf; `files` adds or replaces other files of the configuration by
     their name. AMI is off until `files` has a manager.conf. `modules` names what shall be loaded although
     NOT_LOADED has it, with wildcards. Recordings without a path of their own are in folder/spool/monitor.
+    user: as whom it runs, if not as we do; see for_everybody().
     """
 
     def __init__(
@@ -133,6 +145,7 @@ class PrivateAsterisk:
         system_name: str = "",
         modules: Sequence[str] = (),
         verbose: int = 3,
+        user: str = "",
     ) -> None:
         self.installation = installation
         self.folder = folder.absolute()
@@ -142,6 +155,7 @@ class PrivateAsterisk:
         self._system_name = system_name
         self._modules = modules
         self._verbose = verbose
+        self._user = pwd.getpwnam(user) if user else None
         self._run_dir = self.folder / "run"
         self._process: subprocess.Popen[bytes] | None = None
         self._sessions: list[int] = []
@@ -171,7 +185,7 @@ class PrivateAsterisk:
         if self._process is not None:
             raise AsteriskFailed("this Asterisk is started already")
         self._write_folder()
-        command = [*processes.dies_with_us(), *self._command(), "-f"]
+        command = [*self._as_user(), *self._command(), "-f"]
         with (self.folder / "log/console").open("ab") as console:
             self._process = subprocess.Popen(
                 command,
@@ -269,6 +283,13 @@ class PrivateAsterisk:
     def _command(self) -> list[str]:
         return [*self.installation.command, "-C", str(self.folder / "etc/asterisk.conf")]
 
+    def _as_user(self) -> list[str]:
+        words = processes.dies_with_us()
+        if self._user is None:
+            return words
+        ids = [f"--reuid={self._user.pw_uid}", f"--regid={self._user.pw_gid}", "--clear-groups"]
+        return [*(words or ["setpriv"]), *ids]  # in one: a change of user undoes what was set before
+
     def _clean_environment(self) -> dict[str, str]:
         ours = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
         return {**ours, **self._environment}
@@ -284,6 +305,10 @@ class PrivateAsterisk:
         files["logger.conf"] = LOGGER_CONF
         for name, text in {**files, **self._files}.items():
             (self.folder / "etc" / name).write_text(text)
+        if self._user is not None:
+            for folder in [*(self.folder / name for name in ("db", "log", "spool", "var")), self._run_dir]:
+                for path in [folder, *folder.rglob("*")]:
+                    os.chown(path, self._user.pw_uid, self._user.pw_gid)
 
     def _asterisk_conf(self) -> str:
         folders = {

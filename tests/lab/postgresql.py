@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import pwd
+import shlex
 import shutil
 import signal
 import socket
@@ -166,6 +167,13 @@ class PrivatePostgreSQL:
         """Stop and start again."""
         self.stop(mode)
         self.start()
+
+    def client(self) -> str:
+        """What a shell puts before psql and its like, so that they reach this server as its superuser."""
+        values = {name: value for name, value in self._environment().items() if name == "LD_LIBRARY_PATH"}
+        values["PATH"] = f"{self._installation.programs}:{os.environ['PATH']}"
+        values |= {"PGHOST": "127.0.0.1", "PGPORT": str(self.port), "PGUSER": "postgres"}
+        return shlex.join(["env", *(f"{name}={value}" for name, value in values.items())])
 
     def create_database(self, template: str | None = None, name: str = "") -> str:
         """Create a database and return its name; it copies `template`, which nobody may be connected to."""

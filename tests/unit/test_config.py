@@ -161,7 +161,7 @@ def test_an_unknown_section_or_option_is_an_error_that_names_it(
     with pytest.raises(ConfigurationError) as refused:
         Config.load(path)
 
-    assert str(refused.value).startswith(f"{path}: {named}: there is no such ")
+    assert str(refused.value).startswith(f"{path}: {named}: no such ")
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +11,7 @@ import pytest
 
 from noojee_agi.actions import channel_lock
 from noojee_agi.actions.result import Report
+from noojee_agi.server.loop import Loop as EventLoop
 from noojee_agi.server.waiting import Sessions
 from noojee_agi.session import session
 from unit.fakes import FakeAsterisk, Site
@@ -23,7 +23,7 @@ class Worker:
     """One loop; sessions that end are listed by their tag."""
 
     def __init__(self, site: Site) -> None:
-        self.loop = asyncio.new_event_loop()
+        self.loop = EventLoop()
         self.sessions = Sessions(self.loop, 1)
         self.site = site
         self.ended: list[str] = []

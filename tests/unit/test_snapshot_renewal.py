@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -12,6 +11,7 @@ import pytest
 from noojee_agi.config import Config
 from noojee_agi.recordings import recording
 from noojee_agi.recordings.snapshot import Snapshot
+from noojee_agi.server.loop import Loop as EventLoop
 from noojee_agi.server.snapshot_renewal import SnapshotRenewal
 from noojee_agi.server.waiting import Sessions
 from noojee_agi.session import background
@@ -24,7 +24,7 @@ class Asking:
     """Sessions of one loop; we are the drain process, and `snapshot` is what it has written."""
 
     def __init__(self) -> None:
-        self.loop = asyncio.new_event_loop()
+        self.loop = EventLoop()
         self.sessions = Sessions(self.loop, 1)
         self.snapshot: Snapshot | None = None
         self.questions = 0

@@ -161,6 +161,23 @@ def test_a_text_larger_than_a_pipe_is_written_in_parts(pipes: Pipes) -> None:
     assert received.decode() == text
 
 
+def test_where_no_write_blocks_it_is_waited_for_only_without_room(pipes: Pipes) -> None:
+    os.set_blocking(pipes._ours, False)
+    waited = []
+
+    def wait(descriptor: int, event: int, seconds: float) -> bool:
+        waited.append(os.read(pipes.read_from, 1_000_000))
+        return True
+
+    quick = Stream(pipes._theirs, pipes._ours, wait=wait, blocks=False)
+    quick.write("one")
+    assert waited == []
+
+    quick.write("x" * 200_000)
+
+    assert b"".join(waited).startswith(b"onexxx")
+
+
 def test_nobody_who_reads_is_a_time_out(pipes: Pipes, soon: None) -> None:
     os.set_blocking(pipes._ours, False)
 

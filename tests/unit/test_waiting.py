@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import select
 import socket
@@ -13,6 +12,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from noojee_agi.server import waiting
+from noojee_agi.server.loop import Loop as EventLoop
 from noojee_agi.server.waiting import Sessions, Waiting
 
 LIMIT_SECONDS = 5.0
@@ -22,7 +22,7 @@ class Loop:
     """An event loop, and what its sessions have done, in order."""
 
     def __init__(self) -> None:
-        self.loop = asyncio.new_event_loop()
+        self.loop = EventLoop()
         self.sessions = Sessions(self.loop, 2)
         self.done: list[object] = []
 
@@ -185,6 +185,39 @@ def test_a_session_that_gives_up_another_goes_on_itself(
     loop.run(gives_up)
 
     assert loop.done == ["goes on", False]
+
+
+def test_who_was_given_up_too_late_is_not_the_next_session(
+    loop: Loop, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    """One after the other they have the same greenlet."""
+    ours, theirs = pair
+    first = loop.begin_waiting(ours)
+    theirs.send(b"answer")
+    loop.run_until(lambda: not loop.sessions)
+    ours.recv(10)
+    first.give_up()
+
+    second = loop.begin_waiting(ours)
+    loop.run_until(lambda: not loop.loop._soon)
+
+    assert (second is first, loop.done) == (True, [True])
+
+
+def test_what_nobody_foresaw_ends_one_session_alone(loop: Loop, caplog: pytest.LogCaptureFixture) -> None:
+    def fails() -> None:
+        loop.sessions.pause(0.001)
+        raise ZeroDivisionError
+
+    loop.run(fails, lambda: loop.sessions.pause(0.01))
+    loop.run(lambda: loop.done.append("the next"))
+
+    assert loop.done == ["the next"]
+    (record,) = caplog.records
+    assert (record.message, record.exc_info and record.exc_info[0]) == (
+        "a session has failed",
+        ZeroDivisionError,
+    )
 
 
 def test_one_that_pauses_cannot_be_given_up(loop: Loop) -> None:
