@@ -27,6 +27,8 @@ LONGEST = (
     *("asterisk/test_chaos_kills.py", "integration/test_cli.py", "integration/test_pythons.py"),
     *("asterisk/test_chaos_server.py", "asterisk/test_hostile_text.py", "asterisk/test_other_host.py"),
 )
+# Each of its parameters is a piece of work: a machine of its own.
+PIECEMEAL = ("tests/install/test_readme_commands.py",)
 FOLDERS = ("install", "asterisk", "integration", "unit", "bench")
 UNIT_SECONDS = 20.0  # for one test; the longest takes one
 LONG_FACTOR = 20.0
@@ -88,12 +90,15 @@ def _place(item: pytest.Item) -> tuple[bool, int, int]:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> "LoadFileScheduling | None":
-    """A worker gets a whole file, in the order above, but all that is alone is one piece of work."""
+    """A worker gets a whole file, in the order above; all that is alone is one piece of work."""
     from xdist.scheduler import LoadFileScheduling
 
     class Files(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return ALONE if nodeid.endswith(f"@{ALONE}") else str(super()._split_scope(nodeid))
+            if nodeid.endswith(f"@{ALONE}"):
+                return ALONE
+            place = str(super()._split_scope(nodeid))
+            return f"{place}[{nodeid.rpartition('[')[2]}" if place in PIECEMEAL else place
 
     if config.getoption("dist") != "loadgroup":
         return None

@@ -80,11 +80,12 @@ class SipPhone:
 
     def calls(self) -> list[object]:
         """Those that are up."""
-        return [call for call in self._calls.values() if call.is_up]
+        return [call for call in list(self._calls.values()) if call.is_up]
 
     def talked(self) -> float:
         """For how many seconds, in that of its calls which is the longest."""
-        return max([call.sent * self._frames * FRAME_SECONDS for call in self._calls.values()], default=0.0)
+        sent = [call.sent for call in list(self._calls.values())]
+        return max(sent, default=0) * self._frames * FRAME_SECONDS
 
     def wait_up(self, count: int = 1) -> None:
         """Until it is in so many calls."""
