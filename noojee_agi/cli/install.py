@@ -84,13 +84,3 @@ def is_ours(link: str) -> bool:
     return os.path.islink(link) and os.path.realpath(link) == os.path.join(
         programs_folder(), os.path.basename(link)
     )
-
-
-def strangers(environment: Mapping[str, str]) -> list[str]:
-    """What Asterisk would run in place of our programs, if it has any."""
-    try:
-        folder = agi_folder(environment)
-    except ConfigurationError:
-        return []
-    links = [os.path.join(folder, name) for name in AGI_PROGRAMS]
-    return [link for link in links if os.path.lexists(link) and not is_ours(link)]

@@ -287,8 +287,8 @@ def _renamed_machine(site: Checked) -> None:
 
 
 FAULTS: dict[str, tuple[Plant, str, str]] = {
-    "unknown option": (_line("[recordings2]\nx = 1"), "configuration", "there is no such section"),
-    "unknown option in a section": (_line("threats = 3"), "configuration", "there is no such option"),
+    "unknown option": (_line("[recordings2]\nx = 1"), "configuration", "no such section"),
+    "unknown option in a section": (_line("threats = 3"), "configuration", "no such option"),
     "value that is none": (_line("threads = many"), "configuration", "must be a number"),
     "comment behind a value": (_line("threads = 4 ; more"), "configuration", "comments go on lines of their"),
     "option twice": (_line("threads = 4\nthreads = 5"), "configuration", "is there twice in its section"),

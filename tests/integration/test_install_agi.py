@@ -126,7 +126,7 @@ def test_an_unknown_folder_for_the_programs_is_an_error(tmp_path: Path) -> None:
 @pytest.fixture
 def named(tmp_path: Path, folder: Path) -> dict[str, str]:
     """An Asterisk whose configuration names the folder."""
-    (tmp_path / "asterisk.conf").write_text(f"[directories](!)\nastagidir => {folder} ; here\n")
+    (tmp_path / "asterisk.conf").write_text(f"[directories]\nastagidir => {folder} ; here\n")
     return {"AST_CONFIG_DIR": str(tmp_path)}
 
 
@@ -169,23 +169,3 @@ def test_what_is_not_ours_is_left_alone_and_named(folder: Path, tmp_path: Path) 
     ]
     assert (folder / first).read_text() == "theirs"
     assert os.readlink(folder / second) == str(tmp_path / second)
-
-
-def test_check_names_what_asterisk_would_run_in_place_of_ours(
-    site: Site, folder: Path, named: dict[str, str], tmp_path: Path
-) -> None:
-    """Such as links that an earlier version has made: to the environment from which the calls shall go."""
-
-    def check() -> subprocess.CompletedProcess[str]:
-        return site.run_cli("check", environment=named)
-
-    assert check().returncode == 0
-    install(folder)
-    assert check().returncode == 0
-    (folder / "stop_record.py").unlink()
-    (folder / "stop_record.py").symlink_to(tmp_path / "stop_record.py")
-
-    done = check()
-
-    assert done.returncode == 1
-    assert f"{folder}/stop_record.py is not a link to those in {PROGRAMS.resolve()}" in done.stdout
