@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import signal
 import socket
@@ -114,84 +115,97 @@ def test_a_server_in_which_nobody_drains_says_so(
 # --- faults of a server that runs, each with its cure as it is printed ---
 
 
-def cured(site: Site, words: str) -> Stage:
-    found = stage(site)
+@pytest.fixture(scope="module")
+def lasting(tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """One for all of these: to make it takes longer than they do."""
+    return Site(tmp_path_factory.mktemp("lasting") / "site")
+
+
+@pytest.fixture
+def running(lasting: Site) -> Iterator[Served]:
+    with Served(lasting) as started:
+        yield started
+
+
+def cured(lasting: Site, words: str) -> Stage:
+    found = stage(lasting)
     assert found.has_failed
     assert words in found.text
     subprocess.run(["bash", "-c", found.cure], check=True)
-    wait_until(lambda: not stage(site).has_failed, 30, "the cure to work", lambda: stage(site))
+    wait_until(lambda: not stage(lasting).has_failed, 30, "the cure to work", lambda: stage(lasting))
     return found
 
 
 def test_an_older_server_than_the_program_that_is_installed(
-    served: Served, site: Site, monkeypatch: pytest.MonkeyPatch
+    running: Served, lasting: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(about, "program", lambda: "a later one")
 
-    cured(site, "the server runs another noojee-agi than the one that is installed now")
+    cured(lasting, "the server runs another noojee-agi than the one that is installed now")
 
 
-def test_a_server_that_has_not_read_the_configuration_again(served: Served, site: Site) -> None:
-    served.stop()
-    served.start()
-    served.configure({"recordings.format": "gsm"})
+def test_a_server_that_has_not_read_the_configuration_again(running: Served, lasting: Site) -> None:
+    running.stop()
+    running.start()
+    running.configure({"recordings.format": "gsm"})
 
-    found = cured(site, "has changed since the server has read it")
+    found = cured(lasting, "has changed since the server has read it")
 
-    assert found.cure == f"kill -HUP {served.pid}"
-
-
-def test_a_server_that_listens_elsewhere_than_it_should_by_now(served: Served, site: Site) -> None:
-    served.configure({"server.listen": "127.0.0.1:4999"})
-
-    cured(site, "[server] listen, socket or threads has changed since the server began")
+    assert found.cure == f"kill -HUP {running.pid}"
 
 
-def test_a_server_that_has_read_another_file(served: Served, site: Site, tmp_path: Path) -> None:
+def test_a_server_that_listens_elsewhere_than_it_should_by_now(running: Served, lasting: Site) -> None:
+    running.configure({"server.listen": "127.0.0.1:4999"})
+
+    cured(lasting, "[server] listen, socket or threads has changed since the server began")
+
+
+def test_a_server_that_has_read_another_file(running: Served, lasting: Site, tmp_path: Path) -> None:
     other = tmp_path / "noojee_agi.conf"
-    other.write_text(site.conf.read_text())
-    site.conf = other
+    other.write_text(lasting.conf.read_text())
+    reader = copy.copy(lasting)
+    reader.conf = other
 
-    cured(site, "so no call is handed over")
+    cured(reader, "so no call is handed over")
 
 
-def test_a_server_that_is_frozen(served: Served, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_is_frozen(running: Served, lasting: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "_ANSWER_SECONDS", 0.3)
-    for process in [served.pid, *processes.children(served.pid)]:
+    for process in [running.pid, *processes.children(running.pid)]:
         os.kill(process, signal.SIGSTOP)
 
-    cured(site, "is there, but nobody answers (timed out)")
+    cured(lasting, "is there, but nobody answers (timed out)")
 
 
-def test_a_file_where_the_socket_should_be(site: Site) -> None:
-    (site.state_directory / "agi.sock").touch()
+def test_a_file_where_the_socket_should_be(lasting: Site) -> None:
+    (lasting.state_directory / "agi.sock").touch()
 
-    cured(site, "is there, but nobody answers")
+    cured(lasting, "is there, but nobody answers")
 
 
-def test_a_port_that_another_program_has(site: Site) -> None:
+def test_a_port_that_another_program_has(lasting: Site) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         address = f"127.0.0.1:{other.getsockname()[1]}"
-        site.configure({"server.listen": address})
+        lasting.configure({"server.listen": address})
 
-        found = cured(site, f"[server] listen = {address} cannot be had: another program has that port")
+        found = cured(lasting, f"[server] listen = {address} cannot be had: another program has that port")
 
     assert found.cure.startswith("sed -i ")
 
 
 @pytest.mark.parametrize("listen", ["203.0.113.9:4573", "nowhere.invalid:4573"])
-def test_an_address_that_this_machine_has_not(site: Site, listen: str) -> None:
-    site.configure({"server.listen": listen})
+def test_an_address_that_this_machine_has_not(lasting: Site, listen: str) -> None:
+    lasting.configure({"server.listen": listen})
 
-    found = stage(site)
+    found = stage(lasting)
 
     assert found.text.startswith(f"[server] listen = {listen} cannot be had (")
     subprocess.run(["bash", "-c", found.cure], check=True)
-    assert "listen = 127.0.0.1:4573" in site.conf.read_text()
+    assert "listen = 127.0.0.1:4573" in lasting.conf.read_text()
 
 
-def test_no_secret_is_told_by_a_server(served: Served, site: Site) -> None:
-    served.configure({"manager.secret": "hunter2"})
-    served.reload()
+def test_no_secret_is_told_by_a_server(running: Served, lasting: Site) -> None:
+    running.configure({"manager.secret": "hunter2"})
+    running.reload()
 
-    assert "hunter2" not in str(served.status())
+    assert "hunter2" not in str(running.status())
