@@ -13,6 +13,7 @@ from noojee_agi.config import Config
 from noojee_agi.paths import FILE_NAME
 
 _USUAL_USER = "asterisk"
+_USUAL_PROGRAMS = "/opt/noojee-agi/bin"
 _HOMES = ("/root", "/home")
 
 
@@ -44,7 +45,9 @@ def rx(conf: str, command: str) -> str:
 
 
 def ours(programs: str, *words: str) -> str:
-    """One of our own commands, by the program that was run."""
+    """One of our own commands, by the way on which this one was called: an upgrade leads it to the new."""
+    if programs == install.programs_folder():
+        programs = install.linked_folder()
     return stage.quoted(os.path.join(programs, "noojee-agi"), *words)
 
 
@@ -80,11 +83,13 @@ def remove_lines(path: str, numbers: Sequence[int]) -> str:
 
 def install_again(programs: str) -> str:
     """To be run in a checkout."""
+    if os.path.realpath(_USUAL_PROGRAMS) == programs:
+        return install_elsewhere()
     return f"{stage.quoted(os.path.join(programs, 'pip'))} install --force-reinstall ."
 
 
 def install_elsewhere() -> str:
-    return "python3 -m venv /opt/noojee-agi && /opt/noojee-agi/bin/pip install ."
+    return "agi/install # in a checkout of noojee-agi"
 
 
 def is_home(path: str) -> bool:
