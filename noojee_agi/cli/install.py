@@ -23,8 +23,10 @@ def linked_folder() -> str:
     Where /usr/local/bin/noojee-agi is a link to /opt/noojee-agi/bin/noojee-agi, and /opt/noojee-agi one that
     an upgrade replaces, this is /opt/noojee-agi/bin.
     """
-    program = os.path.join(_working_folder(), sys.argv[0])
-    while os.path.realpath(os.path.dirname(program)) != programs_folder():
+    program, folder = os.path.join(_working_folder(), sys.argv[0]), programs_folder()
+    while os.path.realpath(os.path.dirname(program)) != folder:
+        if not os.path.islink(program):
+            return folder
         program = os.path.join(os.path.dirname(program), os.readlink(program))
     return os.path.dirname(program)
 
