@@ -154,7 +154,8 @@ def test_the_new_version_is_at_work_and_the_way_back_is_a_link(pbx: CleanPbx) ->
 
     assert_runs(pbx, new)
     for folder in (old, new):
-        pbx.run(f"{words} {folder} /opt/noojee-agi; systemctl daemon-reload; systemctl restart noojee-agi")
+        back = words.replace("/opt/noojee-agi-OLD", folder)
+        pbx.run(f"{back}; systemctl daemon-reload; systemctl restart noojee-agi")
         assert_runs(pbx, folder)
         before = len(pbx.legs())
         pbx.call()

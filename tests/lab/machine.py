@@ -125,7 +125,7 @@ class Machine:
         """Where we see what is `name` there."""
         return Path(f"/proc/{self.pid}/root{name}")
 
-    def run(self, script: str, seconds: float = 120.0) -> str:
+    def run(self, script: str, seconds: float = 600.0) -> str:
         """What these lines of root's bash print, on both streams. Raises Failed when one of them fails."""
         done = self._run(script, seconds)
         if done.returncode != 0:
