@@ -40,7 +40,7 @@ def install(pbx: CleanPbx) -> None:
             (key,) = re.findall(r"^[0-9a-f]{40}$", said, re.MULTILINE)
             pbx.write(KEY_FILE, block.replace("the-key-that-was-printed", key))
         else:
-            said += pbx.run(block, "/root/noojee-agi")
+            said += pbx.run(block, "/srv/noojee-agi")
 
 
 def record_the_queue(pbx: CleanPbx) -> None:
@@ -55,7 +55,7 @@ def record_the_queue(pbx: CleanPbx) -> None:
 
 
 def test_from_nothing_to_a_queue_call_with_owner_and_tag(pbx: CleanPbx, tell: Callable[[str], None]) -> None:
-    pbx.checkout("/root/noojee-agi", OLD)
+    pbx.checkout("/srv/noojee-agi", OLD)
     install(pbx)
     record_the_queue(pbx)
 
@@ -98,7 +98,7 @@ def test_an_upgrade_that_fails_changes_nothing(pbx: CleanPbx) -> None:
     """Such as one that does not reach what it needs from PyPI."""
     before = pbx.run("ls -ld /opt/*")
 
-    said = pbx.run("! PIP_FIND_LINKS=/nowhere agi/install", "/root/noojee-agi")
+    said = pbx.run("! PIP_FIND_LINKS=/nowhere agi/install", "/srv/noojee-agi")
 
     assert "agi/install: failed, and nothing has changed" in said
     assert pbx.run("ls -ld /opt/*") == before
@@ -115,7 +115,7 @@ def call_until(pbx: CleanPbx, is_over: threading.Event) -> int:
 
 def test_no_call_is_lost_while_it_is_upgraded(pbx: CleanPbx, tell: Callable[[str], None]) -> None:
     (upgrade,) = readme.blocks("Upgrade")
-    pbx.checkout("/root/new", NEW)
+    pbx.checkout("/srv/new", NEW)
     before = {leg["id"] for leg in pbx.legs()}
 
     pbx.begin(CALLERS[1])
@@ -123,7 +123,7 @@ def test_no_call_is_lost_while_it_is_upgraded(pbx: CleanPbx, tell: Callable[[str
     with ThreadPoolExecutor() as others:
         calls = others.submit(call_until, pbx, is_over)
         try:
-            pbx.run(upgrade, "/root/new")
+            pbx.run(upgrade, "/srv/new")
         finally:
             is_over.set()
     pbx.end(CALLERS[1])
