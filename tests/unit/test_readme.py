@@ -134,3 +134,7 @@ def test_the_oldest_python_that_is_promised_is_tried_and_pip_holds_it() -> None:
     assert setup["mypy"]["python_version"] == pythons.OLDEST
     assert f"Python {pythons.OLDEST} or newer" in README
     assert tuple(map(int, pythons.NEWEST.split("."))) >= sys.version_info[:2]
+
+
+def test_it_is_read_in_an_evening() -> None:
+    assert len(README.splitlines()) <= 250
