@@ -488,6 +488,16 @@ def test_a_call_that_is_not_recorded_says_what_it_was_told(pbx: Pbx) -> None:
 
 
 @pytest.mark.asterisk
+def test_a_call_has_no_key_where_only_endpoints_give_one(pbx: Pbx) -> None:
+    pbx.edit("extensions.conf", f"apiKey = {KEY}\n", "", "dialplan reload")
+
+    stages = {stage.name: stage for stage in pbx.call()}
+
+    assert stages["call"].text.startswith("no global apiKey, and the test call comes by no endpoint")
+    assert {stage.state for stage in stages.values()} == {NOT_SEEN}
+
+
+@pytest.mark.asterisk
 def test_a_call_for_which_no_program_was_run_says_so(pbx: Pbx) -> None:
     _no_links(pbx)
 

@@ -131,6 +131,11 @@ def key_of_calls(running: Running, config: Config, digest: str, programs: str) -
     return f"the global {_GLOBAL} is the key"
 
 
+def has_global(running: Running) -> bool:
+    """Whether every call has a key; else those of some endpoints may (set_var)."""
+    return _GLOBAL in _globals(running)
+
+
 def _globals(running: Running) -> dict[str, str]:
     lines = running.ask("dialplan show globals").splitlines()
     return dict(line[3:].split("=", 1) for line in lines if line.startswith("   ") and "=" in line)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeVar
 
 from noojee_agi.asterisk import variables
-from noojee_agi.cli.check import database, stage
+from noojee_agi.cli.check import asterisk, database, stage
 from noojee_agi.cli.check.running import Running
 from noojee_agi.cli.check.stage import Stage, look, look_behind
 from noojee_agi.config import Config
@@ -26,7 +26,7 @@ _TALK_SECONDS = 2
 _ANSWER_SECONDS = 20.0
 _STORED_SECONDS = 30.0
 _LOOK_SECONDS = 0.1
-_OK = "200"
+_OK, _NO_KEY = "200", "401"
 
 
 class _Outcome(NamedTuple):
@@ -51,6 +51,10 @@ def stages(running: Running, config: Config) -> Iterator[Stage]:
 
 def _called(running: Running, found: list[_Outcome]) -> str:
     outcome = _place(running)
+    if outcome.status == _NO_KEY and not asterisk.has_global(running):
+        raise stage.NotSeen(
+            "no global apiKey, and the test call comes by no endpoint whose set_var gives it one"
+        )
     if outcome.status != _OK:
         raise _refused(outcome)
     found.append(outcome)
