@@ -35,7 +35,7 @@ exten => _X!,1,Answer()
 
 @pytest.fixture(params=[22, 16], ids=["asterisk22", "asterisk16"])
 def pbx(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Pbx]:
-    site, port = Site(tmp_path / "site"), free_port()
+    site, port = Site(tmp_path / "site", has_loaded_drains=False), free_port()
     site.cli("account", "add", "Fred")
     site.configure(manager.options(port))
     extensions = f"[globals]\napiKey = {site.key}\n{PARTIES}{WAITING}\n#include test.conf\n"

@@ -44,7 +44,7 @@ def running(places: Places) -> Iterator[Sides]:
         database = f"sqlite:///{places.disk}/straightforward.db"
         found: list[Side] = []
         for name in ("plain", "served"):
-            site = Site(places.memory / name, f"sqlite:///{places.disk}/{name}.db")
+            site = Site(places.memory / name, f"sqlite:///{places.disk}/{name}.db", has_loaded_drains=False)
             if found:
                 site.key = found[0].site.key
                 site.cli("apikey", "set", text=site.key + "\n")

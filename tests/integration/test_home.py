@@ -88,7 +88,7 @@ def test_who_is_started_with_anothers_home_reaches_the_database_over_tls(
 ) -> None:
     """The drains of a start and of an end, and the command line; by the driver alone the home does matter."""
     url = f"{tls.url(tls.create_database())}?sslmode=require"
-    site = Site(tmp_path / "site", url)
+    site = Site(tmp_path / "site", url, has_loaded_drains=False)
     environment = {**site.environment, **foreign_home}
     asterisk = FakeAsterisk(apiKey=site.key)
 

@@ -1,7 +1,7 @@
 """`noojee-agi`, loaded once: each command is a fork of that process, which saves a second of imports.
 
 What runs is what the program runs: our installed package, its main(), its arguments, environment, umask and
-working directory, its three streams, its exit code.
+working directory, its three streams, its exit code. loaded_drain.py has the drains of a site done so, too.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import os
 import socket
 import subprocess
+import sysconfig
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,13 @@ from lab.waiting import wait_until
 START_SECONDS = 30.0
 COMMAND_SECONDS = 120.0
 SERVER = Path(__file__).with_name("command_server.py")
+DRAIN = Path(__file__).with_name("loaded_drain.py")
+# Python runs the lines of such a file in site-packages when it starts (manual, module site).
+HOOK_NAME = "noojee-agi-lab.pth"
+HOOK = (
+    'import os, sys; "LAB_LOADED_DRAIN" in os.environ and sys.orig_argv[2:3] == ["-m"]'
+    " and exec(open({path!r}).read(), {{}})\n"
+)
 _REQUEST_BYTES = 1 << 20
 
 
@@ -39,6 +47,11 @@ class LoadedCommand:
             start_new_session=True,
         )
         wait_until(lambda: os.path.exists(self._socket), START_SECONDS, "noojee-agi to be loaded")
+
+    @property
+    def of_drains(self) -> dict[str, str]:
+        """The environment in which drains of our own test environment are forks of it, too."""
+        return {"LAB_LOADED_DRAIN": self._socket}
 
     def run(
         self, words: Sequence[str], text: str, environment: Mapping[str, str]
@@ -58,7 +71,13 @@ class LoadedCommand:
     def _ask(self, words: Sequence[str], environment: Mapping[str, str], streams: Sequence[IO[str]]) -> int:
         umask = os.umask(0)
         os.umask(umask)
-        request = {"words": [*words], "environment": {**environment}, "umask": umask, "folder": os.getcwd()}
+        request = {
+            "words": [*words],
+            "descriptors": [0, 1, 2],
+            "environment": {**environment},
+            "umask": umask,
+            "folder": os.getcwd(),
+        }
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as asked:
             asked.settimeout(COMMAND_SECONDS)
             asked.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _REQUEST_BYTES)
@@ -76,5 +95,15 @@ _loaded: dict[Path, LoadedCommand] = {}
 def loaded(program: Path) -> LoadedCommand:
     """The one of this test process."""
     if program not in _loaded:
+        _install_hook()
         _loaded[program] = LoadedCommand(program)
     return _loaded[program]
+
+
+def _install_hook() -> None:
+    hook = Path(sysconfig.get_path("purelib"), HOOK_NAME)
+    text = HOOK.format(path=str(DRAIN))
+    if not hook.exists() or hook.read_text() != text:
+        new = hook.with_name(f"{HOOK_NAME}.{os.getpid()}")
+        new.write_text(text)
+        new.replace(hook)
