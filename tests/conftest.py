@@ -35,6 +35,7 @@ LONG_FACTOR = 20.0
 
 # On a busy machine any example may take longer than hypothesis's 200 ms.
 hypothesis.settings.register_profile("without deadline", deadline=None)
+hypothesis.settings.register_profile("few", deadline=None, max_examples=10)
 hypothesis.settings.load_profile("without deadline")
 
 
@@ -67,6 +68,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.line(figure)
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist then looks at the group
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     items.sort(key=_place)
     _limit(config, items)

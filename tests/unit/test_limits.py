@@ -113,6 +113,19 @@ def test_to_wait_for_a_test_that_is_alone_takes_nothing_of_the_limit(folder: Pat
     assert "1 passed" in said
 
 
+def test_what_is_alone_is_one_piece_of_work_that_comes_last(folder: Path) -> None:
+    """Else each process comes to one of its own in the middle, and waits until all others are done."""
+    text = "import pytest\n@pytest.mark.alone\ndef test_alone(): pass\ndef test_with_others(): pass\n"
+    for name in ("one", "two"):
+        (folder / f"test_{name}.py").write_text(text)
+
+    with start(folder, "-v", "--numprocesses", "1", "--dist", "loadgroup") as running:
+        said = running.communicate()[0]
+
+    ran = [line.split("::")[1].split()[0] for line in said.splitlines() if "PASSED" in line]
+    assert ran == [*["test_with_others"] * 2, *["test_alone@alone"] * 2]
+
+
 def is_waiting(process: int) -> bool:
     """Whether it waits for a lock of another (proc_locks(5): the lines with an arrow)."""
     waiting = (line.split() for line in Path("/proc/locks").read_text().splitlines() if "->" in line)
