@@ -41,6 +41,7 @@ def with_product(version: str, folder: Path) -> Path:
         (ours / package.name).symlink_to(package)
     shutil.copytree(Path(noojee_agi.__file__).parent, ours / "noojee_agi")
     python = folder / "bin/python"
+    _run([str(python), "-m", "compileall", "-q", str(ours / "noojee_agi")])
     for program in Path(sys.executable).parent.glob("*_record.py"):
         installed = folder / "bin" / program.name
         installed.write_text(f"#!{python}\n{program.read_text().partition(chr(10))[2]}")
