@@ -68,14 +68,18 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.line(figure)
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist then looks at the group
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> Generator[None, object, object]:
+    """xdist looks at the groups, pytest puts together what has the same fixture, and then it is sorted."""
+    for item in items if config.pluginmanager.has_plugin("xdist") else ():
+        if item.get_closest_marker(ALONE):
+            item.add_marker(pytest.mark.xdist_group(ALONE))
+    result = yield
     items.sort(key=_place)
     _limit(config, items)
-    if config.pluginmanager.has_plugin("xdist"):
-        for item in items:
-            if item.get_closest_marker(ALONE):
-                item.add_marker(pytest.mark.xdist_group(ALONE))
+    return result
 
 
 def _place(item: pytest.Item) -> tuple[bool, int, int]:

@@ -37,6 +37,25 @@ def test_that_waits_for_another():
     pass
 """
 
+# pytest puts those together that have the same one.
+SHARED = """
+
+@pytest.fixture(scope="session", params=[22, 16])
+def shared(request):
+    return request.param
+"""
+ALONE_AND_NOT = """\
+import pytest
+
+@pytest.mark.alone
+def test_alone(shared):
+    pass
+
+def test_with_others(shared):
+    pass
+"""
+WITHOUT_IT = "def test_with_others():\n    pass\n"
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -115,15 +134,17 @@ def test_to_wait_for_a_test_that_is_alone_takes_nothing_of_the_limit(folder: Pat
 
 def test_what_is_alone_is_one_piece_of_work_that_comes_last(folder: Path) -> None:
     """Else each process comes to one of its own in the middle, and waits until all others are done."""
-    text = "import pytest\n@pytest.mark.alone\ndef test_alone(): pass\ndef test_with_others(): pass\n"
+    (folder / "conftest.py").write_text(f"{(folder / 'conftest.py').read_text()}{SHARED}")
     for name in ("one", "two"):
-        (folder / f"test_{name}.py").write_text(text)
+        (folder / f"test_{name}.py").write_text(ALONE_AND_NOT)
+    (folder / "test_zero.py").write_text(WITHOUT_IT)
 
     with start(folder, "-v", "--numprocesses", "1", "--dist", "loadgroup") as running:
         said = running.communicate()[0]
 
     ran = [line.split("::")[1].split()[0] for line in said.splitlines() if "PASSED" in line]
-    assert ran == [*["test_with_others"] * 2, *["test_alone@alone"] * 2]
+    assert [name.partition("[")[0] for name in ran] == [*["test_with_others"] * 5, *["test_alone"] * 4]
+    assert all(name.endswith("@alone") for name in ran[5:])
 
 
 def is_waiting(process: int) -> bool:
