@@ -97,7 +97,7 @@ def hosts(
     version, system_name = request.param
     installation = asterisk.find(version)
     folder = tmp_path_factory.mktemp("hosts")
-    site = Site(folder / "site", database.local_url(database.create_database()))
+    site = Site(folder / "site", database.local_url(database.create_database()), has_loaded_drains=False)
     site.cli("account", "add", "Fred")
     name = system_name or f"{NETWORK}.1"
     extensions = f"[globals]\napiKey = {site.key}\n{PARTIES}\n#include test.conf\n"

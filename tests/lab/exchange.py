@@ -118,7 +118,8 @@ class Exchange(Generic[Telephone]):
         """The only leg with that tag that records now, once there is one."""
 
         def found() -> list[dict[str, Any]]:
-            return [leg for leg in self.site.legs("--tag", tag) if leg["status"] == "recording"]
+            legs = self.site.legs("--tag", tag)  # of the calls whose last tag that is
+            return [leg for leg in legs if leg["tag"] == tag and leg["status"] == "recording"]
 
         return wait_until(
             found, 20, f"a leg {tag} that records", lambda: (self.site.legs(), self.site.log()[-3000:])
