@@ -113,7 +113,7 @@ class Phones:
 @contextmanager
 def phones(folder: Path, install: Callable[[Site], Path] | None = None) -> Iterator[Phones]:
     """A private Asterisk 22; `install` puts other programs into a folder for it."""
-    site = Site(folder / "site", has_loaded_drains=False)
+    site = Site(folder / "site")
     programs = install(site) if install else site.agi_directory
     extensions = EXTENSIONS.format(key=site.key)
     with PrivateAsterisk(

@@ -12,7 +12,7 @@ from bench.hold import Holds
 from bench.side import Hold
 from bench.ways import FASTAGI, HANDED_OVER, NOTHING, PLAIN, STRAIGHTFORWARD, Way
 
-ROUNDS = 24
+ROUNDS = 8
 ATTEMPTS = 3  # while the calls so far are beyond a limit, as many more count with them
 # The median misses this goal on the machine where it was measured, and the figures say so: tests/README.md.
 # What fails is to be beyond twice the goal.
