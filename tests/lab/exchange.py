@@ -17,6 +17,8 @@ from lab.site import Site
 from lab.waiting import wait_until
 
 BYTES_A_SECOND = 16000
+# Of the manager interface: events tell more, and when they were.
+_MORE = "channelvars = RECORDING_ID,CALLERID(name)\ntimestampevents = yes"
 Telephone = TypeVar("Telephone", Phone, SipPhone)
 
 
@@ -46,7 +48,7 @@ class Exchange(Generic[Telephone]):
         extensions = f"[globals]\napiKey = {self.site.key}\n{PARTIES}{dialplan}\n"
         files = {
             "pjsip.conf": lines.configuration(),
-            "manager.conf": manager.manager_conf(self.port, more="channelvars = RECORDING_ID,CALLERID(name)"),
+            "manager.conf": manager.manager_conf(self.port, more=_MORE),
             "res_parking.conf": "[general]\n[default]\ncontext => parkedcalls\nparkpos => 701-720\n",
             "test.conf": "",
             **(files or {}),

@@ -6,15 +6,13 @@ tests, and by dialplan-examples/run for people to look at.
 
 from __future__ import annotations
 
-import wave
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lab import tones
-from lab.asterisk import Installation, find
+from lab import sounds, tones
+from lab.asterisk import find
 from lab.exchange import BYTES_A_SECOND, Exchange
 from lab.phones import Lines
 from lab.sip_phone import SipPhone
@@ -64,24 +62,12 @@ def exchange(
     dialplan += "".join(f"include => {scene.includes}\n" for scene in of.values() if scene.includes)
     dialplan += "".join(scene.more for scene in of.values()) + more + _AGENTS
     files = {f"{part}.conf": (EXAMPLES / f"{part}.conf").read_text() for part in {*_PARTS.values()}}
-    installation = _with_announcement(find(version), folder / "data")
+    installation = sounds.with_silent(find(version), folder / "data", [_ANNOUNCEMENT], 4000)
     made: Exchange[SipPhone] = Exchange(installation, "", folder, stack, dialplan, TONES, _plug_in, files)
     made.site.cli("attach", "Fred", "411")
     made.asterisk.rx("database put reference 030123 INV-22")
     made.configure()
     return made
-
-
-def _with_announcement(installation: Installation, folder: Path) -> Installation:
-    """Debian has the core sounds in a package of their own: here the announcement is a short silence."""
-    (folder / "sounds/en").mkdir(parents=True)
-    for entry in installation.data.iterdir():
-        if entry.name != "sounds":
-            (folder / entry.name).symlink_to(entry)
-    with wave.open(str(folder / "sounds/en" / f"{_ANNOUNCEMENT}.wav"), "wb") as sound:
-        sound.setparams((1, 2, 8000, 0, "NONE", ""))
-        sound.writeframes(bytes(8000))
-    return replace(installation, data=folder)
 
 
 def new_legs(made: Exchange[SipPhone], known: set[str]) -> list[dict[str, Any]]:

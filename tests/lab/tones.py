@@ -27,10 +27,10 @@ def share(path: Path, frequency: float) -> float:
     return min(found / total, 1.0)
 
 
-def levels(path: Path, frequency: float) -> list[float]:
-    """How loud that frequency is in each 100 ms: 0.0 to 1.0, which is as loud as 16 bits can say."""
+def levels(path: Path, frequency: float, milliseconds: int = 100) -> list[float]:
+    """How loud that frequency is in each of so many ms: 0.0 to 1.0, which is as loud as 16 bits can say."""
     samples, rate = _read(path)
-    block = rate // 10
+    block = rate * milliseconds // 1000
     starts = range(0, len(samples) - block + 1, block)
     powers = (_tone_power(samples[start : start + block], frequency / rate) for start in starts)
     return [math.sqrt(max(0.0, 2.0 * power / block)) / _LOUDEST for power in powers]
