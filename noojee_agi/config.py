@@ -31,6 +31,7 @@ class Config(NamedTuple):
     recordings_mixmonitor_options: str = ""
     recordings_min_free_percent: float = 2.0
     recordings_unknown_agent: str = "record"
+    recordings_follow: str = "no"
     state_directory: str = paths.STATE_DIRECTORY
     server_name: str = os.uname().nodename
     server_socket: str = ""
@@ -152,6 +153,7 @@ _RULES: list[tuple[str, str, str]] = [
         "allowed are b, B(n), p, P, c, n, S, s(n), v(x), V(x), W(x), written without commas",
     ),
     ("recordings_unknown_agent", "record|refuse", "must be record or refuse"),
+    ("recordings_follow", "yes|no", "must be yes or no"),
     ("server_name", r"[^\x00-\x1f]{1,255}", "must be 1 to 255 characters"),
     (
         "server_listen",

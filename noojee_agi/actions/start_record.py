@@ -33,6 +33,8 @@ from noojee_agi.recordings.snapshot import Knowledge
 FILE_SEEN_WITHIN_SECONDS = 3.0
 # A frame of a telephone is 20 ms long (RFC 3551, 4.2), with some settings up to 60.
 _FRAME_SECONDS = 0.08
+_FRAME_POLL_SECONDS = 0.003
+_FRAME_PASSES_SECONDS = 0.01  # from Asterisk's counting it until the other end has it
 OK = 200
 _FINISH_PROGRAM = "finish_record.py"
 
@@ -43,38 +45,41 @@ def start_record(request: Request, channel: Channel | CommandLine, context: Cont
     Raises the errors whose status the dialplan gets, and CallGone.
     """
     with calls.admitted(request.exten_or_uniqueid, channel, context) as target:
-        agent_known = _check_agent(request.agent_login_name, context.config, context.knowledge)
+        agent_known = check_agent(request.agent_login_name, context.config, context.knowledge)
         _check_finish_program(context.programs)
         leg = new_leg.make(request, target, context.config, agent_known)
 
         new_leg.write_ahead(leg, context.config)
-        result, troubles = _replace_running(leg, target, context)
+        result, troubles = replace_running(leg, target, context)
     if result.status != OK:
         return result
     remarks = _remarks(leg, target, context)
     if target.channel is not channel:
         if not troubles:
-            troubles = _tell_recorded(target, result._replace(message=calls.ok_message(target, remarks)))
+            troubles = tell_recorded(target, result._replace(message=calls.ok_message(target, remarks)))
         result = result._replace(leg="")  # what the asking channel knows of its own leg stays
     message = calls.ok_message(target, [*troubles, *remarks])
     return result if message == result.message else result._replace(message=message)
 
 
-def _replace_running(leg: Leg, target: Target, context: Context) -> tuple[Result, list[str]]:
+def replace_running(
+    leg: Leg, target: Target, context: Context, has_ended: bool = False
+) -> tuple[Result, list[str]]:
     """What records this conversation for us ends, then the new recording begins; and what went wrong.
+
+    has_ended: what recorded this channel has ended already, maybe just now.
 
     In this order: a MixMonitor that is begun beside another one takes over its translators, and Asterisk 22
     may then leave the partner out of the file; one frame without any makes them anew.
     """
     troubles = [target.unreachable] if target.unreachable else []
-    has_ended = False
     try:
         if target.running:
             target.channel.require_start(leg.file)
         for running in target.running:
             has_ended |= _end(running, troubles)
         if has_ended:
-            context.pause(_FRAME_SECONDS)
+            _let_a_frame_pass(target, context.pause)
     except CallGone:
         return _never_began(leg, context.config), []
     except NoSuchCall:
@@ -87,6 +92,26 @@ def _replace_running(leg: Leg, target: Target, context: Context) -> tuple[Result
         troubles += ["the former leg has ended, nothing records this call now"] if has_ended else []
         result = result._replace(message="; ".join([result.message, *troubles]))
     return result, [*troubles, *more]
+
+
+def _let_a_frame_pass(target: Target, pause: Callable[[float], None]) -> None:
+    """Until each end has heard one of the other; where that is not known, for as long as it may take."""
+    ends = [target.channel.name, target.peer.name]
+    try:
+        before = target.channel.packets(ends) if all(map(_counts_packets, ends)) else []
+        deadline = time.monotonic() + _FRAME_SECONDS
+        while before and -1 not in before and time.monotonic() < deadline:
+            pause(_FRAME_POLL_SECONDS)
+            if all(now > then for now, then in zip(target.channel.packets(ends), before, strict=True)):
+                pause(_FRAME_PASSES_SECONDS)
+                return
+    except ManagerUnavailable:
+        pass  # the start says so
+    pause(_FRAME_SECONDS)
+
+
+def _counts_packets(channel: str) -> bool:
+    return channel.startswith("PJSIP/")
 
 
 def _end(running: Running, troubles: list[str]) -> bool:
@@ -132,7 +157,7 @@ def _start(leg: Leg, channel: Recordable, context: Context) -> tuple[Result, lis
     return result, []
 
 
-def _check_agent(login: str, config: Config, knowledge: Knowledge) -> bool | None:
+def check_agent(login: str, config: Config, knowledge: Knowledge) -> bool | None:
     """Whether the login is an enabled account; None when nobody is named."""
     if not login:
         return None
@@ -210,7 +235,7 @@ def _never_began(leg: Leg, config: Config) -> Result:
     return Result(NotStarted.status, "the caller hung up before the recording began", leg.id)
 
 
-def _tell_recorded(target: Target, result: Result) -> list[str]:
+def tell_recorded(target: Target, result: Result) -> list[str]:
     """The dialplan of the recorded call, which did not ask, can see it too."""
     try:
         target.channel.set_all(result.variables)

@@ -3,7 +3,7 @@
 import io
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from noojee_agi.asterisk import variables
 from noojee_agi.asterisk.agi import Agi
@@ -49,6 +49,10 @@ class Channel:
         if len(values) != len(names) + 1:  # longer than Asterisk's buffer
             return {name: self.get(name) for name in names}
         return dict(zip(names, values[:-1], strict=True))
+
+    def packets(self, names: Sequence[str]) -> list[int]:
+        """Not known: IMPORT() (func_logic.c) holds a lock for which the thread that counts may wait."""
+        return [-1 for _ in names]
 
     def sees_file(self, path: str) -> bool:
         """Whether Asterisk sees this file of ours, where it runs (func_env.c, STAT).

@@ -68,6 +68,31 @@ class Manager:
         if connection:
             connection.close()
 
+    def renew_patience(self) -> None:
+        """For the next work on a connection that is kept."""
+        self._patience = PATIENCE_SECONDS
+
+    def fileno(self) -> int:
+        """Of the connection that the first action has made."""
+        assert self._connection is not None
+        return self._connection.fileno()
+
+    def arrived(self) -> list[Message]:
+        """The messages that nobody has asked for, as far as they are there. Does not wait."""
+        assert self._connection is not None
+        try:
+            self._connection.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                while read := self._connection.recv(_READ_BYTES):
+                    self._received += read
+                raise ConnectionResetError("it closes the connection")
+        except OSError as exc:
+            raise self._failed(f"{self._place}: {_reason(exc)}") from exc
+        *whole, self._received = self._received.split(_END)
+        if len(self._received) > _MAX_MESSAGE:
+            raise self._failed(f"{self._place} says what no Asterisk says: look at [manager] port")
+        return [message.parse(each) for each in whole]
+
     def require_right_to_record(self) -> None:
         """Whether the user may start a MixMonitor, tried at a channel that is not there."""
         with contextlib.suppress(NoSuchCall):

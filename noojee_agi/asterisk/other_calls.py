@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from noojee_agi import text
 from noojee_agi.asterisk import live, target, variables
@@ -65,6 +65,11 @@ class OtherChannel:
     def mixmonitor_file(self, mixmonitor_id: str) -> str:
         return self._manager.get(self.name, variables.mixmonitor_file(mixmonitor_id))
 
+    def packets(self, names: Sequence[str]) -> list[int]:
+        """How many each of these channels has received from its telephone; -1 where that is not known."""
+        said = [self._manager.get(name, variables.PACKETS) for name in names]
+        return [int(count) if count.isdecimal() else -1 for count in said]
+
 
 def find(
     manager: Manager, asked: str, asker: Channel | CommandLine, prefers_recorded: bool = False
@@ -84,6 +89,17 @@ def find(
         raise ManagerUnavailable(
             "[manager] leads to another Asterisk than this call's, which does not know it: see host and port"
         )
+    return target_of(manager, listed, asked, asker, prefers_recorded)
+
+
+def target_of(
+    manager: Manager,
+    listed: Sequence[LiveChannel],
+    asked: str,
+    asker: Channel | CommandLine,
+    prefers_recorded: bool = False,
+) -> Target:
+    """The same among channels that have been asked for already. Raises NoSuchCall."""
     found = live.Switchboard(listed).find(asked, prefers_recorded)
     meant = found.channel
     origin = next((channel for channel in listed if channel.uniqueid == meant.linkedid), meant)
@@ -102,25 +118,40 @@ def find(
     )
 
 
-def channels(manager: Manager) -> list[LiveChannel]:
+def channels(
+    manager: Manager, names: Iterable[str] | None = None, read: Sequence[str] = target.READ
+) -> list[LiveChannel]:
+    """All of them, or those of these names that are there; read: variables. Raises ManagerUnavailable."""
     # By name, which stands before all that a caller can write into the event (res_parking,
     # parking_manager.c: ParkeeChannel, then its state, then ParkeeCallerIDNum).
     parked = {
         event.get("ParkeeChannel") for event in manager.events("ParkedCalls", "ParkedCallsComplete", {})
     }
-    messages = manager.events("Status", "StatusComplete", {"Variables": ",".join(target.READ)})
+    asked: list[dict[str, str]] = [{}] if names is None else [{"Channel": name} for name in names]
+    messages = [
+        each for fields in asked for each in _status(manager, {**fields, "Variables": ",".join(read)})
+    ]
     events = [message for message in messages if message.get("Event") == "Status"]
-    doubtful = [_ask_singly(manager, event.get("Channel"), parked) for event in events if event.is_doubtful]
-    told = [_live_channel(event, parked) for event in events if not event.is_doubtful]
+    doubtful = [
+        _ask_singly(manager, event.get("Channel"), parked, read) for event in events if event.is_doubtful
+    ]
+    told = [_live_channel(event, parked, read) for event in events if not event.is_doubtful]
     bridges = {channel.name: channel.bridge for channel in told}
     return [*told, *(_with_bridge(channel, bridges) for channel in doubtful if channel)]
 
 
-def _ask_singly(manager: Manager, name: str, parked: set[str]) -> LiveChannel | None:
+def _status(manager: Manager, fields: Mapping[str, str]) -> list[Message]:
+    try:
+        return manager.events("Status", "StatusComplete", fields)
+    except NoSuchCall:
+        return []
+
+
+def _ask_singly(manager: Manager, name: str, parked: set[str], read: Sequence[str]) -> LiveChannel | None:
     """A channel whose event cannot be believed beyond its name; None once it is gone."""
     with contextlib.suppress(NoSuchCall):
         uniqueid = manager.get(name, "UNIQUEID")
-        values = {variable: manager.get(name, variable) for variable in target.READ}
+        values = {variable: manager.get(name, variable) for variable in read}
         is_up = manager.get(name, "CHANNEL(state)") == "Up"
         return LiveChannel(
             name,
@@ -133,7 +164,7 @@ def _ask_singly(manager: Manager, name: str, parked: set[str]) -> LiveChannel | 
     return None
 
 
-def _live_channel(event: Message, parked: set[str]) -> LiveChannel:
+def _live_channel(event: Message, parked: set[str], read: Sequence[str]) -> LiveChannel:
     return LiveChannel(
         event.get("Channel"),
         event.get("Uniqueid"),
@@ -147,7 +178,7 @@ def _live_channel(event: Message, parked: set[str]) -> LiveChannel:
         event.get("Exten"),
         event.get("DNID"),
         event.get("Channel") in parked,
-        {name: event.variables.get(name, "") for name in target.READ},
+        {name: event.variables.get(name, "") for name in read},
     )
 
 

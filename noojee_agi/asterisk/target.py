@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from noojee_agi import text
@@ -34,6 +34,7 @@ class Recordable(Protocol):
     def stop_mixmonitor(self, mixmonitor_id: str) -> None: ...
     def mixmonitor_id(self) -> str: ...
     def mixmonitor_file(self, mixmonitor_id: str) -> str: ...
+    def packets(self, names: Sequence[str]) -> list[int]: ...
 
 
 # What must be known of a channel before anything is done with it.

@@ -11,6 +11,8 @@ DIALEDPEERNAME = "DIALEDPEERNAME"
 BLINDTRANSFER = "BLINDTRANSFER"  # the channel that has transferred this one, and may not be gone yet
 ATTENDEDTRANSFER = "ATTENDEDTRANSFER"
 
+PACKETS = "CHANNEL(rtcp,rxcount,audio)"  # how many a telephone has sent (chan_pjsip's alone knows)
+
 
 def mixmonitor_file(mixmonitor_id: str) -> str:
     """The file of a MixMonitor that runs on the channel; empty once it has ended (app_mixmonitor.c)."""
@@ -27,6 +29,11 @@ FILE = "RECORDING_FILE"
 MIXMONITOR_ID = "NOOJEE_MIXMONITOR_ID"
 # And its leg: the id, then, after a blank, the login that owns it, if that was known when it began.
 LEG = "NOOJEE_LEG"
+
+# Set by the server that follows a recording, for the one that comes after it: on the recorded channel the
+# uniqueids of those with whom it has talked since the leg began, on each of them the leg's id and its file.
+PERSONS = "NOOJEE_PERSONS"
+PERSON_OF = "NOOJEE_PERSON_OF"
 
 
 def of_channel(channel: str, name: str) -> str:

@@ -23,6 +23,7 @@ from noojee_agi.errors import NoojeeError
 from noojee_agi.server import about
 from noojee_agi.server.counters import Counters
 from noojee_agi.server.drain_process import DrainProcess
+from noojee_agi.server.follower import Follower
 from noojee_agi.server.listeners import Listeners
 from noojee_agi.server.worker import Links, Worker
 from noojee_agi.session.session import ACTIONS
@@ -38,7 +39,7 @@ _OPEN_FILES = 8192
 
 _FIXED = ("server_listen", "socket_path", "server_threads")
 
-Process = Worker | DrainProcess
+Process = Worker | DrainProcess | Follower
 
 
 class Server:
@@ -51,7 +52,9 @@ class Server:
         self._config = load_config()
         self._listeners = Listeners(self._config)
         self._children: dict[int, Process] = {}
-        self._lifelines: dict[type[Process], tuple[int, int]] = {Worker: os.pipe(), DrainProcess: os.pipe()}
+        self._lifelines: dict[type[Process], tuple[int, int]] = {
+            kind: os.pipe() for kind in (Follower, Worker, DrainProcess)
+        }
         _allow_open_files()
         log.to_file(self._config)
         self._make_processes(programs)
@@ -79,6 +82,7 @@ class Server:
         self._drain_process = DrainProcess(
             self._load_config, config, events, questions, numbers, listeners.all
         )
+        self._follower = Follower(self._load_config, config, programs, numbers, listeners.all)
         links = Links(listeners.network, listeners.local, tell, ask, numbers, about.program())
         self._workers = []
         for number in range(count):
@@ -87,7 +91,8 @@ class Server:
 
     @property
     def _processes(self) -> list[Process]:
-        return [self._drain_process, *self._workers]
+        followers = [self._follower] if self._follower.is_needed else []
+        return [self._drain_process, *followers, *self._workers]
 
     def _start(self, process: Process) -> None:
         child = os.fork()
@@ -125,17 +130,23 @@ class Server:
         if any(getattr(config, name) != getattr(self._config, name) for name in _FIXED):
             logger.warning("[server] listen, socket and threads change with a restart only")
         log.to_file(config)
-        for process in self._processes:
+        for process in (self._follower, *self._processes):
             process.use(config)  # for one that must be started again
         for child in self._children:
             os.kill(child, signal.SIGHUP)
+        if self._follower.is_needed and self._follower not in self._children.values():
+            self._start(self._follower)
         logger.info("SIGHUP: the configuration was read anew")
 
     def _end(self) -> None:
         """First the sessions, then the last drain."""
         self._listeners.close()
         self._counters.set_sees_ends(False)
-        for kind, seconds in ((Worker, _FINISH_SECONDS), (DrainProcess, _LAST_DRAIN_SECONDS)):
+        for kind, seconds in (
+            (Follower, _FINISH_SECONDS),
+            (Worker, _FINISH_SECONDS),
+            (DrainProcess, _LAST_DRAIN_SECONDS),
+        ):
             os.close(self._lifelines.pop(kind)[1])
             self._bury(kind, seconds)
         logger.info("ended")

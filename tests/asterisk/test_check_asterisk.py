@@ -60,6 +60,7 @@ bindaddr = 127.0.0.1
 port = {port}
 [noojee]
 secret = hunter2-hunter2
+read = call
 write = system,call
 """
 
@@ -256,6 +257,8 @@ def _manager(changes: str, before: str = "", after: str = "") -> Plant:
         lines |= dict(change.split("=") for change in changes.split())
         text = "".join(f"{name} = {value}\n" for name, value in lines.items())
         pbx.configure(f"[server]\nlisten =\n[manager]\n{text}")
+        words = pbx.conf.read_text()
+        pbx.conf.write_text(words.replace("[recordings]\n", "[recordings]\nfollow = yes\n", 1))
         pbx.conf.chmod(0o640)
         os.chown(pbx.conf, 0, pwd.getpwnam(USER).pw_gid)
         if before:
@@ -314,7 +317,8 @@ FAULTS: dict[str, tuple[Plant, str, str]] = {
     ),
     "manager port": (_manager("port=1"), "manager", "see [manager], and manager.conf"),
     "manager user": (_manager("", "[noojee]", "[other]"), "manager", "refuses user noojee"),
-    "manager rights": (_manager("", "system,call", "call"), "manager", "may not MixMonitor"),
+    "manager rights": (_manager("", "write = system,call", "write = call"), "manager", "may not MixMonitor"),
+    "manager events": (_manager("", "read = call", "read = log"), "manager", "hears of no transfer"),
     "manager disabled": (_manager("", "enabled = yes", "enabled = no"), "manager", "see [manager], and"),
 }  # fmt: skip
 
@@ -322,7 +326,7 @@ FAULTS: dict[str, tuple[Plant, str, str]] = {
 # Where the words of Asterisk's own answers matter. What 16 has disabled opens only when it is started again.
 ASKED_OF_BOTH = (
     *("no app_mixmonitor", "no format_gsm", "another key", "queue that is not loaded"),
-    *("MixMonitor beside it", "manager port", "manager user", "manager rights"),
+    *("MixMonitor beside it", "manager port", "manager user", "manager rights", "manager events"),
 )
 
 

@@ -16,6 +16,7 @@ port = {port}
 _USER = """\
 [noojee]
 secret = {secret}
+read = call
 write = {write}
 deny = 0.0.0.0/0.0.0.0
 permit = 127.0.0.1/255.255.255.255
@@ -28,5 +29,6 @@ def manager_conf(port: int, write: str = "system,call", more: str = "") -> str:
 
 
 def options(port: int, secret: str = SECRET) -> Mapping[str, str]:
-    """The [manager] section of noojee_agi.conf."""
-    return {"manager.port": str(port), "manager.username": USER, "manager.secret": secret}
+    """The [manager] section of noojee_agi.conf, and that recordings follow their calls."""
+    login = {"manager.port": str(port), "manager.username": USER, "manager.secret": secret}
+    return {**login, "recordings.follow": "yes"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -160,8 +161,11 @@ class Served:
         wait_until(lambda: self.status()[counter] == value, 20, f"{counter} to be {value:g}")
 
     def workers(self) -> list[int]:
-        """Its processes that run sessions."""
-        return [child for child in processes.children(self.pid) if child != self.drain_process]
+        """Its processes that run sessions: they listen at its Unix socket."""
+        lines = (line.split() for line in Path("/proc/net/unix").read_text().splitlines())
+        listening = {f"socket:[{words[6]}]" for words in lines if words[-1] == str(self.socket)}
+        found = [child for child in processes.children(self.pid) if child != self.drain_process]
+        return [child for child in found if not listening.isdisjoint(_open_files(child))]
 
     @property
     def drain_process(self) -> int:
@@ -215,3 +219,12 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 def _read(path: Path) -> str:
     return path.read_text(errors="replace") if path.exists() else ""
+
+
+def _open_files(process: int) -> set[str]:
+    found = set()
+    with contextlib.suppress(OSError):  # it has just ended
+        for entry in Path("/proc", str(process), "fd").iterdir():
+            with contextlib.suppress(OSError):
+                found.add(str(entry.readlink()))
+    return found

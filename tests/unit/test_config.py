@@ -23,6 +23,7 @@ format = wav49
 mixmonitor_options = bW(2)
 min_free_percent = 7.5
 unknown_agent = refuse
+follow = yes
 
 [state]
 directory = /srv/state
@@ -65,6 +66,7 @@ def test_without_a_file_everything_has_its_documented_default() -> None:
         recordings_mixmonitor_options="",
         recordings_min_free_percent=2.0,
         recordings_unknown_agent="record",
+        recordings_follow="no",
         state_directory="/var/lib/noojee-agi",
         server_name=os.uname().nodename,
         server_listen="127.0.0.1:4573",
@@ -97,6 +99,7 @@ def test_every_option_is_read_and_has_its_type(tmp_path: Path) -> None:
         recordings_mixmonitor_options="bW(2)",
         recordings_min_free_percent=7.5,
         recordings_unknown_agent="refuse",
+        recordings_follow="yes",
         state_directory="/srv/state",
         server_name="pbx-7",
         server_socket="/run/noojee-agi/agi.sock",
@@ -211,6 +214,7 @@ def test_an_unknown_section_or_option_is_an_error_that_names_it(
         ("recordings", "min_free_percent", "nan"),
         ("recordings", "unknown_agent", "Record"),
         ("recordings", "unknown_agent", "ignore"),
+        ("recordings", "follow", "on"),
         ("server", "name", ""),
         ("server", "name", "x" * 256),
         ("server", "threads", "many"),

@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 
+from noojee_agi import text
 from noojee_agi.asterisk import manager, other_calls
 from noojee_agi.cli.check import cures, stage
 from noojee_agi.cli.check.running import Running
@@ -22,11 +23,36 @@ def check(running: Running, config: Config) -> str:
     try:
         with contextlib.closing(manager.Manager(config)) as asked:
             asked.require_rights()
-            return (
-                f"{len(other_calls.channels(asked))} channels at {config.manager_host}:{config.manager_port}"
-            )
+            count = len(other_calls.channels(asked))
     except ManagerUnavailable as exc:
         raise NoojeeError(str(exc), _cure(str(exc), running, config)) from exc
+    unseen = _require_events(running, config) if config.recordings_follow == "yes" else ""
+    return f"{count} channels at {config.manager_host}:{config.manager_port}{unseen}"
+
+
+def _require_events(running: Running, config: Config) -> str:
+    """What tells the server that somebody else talks now; what could not be seen. Raises NoojeeError.
+
+    An event that is not allowed is not sent, and nothing says so (manager.c): Asterisk's command line does.
+    """
+    name = config.manager_username
+    try:
+        rights = _rights("read", running.ask(f"manager show user {stage.quoted(name)}"))
+        conf = os.path.join(running.setting("Configuration directory"), "manager.conf")
+    except stage.NotSeen:
+        return "; whether they tell of transfers (read = call) could not be seen"
+    if rights & {"call", "all"}:
+        return ""
+    raise NoojeeError(
+        f"user {text.plain(name)} hears of no transfer, so a recording follows its call seconds late",
+        f"{cures.set_in(conf, name, 'read', 'call')} && {running.cure(_RELOAD)}",
+    )
+
+
+def _rights(kind: str, user: str) -> set[str]:
+    """Of what `manager show user` says."""
+    found = re.search(rf"{kind} perm: (\S*)", user)
+    return set(found[1].split(",")) if found else set()
 
 
 def _cure(said: str, running: Running, config: Config) -> str:
@@ -48,9 +74,8 @@ def _cure(said: str, running: Running, config: Config) -> str:
         return running.cure(_RESTART)
     if "username:" not in user:
         return f"{_add_user(conf, config)} && {again}"
-    rights = re.search(r"write perm: (\S*)", user)
-    given = set(rights[1].split(",")) if rights else _RIGHTS
-    if "all" not in given and not given >= _RIGHTS:
+    given = _rights("write", user)
+    if given and "all" not in given and not given >= _RIGHTS:
         return f"{cures.set_in(conf, name, 'write', 'system,call')} && {again}"
     return f"the line secret = … of [manager] in {config.path}, as [{name}] of {conf} has it"
 
@@ -63,5 +88,7 @@ def _opens_again(running: Running) -> bool:
 def _add_user(conf: str, config: Config) -> str:
     """The secret goes from file to file: nobody sees it on the way."""
     secret = f'"$(sed -n "s/^ *secret *= *//p" {stage.quoted(config.path)})"'
-    lines = "\\n[%s]\\nsecret = %s\\nwrite = system,call\\npermit = 127.0.0.1/255.255.255.255\\n"
+    lines = (
+        "\\n[%s]\\nsecret = %s\\nread = call\\nwrite = system,call\\npermit = 127.0.0.1/255.255.255.255\\n"
+    )
     return f"printf '{lines}' {stage.quoted(config.manager_username)} {secret} >> {stage.quoted(conf)}"

@@ -1,0 +1,209 @@
+"""Ends a leg whose persons have changed, and begins the next one, by what Asterisk says of its channels."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+from noojee_agi.actions import channel_lock, start_record
+from noojee_agi.actions.context import Context
+from noojee_agi.actions.next_leg import next_leg
+from noojee_agi.asterisk import other_calls, target, variables
+from noojee_agi.asterisk.live import LiveChannel, Switchboard
+from noojee_agi.asterisk.manager import Manager
+from noojee_agi.asterisk.other_calls import OtherChannel
+from noojee_agi.asterisk.target import CommandLine, Running, Target
+from noojee_agi.config import Config
+from noojee_agi.errors import DiskSilent, ManagerUnavailable, NoojeeError, NoSuchCall, NotStarted
+from noojee_agi.recordings import disk, former, recording, snapshot
+from noojee_agi.recordings.snapshot import Knowledge
+from noojee_agi.server.following import Following, Step
+
+logger = logging.getLogger(__name__)
+
+_READ = (*target.READ, variables.PERSONS, variables.PERSON_OF)
+
+
+class Legs:
+    """Over one connection of the manager interface. Each method raises ManagerUnavailable.
+
+    programs: the folder of finish_record.py; sees_ends: see Context.
+    """
+
+    def __init__(
+        self, manager: Manager, config: Config, programs: str, sees_ends: Callable[[], bool]
+    ) -> None:
+        self._manager = manager
+        self._config = config
+        self._asker = CommandLine("")
+        self._sees_ends = sees_ends
+        self._load_snapshot = snapshot.Cached()
+        self._programs = programs
+
+    def channels(self, names: Iterable[str] | None) -> list[LiveChannel]:
+        """Those of these names or uniqueids, each once; all of them for None."""
+        self._manager.renew_patience()  # for all that is done with these
+        listed = other_calls.channels(self._manager, names, _READ)
+        return [*{channel.uniqueid: channel for channel in listed}.values()]
+
+    def leg_id(self, channel: LiveChannel, file: str) -> str:
+        """Of the leg that has this file; empty where it is not known.
+
+        Whoever has begun it and was killed then has not said so at the channel.
+        """
+        said = channel.values[variables.LEG].partition(" ")[0]
+        if said[:8] == recording.id_in(file):
+            return said
+        found = former.find(self._config.spool_directory, file)
+        return found[0] if found else ""
+
+    def file(self, channel: LiveChannel) -> str:
+        """Empty when it does not record any more, or elsewhere, where no next one would be seen."""
+        with contextlib.suppress(NoSuchCall):
+            file = self._manager.get(channel.name, variables.mixmonitor_file(channel.mixmonitor_id))
+            return file if file and disk.exists(file) else ""
+        return ""
+
+    def still_records(self, followed: Following) -> bool:
+        """By its file: an id is an address, which the next MixMonitor may have again (app_mixmonitor.c)."""
+        with contextlib.suppress(NoSuchCall):
+            file = variables.mixmonitor_file(followed.mixmonitor_id)
+            return self._manager.get(followed.name, file) == followed.file
+        return False
+
+    def mark(self, followed: Following, before: str, listed: Sequence[LiveChannel]) -> None:
+        """So that whoever follows it after us knows who was there. before: the leg's id that they had."""
+        self._set(followed.name, variables.PERSONS, " ".join([followed.leg_id, *followed.persons]))
+        self._set(followed.name, variables.PERSON_OF, "")
+        for channel in listed:
+            if channel.uniqueid in followed.persons:
+                self._mark(channel.name, followed)
+            elif channel.values[variables.PERSON_OF].startswith(before):
+                self._set(channel.name, variables.PERSON_OF, "")
+
+    def mark_ended(self, followed: Following) -> None:
+        """Before its end: a recording that somebody stops has no mark at its channel."""
+        self._mark(followed.name, followed)
+
+    def unmark(self, leg_id: str, listed: Sequence[LiveChannel]) -> None:
+        for channel in listed:
+            if channel.values[variables.PERSON_OF].startswith(leg_id):
+                self._set(channel.name, variables.PERSON_OF, "")
+
+    def _mark(self, channel: str, followed: Following) -> None:
+        self._set(channel, variables.PERSON_OF, f"{followed.leg_id} {followed.file}")
+
+    def _set(self, channel: str, name: str, value: str) -> None:
+        with contextlib.suppress(NoSuchCall):
+            self._manager.set(channel, name, value)
+
+    def end(self, followed: Following, at: LiveChannel | None) -> bool:
+        """The leg ends, under the conversation's lock; false when somebody else has ended it.
+
+        at: the channel that it records; None when that is gone, and the leg has ended with it.
+        """
+        with self._lock(at):
+            if at and not self.still_records(followed):
+                return False
+            self.mark_ended(followed)
+            self._stop(followed, self.channels(followed.uniqueids))
+        return True
+
+    def _lock(self, at: LiveChannel | None) -> contextlib.AbstractContextManager[None]:
+        if at is None:
+            return contextlib.nullcontext()
+        return channel_lock.of(self._config.state_directory, at.linkedid, time.sleep)
+
+    def _stop(self, followed: Following, listed: Sequence[LiveChannel]) -> None:
+        """Where it records, if it still does."""
+        for running in self._running(followed, listed) if self.still_records(followed) else ():
+            with contextlib.suppress(NoSuchCall):
+                running.stop()
+                running.forget()
+                logger.info("leg %s ends: its call goes on elsewhere", followed.leg_id)
+
+    def is_of_another(self, followed: Following, at: LiveChannel, listed: Sequence[LiveChannel]) -> bool:
+        """Whether it was begun for an extension, and somebody of another has answered, as after a pickup.
+
+        If that one is known: an extension may have another telephone, or be none.
+        """
+        known = self._former(followed)
+        if known is None or known.agent_login_name or not known.extension:
+            return False
+        talking = [end.own_extension for end in Switchboard(listed).conversation(at)]
+        now = self._knowledge().current()
+        attached = now.attached if now else None
+        return known.extension not in talking and not {*(attached or ())}.isdisjoint(talking)
+
+    def _former(self, followed: Following) -> former.Former | None:
+        found = former.find(self._config.spool_directory, followed.file)
+        return found[1] if found else None
+
+    def next(self, followed: Following, at: LiveChannel, listed: Sequence[LiveChannel]) -> Following | None:
+        """The next leg, under the conversation's lock; the same leg when nothing is to be done any more, and
+        None when it is over.
+
+        Raises NoojeeError when there is none; the former one has ended then. DiskSilent: all is as it was.
+        """
+        with self._lock(at):
+            listed = self.channels([*followed.uniqueids, *(channel.uniqueid for channel in listed)])
+            step = followed.decide(Switchboard(listed)).step
+            if step is Step.OVER or (followed.mixmonitor_id and not self.still_records(followed)):
+                return None
+            if step not in (Step.NEXT, Step.FORMED):
+                return followed  # it has changed meanwhile, which an event will tell
+            try:
+                known = self._former(followed)
+                if known is None:
+                    raise NotStarted(f"neither side-car nor spool knows leg {followed.leg_id}")
+                target = self._target(at, listed)
+                self.mark_ended(followed)
+                was_recorded = followed.channel == at.uniqueid
+                result = next_leg(known, target, was_recorded, self._context())
+                if result.status != start_record.OK:
+                    raise NotStarted(result.message)
+            except DiskSilent:  # Asterisk, and so the call, would wait for the disk, too
+                raise
+            except NoojeeError:
+                self._stop(followed, self.channels(followed.uniqueids))
+                self._set(followed.name, variables.PERSON_OF, "")
+                raise
+            started = self._manager.get(at.name, variables.MIXMONITOR_ID)
+        logger.info("leg %s follows %s at %s: %s", result.leg_id, followed.leg_id, at.name, result.message)
+        return Following(result.leg_id, result.file, at.uniqueid, at.name, started, {})
+
+    def _target(self, at: LiveChannel, listed: Sequence[LiveChannel]) -> Target:
+        found = other_calls.target_of(self._manager, listed, at.uniqueid, self._asker)
+        if found.channel.uniqueid != at.uniqueid:
+            raise NoSuchCall(f"{at.name} is recorded at its other end")
+        return found
+
+    def _running(self, followed: Following, listed: Sequence[LiveChannel]) -> list[Running]:
+        return [
+            Running(
+                OtherChannel(self._manager, each, each, self._asker),
+                each.mixmonitor_id,
+                each.values[variables.LEG],
+            )
+            for each in listed
+            if each.uniqueid == followed.channel and followed.is_recorded_at(each)
+        ]
+
+    def _knowledge(self) -> Knowledge:
+        return Knowledge(self._config.snapshot_file, lambda: None, self._load_snapshot)
+
+    def _context(self) -> Context:
+        def nobody(asked: str, prefers_recorded: bool) -> Target:
+            raise ManagerUnavailable("no other call is asked for")
+
+        return Context(
+            self._config,
+            self._programs,
+            self._knowledge(),
+            nobody,
+            time.sleep,
+            lambda: None,
+            self._sees_ends(),
+        )
