@@ -1,0 +1,224 @@
+"""How a call goes on from one person to another, each kind of it, and what is no transition.
+
+While Ann asks Carl before she transfers, and while nobody talks with the customer, they speak in other tones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from lab.office import ANN, CARL, CUSTOMER, TONES, Office, talk
+from lab.waiting import wait_until
+
+CONSULTING, ALONE = 1900, 2300
+_ASIDE_SECONDS = 0.3
+
+
+class Leg(NamedTuple):
+    """What is expected of a leg: whose it is, if anybody's, and who talk in it."""
+
+    owner: str | None
+    pair: frozenset[str]
+
+
+def reach_ann(at: Office, number: str) -> None:
+    at.phones[CUSTOMER].dial(number)
+    talk(at, ANN, CUSTOMER)
+
+
+def press(at: Office, code: str) -> None:
+    """Ann presses a feature code, waits until she is asked for a number, and presses Carl's."""
+    asked = f"<{at.exchange.channel(ANN)}> Playing 'pbx-transfer"
+    at.phones[ANN].press(code)
+    wait_until(lambda: asked in at.exchange.asterisk.log(), 10, "the question for a number")
+    at.phones[ANN].press(CARL)
+
+
+def consult(at: Office) -> None:
+    """Ann asks Carl, and the customer waits."""
+    at.listener.wait_talking(ANN, CARL)
+    at.phones[ANN].say(CONSULTING)
+    talk(at, ANN, CARL, seconds=_ASIDE_SECONDS)
+    at.phones[ANN].say(TONES[ANN])
+
+
+def be_alone(at: Office) -> None:
+    """The customer says something, though nobody is there."""
+    customer = at.phones[CUSTOMER]
+    customer.say(ALONE)
+    until = customer.talked() + _ASIDE_SECONDS
+    wait_until(lambda: customer.talked() > until, 10, "some time")
+    customer.say(TONES[CUSTOMER])
+
+
+# ---- The kinds of transition; each function ends while the last two talk
+
+
+def _blind(at: Office, place: str) -> None:
+    reach_ann(at, f"in-{place}")
+    at.phones[ANN].transfer(CARL)
+    talk(at, CUSTOMER, CARL)
+
+
+def _blind_while_it_rings(at: Office, place: str) -> None:
+    """What the customer says before Carl answers is nobody's."""
+    reach_ann(at, f"in-{place}")
+    at.phones[CARL].answers = False
+    at.phones[ANN].transfer(CARL)
+    at.phones[CARL].wait_ringing()
+    be_alone(at)
+    at.phones[CARL].answer()
+    talk(at, CUSTOMER, CARL)
+
+
+def _attended(at: Office, place: str) -> None:
+    reach_ann(at, f"in-{place}")
+    at.phones[ANN].hold()
+    at.phones[ANN].dial(CARL)
+    consult(at)
+    at.phones[ANN].join()
+    talk(at, CUSTOMER, CARL)
+
+
+def _blind_by_keys(at: Office, place: str) -> None:
+    reach_ann(at, f"in-{place}")
+    press(at, "#1")
+    talk(at, CUSTOMER, CARL)
+
+
+def _attended_by_keys(at: Office, place: str) -> None:
+    reach_ann(at, f"in-{place}")
+    press(at, "*2")
+    consult(at)
+    at.phones[ANN].hang_up()
+    talk(at, CUSTOMER, CARL)
+
+
+def _redirect(at: Office, place: str) -> None:
+    reach_ann(at, f"in-{place}")
+    to = {"Context": "telephones", "Exten": CARL, "Priority": "1"}
+    at.listener.act(Action="Redirect", Channel=at.exchange.channel(CUSTOMER), **to)
+    talk(at, CUSTOMER, CARL)
+
+
+def _park(at: Office, place: str) -> None:
+    reach_ann(at, f"in-{place}")
+    at.phones[ANN].transfer("700")
+    (parked,) = wait_until(lambda: at.listener.seen("ParkedCall"), 10, "the parking")
+    be_alone(at)
+    at.phones[CARL].dial(parked["ParkingSpace"])
+    talk(at, CUSTOMER, CARL)
+
+
+def to_and_fro(at: Office, place: str, times: int) -> None:
+    """Ann and Carl send the customer to each other by blind transfers."""
+    reach_ann(at, f"in-{place}")
+    has_him, other = ANN, CARL
+    for _ in range(times):
+        at.phones[has_him].transfer(other)
+        talk(at, CUSTOMER, other, seconds=_ASIDE_SECONDS)
+        has_him, other = other, has_him
+
+
+def _pickup(at: Office, place: str) -> None:
+    at.phones[ANN].answers = False
+    at.phones[CUSTOMER].dial(f"ringing-{place}")
+    at.phones[ANN].wait_ringing()
+    at.phones[CARL].dial("pickup")
+    talk(at, CUSTOMER, CARL)
+
+
+def _forward(at: Office, place: str) -> None:
+    at.phones[ANN].answers = False
+    at.phones[CUSTOMER].dial(f"forward-{place}")
+    talk(at, CUSTOMER, CARL)
+
+
+def _second_queue(at: Office, place: str) -> None:
+    reach_ann(at, f"in-{place}")
+    at.phones[ANN].transfer("second")
+    talk(at, CUSTOMER, CARL)
+
+
+def _outbound(at: Office, place: str) -> None:
+    at.phones[ANN].dial(f"out-{place}")
+    talk(at, ANN, CUSTOMER)
+    at.phones[ANN].transfer(CARL)
+    talk(at, CUSTOMER, CARL)
+
+
+def _back(at: Office, place: str) -> None:
+    _blind(at, place)
+    at.phones[CARL].transfer(ANN)
+    talk(at, ANN, CUSTOMER)
+
+
+TRANSITIONS: dict[str, Callable[[Office, str], None]] = {
+    "blind transfer": _blind,
+    "blind transfer while it rings": _blind_while_it_rings,
+    "attended transfer": _attended,
+    "blind transfer by keys": _blind_by_keys,
+    "attended transfer by keys": _attended_by_keys,
+    "redirect": _redirect,
+    "park and fetch": _park,
+    "second queue": _second_queue,
+    "outbound": _outbound,
+    "back": _back,
+}
+
+
+def stopped(at: Office, place: str) -> None:
+    """Ann ends the recording, and transfers."""
+    reach_ann(at, f"in-{place}")
+    done = at.exchange.site.record("stop", ANN)
+    assert done.returncode == 0, done.stderr
+    talk(at, ANN, CUSTOMER, seconds=_ASIDE_SECONDS)
+    at.phones[ANN].transfer(CARL)
+    talk(at, CUSTOMER, CARL)
+
+
+# Ann is called, and Carl answers.
+TAKEN: dict[str, Callable[[Office, str], None]] = {"pickup": _pickup, "forward": _forward}
+
+
+# ---- What is no transition
+
+
+def _hold(at: Office, place: str) -> None:
+    reach_ann(at, f"in-{place}")
+    at.phones[ANN].hold()
+    talk(at, ANN, CUSTOMER, seconds=_ASIDE_SECONDS)
+    at.phones[ANN].hold(False)
+    talk(at, ANN, CUSTOMER)
+
+
+def _optimised_away(at: Office, place: str) -> None:
+    reach_ann(at, f"local-{place}")
+    shown = at.exchange.asterisk.rx("core show channels concise").splitlines()
+    assert not [line for line in shown if line.startswith("Local/")]
+
+
+def _told(at: Office, place: str) -> None:
+    """The customer hears a sound every 0.3 s."""
+    reach_ann(at, f"told-{place}")
+    talk(at, ANN, CUSTOMER)
+    assert f"<{at.exchange.channel(CUSTOMER)}> Playing 'beep" in at.exchange.asterisk.log()
+
+
+NO_TRANSITIONS: dict[str, Callable[[Office, str], None]] = {
+    "hold and resume": _hold,
+    "Local channel optimised away": _optimised_away,
+    "announcement to one side": _told,
+}
+
+
+def legs_of(name: str, place: str) -> list[Leg]:
+    """Those that it should leave."""
+    ann, carl = Leg("Ann", frozenset({ANN, CUSTOMER})), Leg("Carl", frozenset({CARL, CUSTOMER}))
+    if name == "outbound" and place == "customer":
+        # Before he answers, his own channel knows of nobody with whom he will talk.
+        return [ann._replace(owner=None), carl]
+    if name in NO_TRANSITIONS or name == "stopped":
+        return [ann]
+    return [ann, carl, ann] if name == "back" else [ann, carl]
