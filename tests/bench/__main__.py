@@ -14,10 +14,10 @@ from pathlib import Path
 
 from lab import asterisk
 
-from bench import bases, conditions, hold, load, memory, places, recorded_calls, sides, volume
+from bench import bases, conditions, following, hold, load, memory, places, recorded_calls, sides, volume
 from bench.places import Places
 
-PARTS = ("hold", "conditions", "recorded", "load", "memory", "legs")
+PARTS = ("hold", "conditions", "recorded", "load", "memory", "following", "legs")
 
 
 def machine() -> str:
@@ -53,6 +53,7 @@ def run(where: Places, rounds: int, legs: int, parts: set[str]) -> None:
         ("recorded", lambda there: recorded_calls.text(recorded_calls.measure(there))),
         ("load", lambda there: load.text(load.measure(there))),
         ("memory", lambda there: memory.text(memory.measure(there))),
+        ("following", lambda there: following.text(following.measure(there))),
     )
     for part, measured in in_memory:
         if part in parts:
