@@ -21,14 +21,16 @@ ALONE = "alone"
 # What takes minutes begins first, or one worker would be busy with it when all others are done.
 LONGEST = (
     "install/test_readme_commands.py",
-    *("asterisk/test_other_call.py", "integration/test_handoff.py", "asterisk/test_chaos_database.py"),
-    *("asterisk/test_server.py", "integration/test_server_life.py", "integration/test_server_load.py"),
-    *("integration/test_rebuild.py", "asterisk/test_recording.py", "asterisk/test_refusals.py"),
-    *("asterisk/test_chaos_kills.py", "integration/test_cli.py", "integration/test_pythons.py"),
-    *("asterisk/test_chaos_server.py", "asterisk/test_hostile_text.py", "asterisk/test_other_host.py"),
+    *("asterisk/test_following_troubles.py", "asterisk/test_following.py", "integration/test_pythons.py"),
+    *("asterisk/test_check_asterisk.py", "asterisk/test_server.py", "integration/test_rebuild.py"),
+    *("asterisk/test_other_call.py", "integration/test_server_load.py", "integration/test_server_life.py"),
+    *("integration/test_handoff.py", "asterisk/test_chaos_database.py", "asterisk/test_examples.py"),
+    *("asterisk/test_recording.py", "integration/test_cli.py", "asterisk/test_refusals.py"),
+    *("asterisk/test_chaos_kills.py", "asterisk/test_chaos_server.py", "asterisk/test_hostile_text.py"),
+    "asterisk/test_other_host.py",
 )
-# Each of its parameters is a piece of work: a machine of its own.
-PIECEMEAL = ("tests/install/test_readme_commands.py",)
+# Each of their parameters is a piece of work: a machine or a Python of its own.
+PIECEMEAL = ("tests/install/test_readme_commands.py", "tests/integration/test_pythons.py")
 FOLDERS = ("install", "asterisk", "integration", "unit", "bench")
 UNIT_SECONDS = 60.0  # for one test; the longest takes ten, alone
 LONG_FACTOR = 20.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -81,15 +82,21 @@ def test_each_way_leaves_the_same_rows_and_tells_the_dialplan_the_same(
         pbx.hang_up()
         return row(pbx, view), view.status, view.message, view.agi_status
 
+    def seen_by_server(way: str) -> tuple[dict[str, Any], str, str, str]:
+        """On a busy machine a program may wait too long for the server, and go the plain way."""
+        for _ in range(HAND_OVERS):
+            before, found = sessions(served), seen(way)
+            with contextlib.suppress(AssertionError):
+                wait_until(lambda: sessions(served) == before + lines.count("{}"), 5)  # noqa: B023
+                return found
+        raise AssertionError(f"{HAND_OVERS} calls in vain for one that the server takes")
+
+    handed_over, fastagi = seen_by_server(HANDED_OVER), seen_by_server(at(served, FASTAGI))
     before = sessions(served)
-    handed_over = seen(HANDED_OVER)
-    served.wait_for("sessions", before + lines.count("{}"))
-    fastagi = seen(at(served, FASTAGI))
-    served.wait_for("sessions", before + 2 * lines.count("{}"))
     pbx.site.configure({"server.socket": "/nonexistent/agi.sock"})
     plain = seen(HANDED_OVER)
 
-    assert sessions(served) == before + 2 * lines.count("{}")
+    assert sessions(served) == before
     assert plain[1] == "200"
     assert handed_over == plain
     assert fastagi == plain

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -137,8 +138,12 @@ class CleanPbx:
         agent.wait_up(calls + 1)
         if is_recorded:
             wait_until(lambda: len(self.recordings()) > recordings, _TIMEOUT, "the recording to begin")
-        talked = phone.talked()
-        wait_until(lambda: phone.talked() >= talked + seconds, seconds + _TIMEOUT, "the two to have talked")
+        talked, until = phone.talked() + seconds, time.monotonic() + seconds  # a busy telephone catches up
+        wait_until(
+            lambda: phone.talked() >= talked and time.monotonic() >= until,
+            seconds + _TIMEOUT,
+            "the two to have talked",
+        )
 
     def end(self, caller: str) -> None:
         agent = self.phones[AGENT]
