@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from noojee_agi import text
-from noojee_agi.actions import calls, new_leg
+from noojee_agi.actions import calls, frame, new_leg
 from noojee_agi.actions.arguments import Request
 from noojee_agi.actions.context import Context
 from noojee_agi.actions.result import Result
@@ -31,10 +31,6 @@ from noojee_agi.recordings.snapshot import Knowledge
 
 # Among 200 calls that begin together Asterisk took 1 s to open a file.
 FILE_SEEN_WITHIN_SECONDS = 3.0
-# A frame of a telephone is 20 ms long (RFC 3551, 4.2), with some settings up to 60.
-_FRAME_SECONDS = 0.08
-_FRAME_POLL_SECONDS = 0.003
-_FRAME_PASSES_SECONDS = 0.01  # from Asterisk's counting it until the other end has it
 OK = 200
 _FINISH_PROGRAM = "finish_record.py"
 
@@ -79,7 +75,7 @@ def replace_running(
         for running in target.running:
             has_ended |= _end(running, troubles)
         if has_ended:
-            _let_a_frame_pass(target, context.pause)
+            frame.let_one_pass(target, context.pause)
     except CallGone:
         return _never_began(leg, context.config), []
     except NoSuchCall:
@@ -92,26 +88,6 @@ def replace_running(
         troubles += ["the former leg has ended, nothing records this call now"] if has_ended else []
         result = result._replace(message="; ".join([result.message, *troubles]))
     return result, [*troubles, *more]
-
-
-def _let_a_frame_pass(target: Target, pause: Callable[[float], None]) -> None:
-    """Until each end has heard one of the other; where that is not known, for as long as it may take."""
-    ends = [target.channel.name, target.peer.name]
-    try:
-        before = target.channel.packets(ends) if all(map(_counts_packets, ends)) else []
-        deadline = time.monotonic() + _FRAME_SECONDS
-        while before and -1 not in before and time.monotonic() < deadline:
-            pause(_FRAME_POLL_SECONDS)
-            if all(now > then for now, then in zip(target.channel.packets(ends), before, strict=True)):
-                pause(_FRAME_PASSES_SECONDS)
-                return
-    except ManagerUnavailable:
-        pass  # the start says so
-    pause(_FRAME_SECONDS)
-
-
-def _counts_packets(channel: str) -> bool:
-    return channel.startswith("PJSIP/")
 
 
 def _end(running: Running, troubles: list[str]) -> bool:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol, TypeVar
 
 from noojee_agi import text
-from noojee_agi.asterisk import message, variables
+from noojee_agi.asterisk import message
 from noojee_agi.asterisk.message import Message
 from noojee_agi.config import Config
 from noojee_agi.errors import ManagerUnavailable, NoojeeError, NoSuchCall
@@ -92,23 +92,6 @@ class Manager:
         if len(self._received) > _MAX_MESSAGE:
             raise self._failed(f"{self._place} says what no Asterisk says: look at [manager] port")
         return [message.parse(each) for each in whole]
-
-    def require_right_to_record(self) -> None:
-        """Whether the user may start a MixMonitor, tried at a channel that is not there."""
-        with contextlib.suppress(NoSuchCall):
-            self.act("MixMonitor", {"Channel": os.urandom(8).hex(), "File": "/dev/null"})
-
-    def require_rights(self) -> None:
-        """The same for all that is needed."""
-        self.require_right_to_record()
-        channel = {"Channel": os.urandom(8).hex()}
-        for action, fields in (
-            ("StopMixMonitor", {}),
-            ("Setvar", {"Variable": variables.LEG}),
-            ("Getvar", {"Variable": variables.LEG}),
-        ):
-            with contextlib.suppress(NoSuchCall):
-                self.act(action, {**channel, **fields})
 
     def get(self, channel: str, name: str) -> str:
         """A variable or function of the channel; empty when it is unset. Raises NoSuchCall."""

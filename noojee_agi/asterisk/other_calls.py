@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 
 from noojee_agi import text
-from noojee_agi.asterisk import live, target, variables
+from noojee_agi.asterisk import live, rights, target, variables
 from noojee_agi.asterisk.channel import Channel
 from noojee_agi.asterisk.live import LiveChannel
 from noojee_agi.asterisk.manager import Manager
@@ -51,7 +51,7 @@ class OtherChannel:
 
     def require_start(self, file: str) -> None:
         """Raises what a start would, as far as that can be known before; file: where it would record."""
-        self._manager.require_right_to_record()
+        rights.require_to_record(self._manager)
         if self.host:
             self.sees_file(file)
 

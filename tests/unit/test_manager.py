@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from noojee_agi.asterisk import live, manager, other_calls, target, variables
+from noojee_agi.asterisk import live, manager, other_calls, rights, target, variables
 from noojee_agi.asterisk.live import LiveChannel
 from noojee_agi.asterisk.manager import Manager
 from noojee_agi.config import Config
@@ -238,7 +238,7 @@ def test_missing_rights_are_said_with_the_line_that_gives_them(asterisk: FakeMan
     client = Manager(asterisk.config)
 
     def use() -> None:
-        client.require_rights()
+        rights.require_all(client)
         other_calls.channels(client)
 
     with pytest.raises(ManagerUnavailable, match=rf"may not {action}: give it write = system,call") as caught:

@@ -5,7 +5,7 @@ import os
 import re
 
 from noojee_agi import text
-from noojee_agi.asterisk import manager, other_calls
+from noojee_agi.asterisk import manager, other_calls, rights
 from noojee_agi.cli.check import cures, stage
 from noojee_agi.cli.check.running import Running
 from noojee_agi.config import Config
@@ -22,7 +22,7 @@ def check(running: Running, config: Config) -> str:
         return "not configured, only the call that asks can be recorded"
     try:
         with contextlib.closing(manager.Manager(config)) as asked:
-            asked.require_rights()
+            rights.require_all(asked)
             count = len(other_calls.channels(asked))
     except ManagerUnavailable as exc:
         raise NoojeeError(str(exc), _cure(str(exc), running, config)) from exc
