@@ -242,7 +242,4 @@ def _wait(descriptors: Sequence[int], seconds: float) -> bool:
     poll = select.poll()
     for descriptor in descriptors:
         poll.register(descriptor, select.POLLIN)
-    try:
-        return bool(poll.poll(seconds * 1000))
-    except InterruptedError:
-        return False
+    return bool(poll.poll(seconds * 1000))

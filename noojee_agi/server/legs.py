@@ -164,7 +164,7 @@ class Legs:
                 result = next_leg(known, target, was_recorded, self._context())
                 if result.status != start_record.OK:
                     raise NotStarted(result.message)
-            except DiskSilent:  # Asterisk, and so the call, would wait for the disk, too
+            except (DiskSilent, NoSuchCall):  # to stop would hold the call; or it has changed meanwhile
                 raise
             except NoojeeError:
                 self._stop(followed, self.channels(followed.uniqueids))
