@@ -117,10 +117,10 @@ class SipPhone:
         sent = call.number
         wait_until(lambda: call.agreed == sent, 10, f"the answer to {self.extension}'s hold")
 
-    def transfer(self, number: str) -> None:
-        """Send the other end of its call there, and be out of it."""
+    def transfer(self, number: str, is_patient: bool = False) -> None:
+        """Send the other end of its call there, and be out of it; is_patient: only when that is done."""
         (call,) = list(self._calls.values())
-        self._refer(call, f"sip:{number}@127.0.0.1:{self._port}", 202)
+        self._refer(call, f"sip:{number}@127.0.0.1:{self._port}", 200 if is_patient else 202)
 
     def join(self) -> None:
         """Put the other ends of its two calls together, and be out of both."""

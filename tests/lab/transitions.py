@@ -104,7 +104,7 @@ def _redirect(at: Office, place: str) -> None:
 
 def _park(at: Office, place: str) -> None:
     reach_ann(at, f"in-{place}")
-    at.phones[ANN].transfer("700")
+    at.phones[ANN].transfer("700", is_patient=True)  # Asterisk forgets to park when she leaves before
     (parked,) = wait_until(lambda: at.listener.seen("ParkedCall"), 10, "the parking")
     be_alone(at)
     at.phones[CARL].dial(parked["ParkingSpace"])
