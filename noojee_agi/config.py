@@ -31,7 +31,7 @@ class Config(NamedTuple):
     recordings_mixmonitor_options: str = ""
     recordings_min_free_percent: float = 2.0
     recordings_unknown_agent: str = "record"
-    recordings_follow: str = "no"
+    recordings_follow: str = "yes"
     state_directory: str = paths.STATE_DIRECTORY
     server_name: str = os.uname().nodename
     server_socket: str = ""

@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from noojee_agi import text
 from noojee_agi.actions import access, channel_lock
 from noojee_agi.actions.context import Context
-from noojee_agi.asterisk import extensions, peers, variables
+from noojee_agi.asterisk import extensions, marks, peers, variables
 from noojee_agi.asterisk.channel import Channel
 from noojee_agi.asterisk.peers import Peer, Peers
-from noojee_agi.asterisk.target import READ, CommandLine, Running, Target
+from noojee_agi.asterisk.target import READ, CommandLine, Marked, Running, Target
 from noojee_agi.errors import BadArgument, ManagerUnavailable, NoSuchCall
 from noojee_agi.recordings import recording
 
@@ -130,7 +130,19 @@ def _own(asked: str, channel: Channel, values: Mapping[str, str], context: Conte
         _remarks(extension, on_call, context),
     )
     recorded = [end for end in others.ends if end.mixmonitor_id]
-    return _whole_conversation(target, recorded[0], context) if recorded else target
+    if recorded:
+        return _whole_conversation(target, recorded[0], context)
+    mark = marks.parse(values[variables.PERSON_OF])
+    return _with_marked(target, Marked(channel, mark, values[variables.LEG]), context) if mark else target
+
+
+def _with_marked(target: Target, own: Marked, context: Context) -> Target:
+    """All channels of those who have talked in a leg that may go on; this one, if others cannot be seen."""
+    try:
+        marked = context.find_other(target.channel.uniqueid, True).marked
+    except (ManagerUnavailable, NoSuchCall):
+        marked = (own,)
+    return target._replace(marked=marked)
 
 
 def _is_own_name(asked: str, channel: Channel, values: Mapping[str, str]) -> bool:
@@ -150,7 +162,9 @@ def _whole_conversation(target: Target, recorded: Peer, context: Context) -> Tar
         name = text.plain(recorded.name)
         reason = f"its other end, {name}, is recorded by us too, and cannot be reached: {exc}"
         return target._replace(unreachable=reason)
-    return target._replace(channel=found.channel, values=found.values, running=found.running, peer=found.peer)
+    return found._replace(
+        extension=target.extension, extensions=target.extensions, remarks=target.remarks, is_other=False
+    )
 
 
 def _running(channel: Channel, values: Mapping[str, str]) -> tuple[Running, ...]:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 
 class Bridges:
     """By the channels' names. What events say may be wrong: see `events`."""
 
-    def __init__(self) -> None:
+    def __init__(self, bridge_of: Mapping[str, str] = {}) -> None:
         self._bridge_of: dict[str, str] = {}
         self._members: defaultdict[str, set[str]] = defaultdict(set)
+        for name, bridge in bridge_of.items():
+            self.enter(bridge, name)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Bridges) and self._bridge_of == other._bridge_of
 
     def enter(self, bridge: str, name: str) -> None:
         self.leave(name)

@@ -18,13 +18,14 @@ _WANTED = "|".join((BRIDGE_ENTER, BRIDGE_LEAVE, MIXMONITOR_START, MIXMONITOR_STO
 
 
 class Listener:
-    """A connection that hears of them from now on. Raises ManagerUnavailable.
+    """A connection that hears of them from now on. Raises ManagerUnavailable. has_heard: of any, until now.
 
     It needs `read = call` in manager.conf, and `write = system` for the filter (manager.c action_filter):
     without it Asterisk would send some forty events for each call.
     """
 
     def __init__(self, config: Config) -> None:
+        self.has_heard = False
         self._manager = Manager(config)
         self._manager.act("Filter", {"Operation": "Add", "Filter": f"Event: ({_WANTED})"})
         self._manager.act("Events", {"EventMask": "call"})
@@ -34,7 +35,9 @@ class Listener:
 
     def read(self) -> Sequence[Message]:
         """What has come, without waiting. Raises ManagerUnavailable when the connection is lost."""
-        return self._manager.arrived()
+        arrived = self._manager.arrived()
+        self.has_heard |= bool(arrived)
+        return arrived
 
     def close(self) -> None:
         self._manager.close()

@@ -4,80 +4,15 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from noojee_agi import text
 from noojee_agi.asterisk import extensions, variables
+from noojee_agi.asterisk.live_channel import UP, LiveChannel
 from noojee_agi.errors import NoSuchCall
-from noojee_agi.recordings import recording
 
-UP = 6  # include/asterisk/channelstate.h AST_STATE_UP
-_ZOMBIE = "<ZOMBIE>"  # channel.c: what a masquerade leaves behind
-# channel.c ast_channel_yank, pbx.c, res_parking before 12: in front of the name of the channel they hold.
-_HOLDERS = ("AsyncGoto/", "Parked/", "Surrogate/", "Bridge/")
-# Asterisk's own, at which nobody sits.
-_INTERNAL = ("announcer", "cbann", "cbrec", "message", "multicastrtp", "recorder", "snoop", "unicastrtp")
-# Applications whose bridge holds all who wait, and those in which everybody talks with all.
-_WAITING_IN = ("park", "bridgewait")
-_CONFERENCES = ("confbridge", "meetme")
 _PAIR = 2
-
-
-class LiveChannel(NamedTuple):
-    """A channel as the manager interface lists it. seconds: since it was made; values: of target.READ."""
-
-    name: str
-    uniqueid: str
-    linkedid: str = ""
-    state: int = UP
-    seconds: int = 0
-    bridge: str = ""
-    application: str = ""
-    caller: str = ""
-    connected: str = ""
-    extension: str = ""
-    did: str = ""
-    is_parked: bool = False
-    values: Mapping[str, str] = MappingProxyType({})
-
-    @property
-    def technology(self) -> str:
-        return _held(self.name).partition("/")[0].casefold()
-
-    @property
-    def own_extension(self) -> str:
-        """That of its name: who sits there."""
-        return extensions.of_channel(_held(self.name))
-
-    @property
-    def is_local(self) -> bool:
-        return self.technology == "local"
-
-    @property
-    def is_somebodys(self) -> bool:
-        """Whether somebody may sit there, and it is not just being replaced."""
-        return not self.name.endswith(_ZOMBIE) and self.technology not in _INTERNAL
-
-    @property
-    def is_waiting(self) -> bool:
-        """Whether it is parked, say: up, but with nobody to talk to."""
-        return self.is_parked or self.application.casefold() in _WAITING_IN
-
-    @property
-    def talks_with_one(self) -> bool:
-        """Whether who is alone in a bridge with it is whom it talks with."""
-        return bool(self.bridge) and not self.is_waiting and self.application.casefold() not in _CONFERENCES
-
-    @property
-    def half(self) -> str:
-        """What the two halves of a Local channel have in common: Local/410@agents-00000001;1 and ;2."""
-        return self.name.rpartition(";")[0] if self.is_local else ""
-
-    @property
-    def mixmonitor_id(self) -> str:
-        return recording.mixmonitor_id(self.values.get(variables.MIXMONITOR_ID, ""))
 
 
 class Found(NamedTuple):
@@ -121,7 +56,7 @@ class Switchboard:
                 f"no live call has the extension or uniqueid {text.plain(asked)}:"
                 " noojee-agi record list shows them"
             )
-        preferred = [channel for channel in named if self._recorded(channel)] if prefers_recorded else []
+        preferred = self._ours(named) if prefers_recorded else []
         best = min(preferred or named, key=_rank)
         others = {channel.linkedid for channel in named} - {best.linkedid}
         owners = [extension] if extension else self._owners(best)
@@ -149,6 +84,17 @@ class Switchboard:
                     seen.add(other.name)
                     found.append(other)
 
+    def marked(self, channel: LiveChannel) -> list[LiveChannel]:
+        """All who have talked in a leg of ours in which somebody of its conversation has."""
+        legs = {end.mark.leg_id for end in self.conversation(channel) if end.mark}
+        return [each for each in self.channels if each.mark and each.mark.leg_id in legs]
+
+    def conference(self, channel: LiveChannel) -> Iterator[LiveChannel]:
+        """Who else is in its bridge, where that is a conference or has become one."""
+        bridge = self._bridges[channel.bridge] if channel.bridge and not channel.is_waiting else []
+        if len(bridge) > _PAIR or not channel.talks_with_one:
+            yield from (other for other in bridge if other != channel)
+
     def _next_to(self, channel: LiveChannel) -> Iterator[LiveChannel]:
         bridge = self._bridges[channel.bridge]
         if channel.talks_with_one and len(bridge) == _PAIR:
@@ -158,6 +104,11 @@ class Switchboard:
             yield from (other for other in bridge if _is_answered_by(other, channel))
         if channel.half:
             yield from self._halves[channel.half]
+
+    def _ours(self, named: Sequence[LiveChannel]) -> list[LiveChannel]:
+        """Those whose conversation we record, else those where we have until somebody was sent away."""
+        recorded = [channel for channel in named if self._recorded(channel)]
+        return recorded or [channel for channel in named if self.marked(channel)]
 
     def _recorded(self, channel: LiveChannel) -> tuple[LiveChannel, ...]:
         """The ends at which its conversation is being recorded by us: its own first."""
@@ -197,11 +148,6 @@ def _real(channels: Sequence[LiveChannel]) -> list[LiveChannel]:
     """Without Local channels of calls in which somebody else is, too."""
     calls = {channel.linkedid for channel in channels if not channel.is_local}
     return [channel for channel in channels if not channel.is_local or channel.linkedid not in calls]
-
-
-def _held(name: str) -> str:
-    holder = next((holder for holder in _HOLDERS if name.startswith(holder)), "")
-    return name.removeprefix(holder)
 
 
 def _of_uniqueid(asked: str, live: Sequence[LiveChannel]) -> list[LiveChannel]:

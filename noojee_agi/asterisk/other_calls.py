@@ -6,13 +6,13 @@ import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 
 from noojee_agi import text
-from noojee_agi.asterisk import live, rights, target, variables
+from noojee_agi.asterisk import live, live_channel, rights, target, variables
 from noojee_agi.asterisk.channel import Channel
-from noojee_agi.asterisk.live import LiveChannel
+from noojee_agi.asterisk.live_channel import LiveChannel
 from noojee_agi.asterisk.manager import Manager
 from noojee_agi.asterisk.message import Message
 from noojee_agi.asterisk.peers import NOBODY, Peer
-from noojee_agi.asterisk.target import CommandLine, Running, Target
+from noojee_agi.asterisk.target import CommandLine, Marked, Running, Target
 from noojee_agi.errors import ManagerUnavailable, NoSuchCall
 from noojee_agi.recordings import recording
 
@@ -100,7 +100,8 @@ def target_of(
     prefers_recorded: bool = False,
 ) -> Target:
     """The same among channels that have been asked for already. Raises NoSuchCall."""
-    found = live.Switchboard(listed).find(asked, prefers_recorded)
+    board = live.Switchboard(listed)
+    found = board.find(asked, prefers_recorded)
     meant = found.channel
     origin = next((channel for channel in listed if channel.uniqueid == meant.linkedid), meant)
     remark = f"there are {found.others + 1} live calls: name a uniqueid for another"
@@ -115,7 +116,22 @@ def target_of(
         ),
         Peer(found.peer.name, found.peer.uniqueid) if found.peer else NOBODY,
         (remark,) if found.others else (),
+        marked=tuple(
+            Marked(OtherChannel(manager, each, origin, asker), each.mark, _leg_of_mark(each))
+            for each in board.marked(meant)
+            if each.mark
+        ),
+        ends=tuple(
+            OtherChannel(manager, each, origin, asker)
+            for each in board.conversation(meant)
+            if not each.is_local
+        ),
     )
+
+
+def _leg_of_mark(channel: LiveChannel) -> str:
+    leg = channel.values[variables.LEG]
+    return leg if channel.mark and leg.startswith(channel.mark.leg_id) else ""
 
 
 def channels(
@@ -157,7 +173,7 @@ def _ask_singly(manager: Manager, name: str, parked: set[str], read: Sequence[st
             name,
             uniqueid,
             values[variables.LINKEDID],
-            live.UP if is_up else 0,
+            live_channel.UP if is_up else 0,
             is_parked=name in parked,
             values=values,
         )

@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 
 from noojee_agi import text
 from noojee_agi.asterisk import variables
+from noojee_agi.asterisk.marks import Mark
 from noojee_agi.asterisk.peers import NOBODY, Peer
 from noojee_agi.recordings import recording
 
@@ -41,7 +42,8 @@ class Recordable(Protocol):
 READ = (
     *(variables.LINKEDID, variables.MIXMONITOR_ID, variables.LEG, variables.SYSTEMNAME),
     *(variables.MEMBERINTERFACE, variables.BRIDGEPEER, variables.DIALEDPEERNAME),
-    *(variables.BLINDTRANSFER, variables.ATTENDEDTRANSFER),
+    *(variables.BLINDTRANSFER, variables.ATTENDEDTRANSFER, variables.PERSONS),
+    variables.PERSON_OF,
 )
 
 
@@ -68,13 +70,29 @@ class Running(NamedTuple):
         self.channel.set(variables.MIXMONITOR_ID, "")
 
 
+class Marked(NamedTuple):
+    """A channel of somebody who has talked in a leg of ours that may go on.
+
+    leg: see variables.LEG; empty unless this is the channel which that leg has recorded.
+    """
+
+    channel: Recordable
+    mark: Mark
+    leg: str = ""
+
+    def clear(self) -> None:
+        """Raises NoSuchCall, CallGone and ManagerUnavailable."""
+        self.channel.set(variables.PERSON_OF, "")
+
+
 class Target(NamedTuple):
     """The channel that is to be recorded, or is.
 
     extension: the one that was asked for, if any; extensions: whose owner the leg may have, in this order.
     values: of READ. running: what records this conversation for us, at whichever end. peer: with whom that
     channel talks. remarks: what the caller should know besides. unreachable: why an end of the conversation
-    that we record cannot be reached, or empty.
+    that we record cannot be reached, or empty. marked: the channels of those who have talked in a leg
+    of it. ends: its telephones, the nearest first, as far as they can be reached; none when only one can.
     """
 
     channel: Recordable
@@ -86,6 +104,8 @@ class Target(NamedTuple):
     remarks: tuple[str, ...] = ()
     unreachable: str = ""
     is_other: bool = False
+    marked: tuple[Marked, ...] = ()
+    ends: tuple[Recordable, ...] = ()
 
     @property
     def call(self) -> str:

@@ -24,6 +24,9 @@ STATUS = "RECORDING_STATUS"
 MESSAGE = "RECORDING_MESSAGE"
 LEG_ID = "RECORDING_ID"
 FILE = "RECORDING_FILE"
+# And what holds until somebody changes it: recording, paused or stopped.
+STATE = "RECORDING_STATE"
+RECORDING, PAUSED, STOPPED = "recording", "paused", "stopped"
 
 # Ours alone: the MixMonitor that records this channel for us; empty when none does.
 MIXMONITOR_ID = "NOOJEE_MIXMONITOR_ID"
@@ -31,9 +34,9 @@ MIXMONITOR_ID = "NOOJEE_MIXMONITOR_ID"
 LEG = "NOOJEE_LEG"
 
 # Set by the server that follows a recording, for the one that comes after it: on the recorded channel the
-# uniqueids of those with whom it has talked since the leg began, on each of them the leg's id and its file.
+# leg's id and the uniqueids of those with whom it has talked since the leg began, on each of them a mark.
 PERSONS = "NOOJEE_PERSONS"
-PERSON_OF = "NOOJEE_PERSON_OF"
+PERSON_OF = "NOOJEE_PERSON_OF"  # see marks
 
 
 def of_channel(channel: str, name: str) -> str:

@@ -6,8 +6,8 @@ from datetime import datetime, timedelta
 
 import click
 
-from noojee_agi.asterisk import live, manager, other_calls, variables
-from noojee_agi.asterisk.live import LiveChannel
+from noojee_agi.asterisk import live, live_channel, manager, other_calls, variables
+from noojee_agi.asterisk.live_channel import LiveChannel
 from noojee_agi.cli import install, output
 from noojee_agi.cli.settings import ask_key
 from noojee_agi.config import Config
@@ -91,7 +91,7 @@ def _row(asked: manager.Manager, channel: LiveChannel, board: live.Switchboard) 
         "uniqueid": channel.uniqueid,
         "call_uniqueid": channel.linkedid,
         "channel": channel.name,
-        "state": "up" if channel.state == live.UP else "ringing",
+        "state": "up" if channel.state == live_channel.UP else "ringing",
         "other_party": channel.connected or ", ".join(peers),
         "since": datetime.now().astimezone() - timedelta(seconds=channel.seconds),
         "recorded": any(_is_recorded(asked, other) for other in conversation),

@@ -16,31 +16,34 @@ from collections.abc import Callable, Sequence
 from noojee_agi.asterisk import events, variables
 from noojee_agi.asterisk.bridges import Bridges
 from noojee_agi.asterisk.events import Listener
-from noojee_agi.asterisk.live import LiveChannel, Switchboard
+from noojee_agi.asterisk.live import Switchboard
+from noojee_agi.asterisk.live_channel import LiveChannel
 from noojee_agi.asterisk.manager import Manager
 from noojee_agi.asterisk.message import Message
 from noojee_agi.config import Config
 from noojee_agi.errors import DiskSilent, ManagerUnavailable, NoojeeError, NoSuchCall
 from noojee_agi.recordings import recording
-from noojee_agi.server import following, sighup
+from noojee_agi.server import following, reports, sighup
 from noojee_agi.server.counters import Counters
 from noojee_agi.server.following import Decision, Following, Step
 from noojee_agi.server.legs import Legs
+from noojee_agi.server.pauses import Pauses
+from noojee_agi.server.waiting_list import WaitingList
 
 logger = logging.getLogger(__name__)
 
-# A start sets the variables by which a recording is known a moment after its MixMonitor has begun: when the
-# channel is looked at, if no event tells of it before.
-_LATER_SECONDS = (0.3, 1.0, 3.0)
 _POLL_SECONDS = 0.1
+_WAIT_SECONDS = 1.0  # after which another configuration is seen
 _NAME_CHARACTERS = 80  # channel.h AST_CHANNEL_NAME: what is longer is forged
 _STEPS = 4
 _LOOK_SECONDS = 10.0  # at all channels: no event is relied on
 _AGAIN_SECONDS = 5.0
+# Asterisk does not send what a user may not read, and says nothing of that (manager.c).
+_DEAF = "the manager interface tells of no call: give [manager] username read = call in manager.conf"
 
 
 class Follower:
-    """programs: the folder of finish_record.py."""
+    """programs: the folder of finish_record.py. events: a pipe in which each byte tells of new events."""
 
     def __init__(
         self,
@@ -48,15 +51,18 @@ class Follower:
         config: Config,
         programs: str,
         counters: Counters,
+        events: int,
         listeners: Sequence[socket.socket],
     ) -> None:
         self._load_config = load_config
         self._config = config
         self._programs = programs
         self._counters = counters
+        self._events = events
         self._listeners = listeners
         self._followed: dict[str, Following] = {}  # by the leg's id
-        self._later: list[tuple[float, str]] = []  # when to look at which channel
+        self._waiting = WaitingList()
+        self._pauses = Pauses()
         self._bridges = Bridges()
         self._failure = ""
 
@@ -86,7 +92,7 @@ class Follower:
     def _complain(self, reason: str) -> None:
         """Once for the same trouble."""
         if reason != self._failure:
-            logger.error("recordings are not followed, tried again each %g s: %s", _AGAIN_SECONDS, reason)
+            logger.error("recordings are not followed at once: %s", reason)
         self._failure = reason
 
     def _follow(self, config: Config, lifeline: int) -> None:
@@ -97,12 +103,14 @@ class Follower:
             look_at = time.monotonic() + _LOOK_SECONDS
             self._failure = ""
             while self._config is config and not _wait([lifeline], 0):
-                seconds = _POLL_SECONDS if self._later else _LOOK_SECONDS
-                _wait([listener.fileno(), lifeline], seconds)
+                _wait([listener.fileno(), lifeline], _POLL_SECONDS if self._waiting else _WAIT_SECONDS)
                 self._take(listener.read(), legs)
                 self._look_later(legs)
                 if time.monotonic() > look_at:
+                    before = self._bridges
                     self._look_at_all(legs)
+                    if self._bridges != before and not listener.has_heard:
+                        self._complain(_DEAF)
                     look_at = time.monotonic() + _LOOK_SECONDS
 
     # ---- What has changed
@@ -114,11 +122,13 @@ class Follower:
         for followed in [each for each in self._followed.values() if each.name in ended]:
             if followed.mixmonitor_id and not legs.still_records(followed):
                 self._forget(followed, legs)
-        if begun := names & {name for _, name in self._later}:
+        if begun := {name for name in names if name in self._waiting}:
             self._adopt(legs.channels(begun), legs)
-        if names and self._followed:
-            around = self._bridges.around(names) | {message.get("Uniqueid") for message in messages}
-            self._look([each for each in self._followed.values() if _is_among(each, around)], legs)
+        if names and (self._followed or self._pauses.names):
+            around = self._bridges.around(names)
+            if not around.isdisjoint(self._pauses.names):
+                self._pauses.look(legs.channels(around), legs)
+            self._look_among(around | {message.get("Uniqueid") for message in messages}, legs)
 
     def _note(self, message: Message) -> str:
         """The channel that an event of bridges names."""
@@ -128,13 +138,13 @@ class Follower:
         elif kind == events.BRIDGE_LEAVE:
             self._bridges.leave(name)
         elif kind == events.MIXMONITOR_START:
-            now = time.monotonic()
-            self._later += [(now + seconds, name) for seconds in _LATER_SECONDS]
+            self._waiting.add(name)
             return ""
         return name
 
-    def _look(self, at: Sequence[Following], legs: Legs) -> None:
-        for followed in at:
+    def _look_among(self, names: set[str], legs: Legs) -> None:
+        """At recordings of these channels; names, or uniqueids."""
+        for followed in [each for each in self._followed.values() if each.is_among(names)]:
             listed = self._around(followed, legs)
             if following.is_with_a_stranger(listed):
                 listed = legs.channels(None)
@@ -147,21 +157,17 @@ class Follower:
 
     def _look_later(self, legs: Legs) -> None:
         """At channels where a MixMonitor has begun."""
-        now = time.monotonic()
-        due = {name for when, name in self._later if when <= now}
-        if due:
-            self._later = [(when, name) for when, name in self._later if when > now]
+        if due := self._waiting.due():
             listed = legs.channels(due)
             self._adopt(listed, legs)
-            self._look([each for each in self._followed.values() if _is_among(each, due)], legs)
+            self._look_among(due, legs)
 
     def _look_at_all(self, legs: Legs) -> None:
         listed = legs.channels(None)
-        self._bridges = Bridges()
-        for channel in listed:
-            if channel.bridge:
-                self._bridges.enter(channel.bridge, channel.name)
+        self._bridges = Bridges({channel.name: channel.bridge for channel in listed if channel.bridge})
         self._adopt(listed, legs)
+        self._pauses = Pauses()
+        self._pauses.look(listed, legs)
         for ended in following.that_ended(listed):
             self._followed.setdefault(ended.leg_id, ended)
         for followed in [*self._followed.values()]:
@@ -184,9 +190,11 @@ class Follower:
                     )
 
     def _forget(self, followed: Following, legs: Legs) -> None:
-        """As when somebody has stopped it, or another start has replaced it."""
+        """As when somebody has stopped or paused it, or another start has replaced it."""
         del self._followed[followed.leg_id]
-        legs.unmark(followed.leg_id, legs.channels(followed.uniqueids))
+        listed = legs.channels(followed.uniqueids)
+        legs.unmark(followed.leg_id, listed)
+        self._pauses.look(listed, legs)
 
     def _act(self, followed: Following, legs: Legs, listed: Sequence[LiveChannel]) -> None:
         """Do what is to be done, until that is nothing. Raises ManagerUnavailable."""
@@ -205,10 +213,10 @@ class Follower:
             except NoojeeError as exc:
                 logger.error("leg %s ends, and none follows: %s", followed.leg_id, exc)
                 after = None
-            del self._followed[followed.leg_id]
             if after is None:
-                legs.unmark(followed.leg_id, listed)
+                self._forget(followed, legs)
                 return
+            del self._followed[followed.leg_id]
             followed = self._followed[after.leg_id] = after
             listed = self._around(followed, legs)
 
@@ -221,20 +229,17 @@ class Follower:
             return followed._replace(mixmonitor_id="") if legs.end(followed, at) else None
         if decision.at is None:
             return None
-        after: Following | None = followed
+        after: Following | None
         if decision.step is Step.NEXT or legs.is_of_another(followed, decision.at, listed):
             after = legs.next(followed, decision.at, listed)
             if after is followed:
                 return followed
+            reports.tell(self._events)
+        else:
+            after = followed._replace(persons=decision.persons)
         if after is not None:
-            after = after._replace(persons=decision.persons)
             legs.mark(after, followed.leg_id, listed)
         return after
-
-
-def _is_among(followed: Following, names: set[str]) -> bool:
-    """names: of channels, or their uniqueids."""
-    return not names.isdisjoint([*followed.names, *followed.uniqueids])
 
 
 def _wait(descriptors: Sequence[int], seconds: float) -> bool:

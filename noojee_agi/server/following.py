@@ -13,8 +13,9 @@ from enum import Enum
 from typing import NamedTuple
 
 from noojee_agi.asterisk import variables
-from noojee_agi.asterisk.live import LiveChannel, Switchboard
-from noojee_agi.recordings import recording
+from noojee_agi.asterisk.live import Switchboard
+from noojee_agi.asterisk.live_channel import LiveChannel
+from noojee_agi.asterisk.marks import Mark
 
 
 class Step(Enum):
@@ -54,6 +55,10 @@ class Following(NamedTuple):
     def uniqueids(self) -> Sequence[str]:
         return [self.channel, *self.persons]
 
+    def is_among(self, names: set[str]) -> bool:
+        """names: of channels, or their uniqueids."""
+        return not names.isdisjoint([*self.names, *self.uniqueids])
+
     def with_names_of(self, listed: Sequence[LiveChannel]) -> Following:
         names = {channel.uniqueid: channel.name for channel in listed}
         persons = {uniqueid: names.get(uniqueid, name) for uniqueid, name in self.persons.items()}
@@ -66,32 +71,58 @@ class Following(NamedTuple):
     def decide(self, board: Switchboard) -> Decision:
         live = {channel.uniqueid: channel for channel in board.channels}
         recorded = live.get(self.channel)
-        left = [live[uniqueid] for uniqueid in self.persons if uniqueid in live]
+        persons = [live[uniqueid] for uniqueid in self.persons if uniqueid in live]
+        left = [channel for channel in persons if not _is_free(board, channel)]
         if self.mixmonitor_id:
             if recorded is None:
                 return Decision(Step.END) if left else Decision(Step.OVER)
             if not self.is_recorded_at(recorded):
                 return Decision(Step.OVER)  # somebody has stopped it, or another start has replaced it
+            if self.persons and _is_free(board, recorded):
+                return Decision(Step.END)
             return self._while_recorded(board, recorded, left)
-        return _while_not([*([recorded] if recorded else []), *left], board)
+        if recorded and not _is_free(board, recorded):
+            left = [recorded, *left]
+        return self._while_not(board, [each for each in left if self._is_marked(each)])
+
+    def _is_marked(self, channel: LiveChannel) -> bool:
+        """Somebody who stops the recording meanwhile, or starts another one, takes the mark away."""
+        return channel.mark is not None and not channel.mark.is_paused and channel.mark.leg_id == self.leg_id
 
     def _while_recorded(
         self, board: Switchboard, recorded: LiveChannel, left: Sequence[LiveChannel]
     ) -> Decision:
-        talking = _persons(board, recorded)
+        talking = persons(board, recorded)
         if not self.persons:
             return Decision(Step.FORMED, recorded, talking) if talking else Decision(Step.NOTHING)
         if talking:
-            if self.persons.keys() <= talking.keys():
+            is_anybody_gone = not self.persons.keys() <= talking.keys()
+            if not is_anybody_gone or talking.keys() <= self.persons.keys():
                 return Decision(Step.NOTHING)
             missing = [channel for channel in left if channel.uniqueid not in talking]
             if any(_waits(board, channel) for channel in missing):
                 return Decision(Step.END)
             return Decision(Step.NEXT, recorded, talking)
         is_sent_away = bool(recorded.values.get(variables.BLINDTRANSFER))
-        talk_on = any(_persons(board, channel) for channel in left)  # without it
+        talk_on = any(persons(board, channel) for channel in left)  # without it
         has_left = not recorded.bridge and (is_sent_away or talk_on)
         return Decision(Step.END if recorded.is_waiting or has_left else Step.NOTHING)
+
+    def _while_not(self, board: Switchboard, left: Sequence[LiveChannel]) -> Decision:
+        """left: who of the last leg is still there, first the channel that was recorded.
+
+        What only those say to each other who were in a conference with it is nobody's.
+        """
+        if not left:
+            return Decision(Step.OVER)
+        if any(_waits(board, channel) for channel in left):
+            return Decision(Step.NOTHING)
+        for channel in left:
+            talking = persons(board, channel)
+            if talking and (channel.uniqueid == self.channel or not talking.keys() <= self.persons.keys()):
+                recorded = any(end.mixmonitor_id for end in board.conversation(channel))
+                return Decision(Step.OVER) if recorded else Decision(Step.NEXT, channel, talking)
+        return Decision(Step.NOTHING)
 
 
 def is_with_a_stranger(listed: Sequence[LiveChannel]) -> bool:
@@ -102,53 +133,43 @@ def is_with_a_stranger(listed: Sequence[LiveChannel]) -> bool:
 
 def that_ended(listed: Sequence[LiveChannel]) -> list[Following]:
     """Legs that have ended while somebody who talked in them is there, and who followed them has died."""
-    marked: dict[str, list[LiveChannel]] = {}
+    marked: dict[Mark, list[LiveChannel]] = {}
     for channel in listed:
-        marked.setdefault(channel.values[variables.PERSON_OF], []).append(channel)
+        if channel.mark and not channel.mark.is_paused:
+            marked.setdefault(channel.mark, []).append(channel)
     found = []
     for mark, left in marked.items():
-        leg_id, _, file = mark.partition(" ")
-        if recording.is_id(leg_id) and recording.is_ours(file) and not _was_stopped(leg_id, listed):
-            left.sort(key=lambda channel: not channel.values[variables.LEG].startswith(leg_id))
+        if not _was_stopped(mark, listed):
+            left.sort(key=lambda channel: not channel.values[variables.LEG].startswith(mark.leg_id))
             persons = {channel.uniqueid: channel.name for channel in left}
-            found.append(Following(leg_id, file, left[0].uniqueid, left[0].name, "", persons))
+            found.append(Following(mark.leg_id, mark.file, left[0].uniqueid, left[0].name, "", persons))
     return found
 
 
-def _was_stopped(leg_id: str, listed: Sequence[LiveChannel]) -> bool:
+def _was_stopped(mark: Mark, listed: Sequence[LiveChannel]) -> bool:
     """Whether the channel that it recorded is there, and was not left so by one who follows.
 
     A channel that it still records is there, too: then it has not ended.
     """
     return any(
-        channel.values[variables.LEG].startswith(leg_id)
-        and not channel.values[variables.PERSON_OF].startswith(leg_id)
-        for channel in listed
+        channel.values[variables.LEG].startswith(mark.leg_id) and channel.mark != mark for channel in listed
     )
 
 
-def _while_not(left: Sequence[LiveChannel], board: Switchboard) -> Decision:
-    """left: who of the last leg is still there, first the channel that was recorded."""
-    if not left:
-        return Decision(Step.OVER)
-    if any(_waits(board, channel) for channel in left):
-        return Decision(Step.NOTHING)
-    for channel in left:
-        if talking := _persons(board, channel):
-            recorded = any(end.mixmonitor_id for end in board.conversation(channel))
-            return Decision(Step.OVER) if recorded else Decision(Step.NEXT, channel, talking)
-    return Decision(Step.NOTHING)
-
-
-def _persons(board: Switchboard, channel: LiveChannel) -> dict[str, str]:
-    """With whom it talks, by uniqueid."""
+def persons(board: Switchboard, channel: LiveChannel) -> dict[str, str]:
+    """With whom it talks, by uniqueid: in a conference with all who are there."""
     return {
         other.uniqueid: other.name
-        for other in board.conversation(channel)
+        for other in (*board.conversation(channel), *board.conference(channel))
         if other != channel and not other.is_local and other.bridge
     }
 
 
 def _waits(board: Switchboard, channel: LiveChannel) -> bool:
     """Whether it is parked, or alone in a bridge: somebody will come back to it, or send somebody."""
-    return channel.is_waiting or (bool(channel.bridge) and not _persons(board, channel))
+    return channel.is_waiting or (bool(channel.bridge) and not persons(board, channel))
+
+
+def _is_free(board: Switchboard, channel: LiveChannel) -> bool:
+    """Whether an agent who stays logged in (app_agent_pool.c) has done with his call."""
+    return channel.is_agent and not persons(board, channel)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from noojee_agi.actions import channel_lock, start_record
 from noojee_agi.actions.context import Context
 from noojee_agi.actions.next_leg import next_leg
 from noojee_agi.asterisk import other_calls, target, variables
-from noojee_agi.asterisk.live import LiveChannel, Switchboard
+from noojee_agi.asterisk.live import Switchboard
+from noojee_agi.asterisk.live_channel import LiveChannel
 from noojee_agi.asterisk.manager import Manager
+from noojee_agi.asterisk.marks import Mark
 from noojee_agi.asterisk.other_calls import OtherChannel
 from noojee_agi.asterisk.target import CommandLine, Running, Target
 from noojee_agi.config import Config
@@ -23,7 +25,8 @@ from noojee_agi.server.following import Following, Step
 
 logger = logging.getLogger(__name__)
 
-_READ = (*target.READ, variables.PERSONS, variables.PERSON_OF)
+_TRIES = 3
+_MANY = 12  # asked for one by one; for more than these all are listed, in one go
 
 
 class Legs:
@@ -45,8 +48,15 @@ class Legs:
     def channels(self, names: Iterable[str] | None) -> list[LiveChannel]:
         """Those of these names or uniqueids, each once; all of them for None."""
         self._manager.renew_patience()  # for all that is done with these
-        listed = other_calls.channels(self._manager, names, _READ)
-        return [*{channel.uniqueid: channel for channel in listed}.values()]
+        wanted = None if names is None else {*names}
+        is_list = wanted is None or len(wanted) > _MANY
+        listed = other_calls.channels(self._manager, None if is_list else wanted, target.READ)
+        found = {channel.uniqueid: channel for channel in listed}
+        return [
+            each
+            for each in found.values()
+            if wanted is None or not wanted.isdisjoint((each.name, each.uniqueid))
+        ]
 
     def leg_id(self, channel: LiveChannel, file: str) -> str:
         """Of the leg that has this file; empty where it is not known.
@@ -80,8 +90,7 @@ class Legs:
         for channel in listed:
             if channel.uniqueid in followed.persons:
                 self._mark(channel.name, followed)
-            elif channel.values[variables.PERSON_OF].startswith(before):
-                self._set(channel.name, variables.PERSON_OF, "")
+        self.unmark(before, [channel for channel in listed if channel.uniqueid not in followed.persons])
 
     def mark_ended(self, followed: Following) -> None:
         """Before its end: a recording that somebody stops has no mark at its channel."""
@@ -89,11 +98,16 @@ class Legs:
 
     def unmark(self, leg_id: str, listed: Sequence[LiveChannel]) -> None:
         for channel in listed:
-            if channel.values[variables.PERSON_OF].startswith(leg_id):
+            if channel.mark and not channel.mark.is_paused and channel.mark.leg_id == leg_id:
                 self._set(channel.name, variables.PERSON_OF, "")
 
+    def pause(self, channel: LiveChannel, mark: Mark) -> None:
+        """It talks in a conversation that is paused."""
+        self._set(channel.name, variables.PERSON_OF, str(mark))
+        self._set(channel.name, variables.STATE, variables.PAUSED)
+
     def _mark(self, channel: str, followed: Following) -> None:
-        self._set(channel, variables.PERSON_OF, f"{followed.leg_id} {followed.file}")
+        self._set(channel, variables.PERSON_OF, str(Mark(followed.leg_id, followed.file)))
 
     def _set(self, channel: str, name: str, value: str) -> None:
         with contextlib.suppress(NoSuchCall):
@@ -104,17 +118,30 @@ class Legs:
 
         at: the channel that it records; None when that is gone, and the leg has ended with it.
         """
-        with self._lock(at):
-            if at and not self.still_records(followed):
+        if at is None:
+            return True
+        with self._locked(at, followed.uniqueids) as listed:
+            if not self.still_records(followed):
                 return False
             self.mark_ended(followed)
-            self._stop(followed, self.channels(followed.uniqueids))
+            self._stop(followed, listed)
         return True
 
-    def _lock(self, at: LiveChannel | None) -> contextlib.AbstractContextManager[None]:
-        if at is None:
-            return contextlib.nullcontext()
-        return channel_lock.of(self._config.state_directory, at.linkedid, time.sleep)
+    @contextlib.contextmanager
+    def _locked(self, at: LiveChannel, uniqueids: Sequence[str]) -> Iterator[list[LiveChannel]]:
+        """These channels as they are under the lock of the conversation of that one.
+
+        Whose lock it is may change until it is had: with another bridge a channel has another linkedid.
+        """
+        linkedid = at.linkedid
+        for tries_left in reversed(range(_TRIES)):
+            with channel_lock.of(self._config.state_directory, linkedid, time.sleep):
+                listed = self.channels(uniqueids)
+                now = next((each.linkedid for each in listed if each.uniqueid == at.uniqueid), linkedid)
+                if now == linkedid or not tries_left:
+                    yield listed
+                    return
+                linkedid = now
 
     def _stop(self, followed: Following, listed: Sequence[LiveChannel]) -> None:
         """Where it records, if it still does."""
@@ -143,17 +170,18 @@ class Legs:
 
     def next(self, followed: Following, at: LiveChannel, listed: Sequence[LiveChannel]) -> Following | None:
         """The next leg, under the conversation's lock; the same leg when nothing is to be done any more, and
-        None when it is over.
+        None when it is over. at: where it is to begin, if that is still so then.
 
         Raises NoojeeError when there is none; the former one has ended then. DiskSilent: all is as it was.
         """
-        with self._lock(at):
-            listed = self.channels([*followed.uniqueids, *(channel.uniqueid for channel in listed)])
-            step = followed.decide(Switchboard(listed)).step
-            if step is Step.OVER or (followed.mixmonitor_id and not self.still_records(followed)):
+        known_of = [*followed.uniqueids, *(channel.uniqueid for channel in listed)]
+        with self._locked(at, known_of) as listed:
+            decision = followed.decide(Switchboard(listed))
+            if decision.step is Step.OVER or (followed.mixmonitor_id and not self.still_records(followed)):
                 return None
-            if step not in (Step.NEXT, Step.FORMED):
+            if decision.at is None or decision.at.uniqueid != at.uniqueid:
                 return followed  # it has changed meanwhile, which an event will tell
+            at = decision.at
             try:
                 known = self._former(followed)
                 if known is None:
@@ -161,7 +189,7 @@ class Legs:
                 target = self._target(at, listed)
                 self.mark_ended(followed)
                 was_recorded = followed.channel == at.uniqueid
-                result = next_leg(known, target, was_recorded, self._context())
+                result = next_leg(known, target, was_recorded, self._context(known.server))
                 if result.status != start_record.OK:
                     raise NotStarted(result.message)
             except (DiskSilent, NoSuchCall):  # to stop would hold the call; or it has changed meanwhile
@@ -172,7 +200,7 @@ class Legs:
                 raise
             started = self._manager.get(at.name, variables.MIXMONITOR_ID)
         logger.info("leg %s follows %s at %s: %s", result.leg_id, followed.leg_id, at.name, result.message)
-        return Following(result.leg_id, result.file, at.uniqueid, at.name, started, {})
+        return Following(result.leg_id, result.file, at.uniqueid, at.name, started, decision.persons)
 
     def _target(self, at: LiveChannel, listed: Sequence[LiveChannel]) -> Target:
         found = other_calls.target_of(self._manager, listed, at.uniqueid, self._asker)
@@ -194,7 +222,9 @@ class Legs:
     def _knowledge(self) -> Knowledge:
         return Knowledge(self._config.snapshot_file, lambda: None, self._load_snapshot)
 
-    def _context(self) -> Context:
+    def _context(self, server: str) -> Context:
+        """server: whose leg it is. The end of one that began under another name is not looked for here."""
+
         def nobody(asked: str, prefers_recorded: bool) -> Target:
             raise ManagerUnavailable("no other call is asked for")
 
@@ -205,5 +235,5 @@ class Legs:
             nobody,
             time.sleep,
             lambda: None,
-            self._sees_ends(),
+            self._sees_ends() and server == self._config.server_name,
         )

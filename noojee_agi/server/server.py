@@ -82,7 +82,7 @@ class Server:
         self._drain_process = DrainProcess(
             self._load_config, config, events, questions, numbers, listeners.all
         )
-        self._follower = Follower(self._load_config, config, programs, numbers, listeners.all)
+        self._follower = Follower(self._load_config, config, programs, numbers, tell, listeners.all)
         links = Links(listeners.network, listeners.local, tell, ask, numbers, about.program())
         self._workers = []
         for number in range(count):

@@ -13,7 +13,7 @@ import pytest
 from lab import manager, office, tones, transitions
 from lab.office import CARL, CUSTOMER, PLACES, TALK_SECONDS, TONES, Office, Played
 from lab.served import Served
-from lab.transitions import ALONE, CONSULTING, NO_TRANSITIONS, TAKEN, TRANSITIONS, Leg, legs_of
+from lab.transitions import ALONE, CONSULTING, NO_TRANSITIONS, STOPPED, TAKEN, TRANSITIONS, Leg, legs_of
 
 pytestmark = pytest.mark.asterisk
 
@@ -112,10 +112,17 @@ def test_what_is_no_transition_begins_no_leg(at: Office, name: str, place: str) 
 
 
 @AT_EACH_PLACE
-def test_what_was_stopped_does_not_begin_again(at: Office, place: str) -> None:
-    played = office.play(at, transitions.stopped, place)
+@pytest.mark.parametrize("name", STOPPED)
+def test_what_was_stopped_does_not_begin_again(at: Office, name: str, place: str) -> None:
+    played = office.play(at, STOPPED[name], place)
 
-    assert_legs(played, "IN", legs_of("stopped", place))
+    assert_legs(played, "IN", legs_of(name, place))
+
+
+def test_an_agent_who_stays_logged_in_has_done_with_the_call_that_he_has_not_any_more(at: Office) -> None:
+    played = office.play(at, transitions.agent_of_pool, "pool")
+
+    assert_legs(played, "IN", legs_of("redirect", "customer"))
 
 
 def test_without_following_there_is_one_leg(at: Office) -> None:

@@ -138,6 +138,22 @@ def test_a_transfer_during_a_lost_connection_is_followed_afterwards(
         exchange.end()
 
 
+def test_a_user_who_hears_of_no_call_is_complained_of_and_the_transfer_is_followed_later(
+    exchange: Exchange[SipPhone],
+) -> None:
+    deaf = {**manager.options(exchange.port), "manager.username": manager.DEAF}
+    with Served(exchange.site, deaf):
+        exchange.connect("411", "caller")
+        wait_for_leg(exchange, "Ann", 1)
+
+        exchange.phones["410"].transfer("412")
+        exchange.wait_bridged("412")
+
+        wait_for_leg(exchange, "Carl", 2)
+        assert exchange.site.log().count("the manager interface tells of no call") == 1
+        exchange.end()
+
+
 def test_a_recording_that_was_stopped_stays_so_through_a_transfer(
     exchange: Exchange[SipPhone], served: Served
 ) -> None:

@@ -362,7 +362,7 @@ def test_only_the_owner_may_stop_by_name(exchange: Exchange[Phone]) -> None:
     assert exchange.leg(started)["owner"] == "Ann"
 
     refused = exchange.ask("AGI(stop_record.py,at/410,Fred)")
-    assert (refused.status, refused.message) == ("403", "the recording is not Fred's: it goes on")
+    assert (refused.status, refused.message) == ("403", "the recording is not Fred's: it stays as it is")
     assert exchange.leg(started)["status"] == "recording"
     stopped = exchange.ask("AGI(stop_record.py,agentLoginName=Ann,extenOrUniqueId=at/410)")
     assert (stopped.status, stopped.leg_id, stopped.file) == ("200", started.leg_id, started.file)
@@ -429,7 +429,7 @@ def test_the_command_line_starts_stops_and_lists(exchange: Exchange[Phone]) -> N
     ]
     refused = exchange.site.record("stop", "410", "--login", "Ann")
     assert (refused.returncode, refused.stdout) == (1, "")
-    assert refused.stderr == "Error: 403 the recording is not Ann's: it goes on\n"
+    assert refused.stderr == "Error: 403 the recording is not Ann's: it stays as it is\n"
     assert exchange.site.record("stop", "410", "--login", "Fred").returncode == 0
     exchange.site.wait_for_legs("--tag", "typed", status="completed")
     assert [row.split()[-2] for row in exchange.site.cli("record", "list").splitlines()[1:]] == ["no", "no"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -38,6 +38,7 @@ class Exchange(Generic[Telephone]):
         tones: Mapping[str, int],
         plug_in: Callable[[Lines, str, Path], Telephone],
         files: Mapping[str, str] | None = None,
+        modules: Sequence[str] = (),
     ) -> None:
         self.site = Site(folder / "site")
         for login in ("Fred", "Ann"):
@@ -62,7 +63,7 @@ class Exchange(Generic[Telephone]):
                 self.site.environment,
                 self.site.agi_directory,
                 system_name,
-                modules=(*phones.MODULES, "res_parking"),
+                modules=(*phones.MODULES, "res_parking", *modules),
             )
         )
         self.pbx = Pbx(self.asterisk, self.site)

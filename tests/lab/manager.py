@@ -21,14 +21,17 @@ write = {write}
 deny = 0.0.0.0/0.0.0.0
 permit = 127.0.0.1/255.255.255.255
 """
+# One who may do the same, and hears of no call.
+DEAF = "deaf"
 
 
 def manager_conf(port: int, write: str = "system,call", more: str = "") -> str:
     """manager.conf with our user; more: further lines of [general]."""
-    return _GENERAL.format(port=port, more=more) + _USER.format(secret=SECRET, write=write)
+    user = _USER.format(secret=SECRET, write=write)
+    deaf = user.replace(f"[{USER}]", f"[{DEAF}]").replace("read = call\n", "")
+    return _GENERAL.format(port=port, more=more) + user + deaf
 
 
 def options(port: int, secret: str = SECRET) -> Mapping[str, str]:
-    """The [manager] section of noojee_agi.conf, and that recordings follow their calls."""
-    login = {"manager.port": str(port), "manager.username": USER, "manager.secret": secret}
-    return {**login, "recordings.follow": "yes"}
+    """The [manager] section of noojee_agi.conf."""
+    return {"manager.port": str(port), "manager.username": USER, "manager.secret": secret}

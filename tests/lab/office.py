@@ -54,6 +54,11 @@ exten => forward-agent,1,Answer()
  same => n,Dial(PJSIP/410,1,tTU(recorded,IN))
  same => n,Dial(PJSIP/412,20,tTU(recorded,IN))
 exten => second,1,Queue(other,c,,,20)
+exten => room,1,ConfBridge(1)
+exten => login,1,AgentLogin(1001,s)
+exten => pool-customer,1,Answer()
+ same => n,AGI(start_record.py,410,IN)
+ same => n,AgentRequest(1001)
 exten => local-customer,1,Answer()
  same => n,AGI(start_record.py,410,IN)
  same => n,Dial(Local/410@telephones,20,tT)
@@ -87,7 +92,21 @@ setinterfacevar = yes
 member => PJSIP/412
 """,
     "features.conf": "[featuremap]\nblindxfer => #1\natxfer => *2\n",
-    "res_parking.conf": "[general]\n[default]\nparkext => 700\ncontext => parkedcalls\nparkpos => 701-720\n",
+    "res_parking.conf": """
+[general]
+[default]
+parkext => 700
+context => parkedcalls
+parkpos => 701-720
+[short]
+parkext => 750
+parkext_exclusive => yes
+context => parkedcalls
+parkpos => 751-760
+parkingtime => 1
+""",
+    "confbridge.conf": "[general]\n[default_user]\ntype = user\nquiet = yes\n",
+    "agents.conf": "[general]\n[1001]\ncustom_beep = beep\n",
 }
 
 
@@ -114,7 +133,7 @@ class Office(NamedTuple):
 def office(version: int, folder: Path, stack: ExitStack) -> Office:
     installation = sounds.with_silent(find(version), folder / "data", _SOUNDS)
     exchange: Exchange[SipPhone] = Exchange(
-        installation, "", folder, stack, _DIALPLAN, TONES, _plug_in, _FILES
+        installation, "", folder, stack, _DIALPLAN, TONES, _plug_in, _FILES, ["app_agent_pool"]
     )
     exchange.site.cli("account", "add", "Carl")
     exchange.site.cli("attach", "Carl", CARL)

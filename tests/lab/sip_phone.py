@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from types import TracebackType
 
-from lab.sip_call import FRAME_SECONDS, Call, make_tone, new_id
+from lab.sip_call import A_LAW, FRAME_SECONDS, Call, make_tones, new_id
 from lab.sip_message import Message
 from lab.waiting import wait_until
 
@@ -66,7 +66,7 @@ class SipPhone:
 
     def say(self, frequency: int) -> None:
         """The tone that it plays from now on, in all its calls."""
-        self._tone = make_tone(frequency, self._frames)
+        self._tones = make_tones(frequency, self._frames)
 
     def dial(self, number: str) -> None:
         """Call a number, and wait until it has answered."""
@@ -113,9 +113,18 @@ class SipPhone:
         """Hold its call, or resume it: nothing is taken, and no tone is sent."""
         (call,) = list(self._calls.values())
         call.is_held = is_held
+        self._invite_again(call)
+
+    def change_codec(self) -> None:
+        """Go on in A-law."""
+        (call,) = list(self._calls.values())
+        call.codec = A_LAW
+        self._invite_again(call)
+
+    def _invite_again(self, call: Call) -> None:
         self._request("INVITE", call, call.description())
         sent = call.number
-        wait_until(lambda: call.agreed == sent, 10, f"the answer to {self.extension}'s hold")
+        wait_until(lambda: call.agreed == sent, 10, f"the answer to {self.extension}'s invitation")
 
     def transfer(self, number: str, is_patient: bool = False) -> None:
         """Send the other end of its call there, and be out of it; is_patient: only when that is done."""
@@ -153,7 +162,7 @@ class SipPhone:
         while not self._is_over.is_set():
             for call in list(self._calls.values()):
                 with contextlib.suppress(OSError):  # it has just ended
-                    call.send(self._tone, self.first_sequence, self._frames)
+                    call.send(self._tones, self.first_sequence, self._frames)
             next_at += FRAME_SECONDS * self._frames
             self._is_over.wait(max(0.0, next_at - time.monotonic()))
 

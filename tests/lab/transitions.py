@@ -6,6 +6,7 @@ While Ann asks Carl before she transfers, and while nobody talks with the custom
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 from lab.office import ANN, CARL, CUSTOMER, TONES, Office, talk
@@ -111,6 +112,33 @@ def _park(at: Office, place: str) -> None:
     talk(at, CUSTOMER, CARL)
 
 
+def _park_too_long(at: Office, place: str) -> None:
+    """Nobody fetches him, and Asterisk calls Ann again."""
+    reach_ann(at, f"in-{place}")
+    at.phones[ANN].transfer("750", is_patient=True)
+    be_alone(at)
+    talk(at, ANN, CUSTOMER)
+
+
+def _conference(at: Office, place: str) -> None:
+    at.phones[CARL].dial("room")
+    reach_ann(at, f"in-{place}")
+    at.phones[ANN].transfer("room")
+    talk(at, CUSTOMER, CARL)
+
+
+def agent_of_pool(at: Office, place: str) -> None:
+    """Ann stays logged in (app_agent_pool) when the customer is sent to Carl."""
+    at.phones[ANN].dial("login")
+    pool = partial(at.exchange.asterisk.rx, "agent show online")
+    wait_until(lambda: "NOT_INUSE" in pool(), 10, "the agent to be free", pool)
+    reach_ann(at, "pool-customer")
+    to = {"Context": "telephones", "Exten": CARL, "Priority": "1"}
+    (customer,) = [name for name in at.exchange.channels() if name.startswith(f"PJSIP/{CUSTOMER}-")]
+    at.listener.act(Action="Redirect", Channel=customer, **to)
+    talk(at, CUSTOMER, CARL)
+
+
 def to_and_fro(at: Office, place: str, times: int) -> None:
     """Ann and Carl send the customer to each other by blind transfers."""
     reach_ann(at, f"in-{place}")
@@ -165,18 +193,39 @@ TRANSITIONS: dict[str, Callable[[Office, str], None]] = {
     "second queue": _second_queue,
     "outbound": _outbound,
     "back": _back,
+    "parked too long": _park_too_long,
+    "conference": _conference,
 }
+
+
+def _stop(at: Office, extension: str) -> None:
+    done = at.exchange.site.record("stop", extension)
+    assert done.returncode == 0, done.stderr
+
+
+def stopped_while_parked(at: Office, place: str) -> None:
+    reach_ann(at, f"in-{place}")
+    at.phones[ANN].transfer("700", is_patient=True)
+    (parked,) = wait_until(lambda: at.listener.seen("ParkedCall"), 10, "the parking")
+    wait_until(lambda: len(at.listener.seen("MixMonitorStop")) == (place == "customer"), 10, "the leg's end")
+    _stop(at, CUSTOMER)
+    at.phones[CARL].dial(parked["ParkingSpace"])
+    talk(at, CUSTOMER, CARL)
 
 
 def stopped(at: Office, place: str) -> None:
     """Ann ends the recording, and transfers."""
     reach_ann(at, f"in-{place}")
-    done = at.exchange.site.record("stop", ANN)
-    assert done.returncode == 0, done.stderr
+    _stop(at, ANN)
     talk(at, ANN, CUSTOMER, seconds=_ASIDE_SECONDS)
     at.phones[ANN].transfer(CARL)
     talk(at, CUSTOMER, CARL)
 
+
+STOPPED: dict[str, Callable[[Office, str], None]] = {
+    "stopped": stopped,
+    "stopped while parked": stopped_while_parked,
+}
 
 # Ann is called, and Carl answers.
 TAKEN: dict[str, Callable[[Office, str], None]] = {"pickup": _pickup, "forward": _forward}
@@ -206,10 +255,19 @@ def _told(at: Office, place: str) -> None:
     assert f"<{at.exchange.channel(CUSTOMER)}> Playing 'beep" in at.exchange.asterisk.log()
 
 
+def _another_codec(at: Office, place: str) -> None:
+    reach_ann(at, f"in-{place}")
+    at.phones[ANN].change_codec()
+    talk(at, ANN, CUSTOMER)
+    at.phones[CUSTOMER].change_codec()
+    talk(at, ANN, CUSTOMER)
+
+
 NO_TRANSITIONS: dict[str, Callable[[Office, str], None]] = {
     "hold and resume": _hold,
     "Local channel optimised away": _optimised_away,
     "announcement to one side": _told,
+    "another codec": _another_codec,
 }
 
 
@@ -219,6 +277,10 @@ def legs_of(name: str, place: str) -> list[Leg]:
     if name == "outbound" and place == "customer":
         # Before he answers, his own channel knows of nobody with whom he will talk.
         return [ann._replace(owner=None), carl]
-    if name in NO_TRANSITIONS or name == "stopped":
+    if name in NO_TRANSITIONS or name in STOPPED:
         return [ann]
+    if name == "parked too long":
+        return [ann, ann]
+    if name == "conference":  # of those who talk there nobody is the one for whom it is recorded
+        carl = carl._replace(owner=None)
     return [ann, carl, ann] if name == "back" else [ann, carl]

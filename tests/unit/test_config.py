@@ -23,7 +23,7 @@ format = wav49
 mixmonitor_options = bW(2)
 min_free_percent = 7.5
 unknown_agent = refuse
-follow = yes
+follow = no
 
 [state]
 directory = /srv/state
@@ -66,7 +66,7 @@ def test_without_a_file_everything_has_its_documented_default() -> None:
         recordings_mixmonitor_options="",
         recordings_min_free_percent=2.0,
         recordings_unknown_agent="record",
-        recordings_follow="no",
+        recordings_follow="yes",
         state_directory="/var/lib/noojee-agi",
         server_name=os.uname().nodename,
         server_listen="127.0.0.1:4573",
@@ -99,7 +99,7 @@ def test_every_option_is_read_and_has_its_type(tmp_path: Path) -> None:
         recordings_mixmonitor_options="bW(2)",
         recordings_min_free_percent=7.5,
         recordings_unknown_agent="refuse",
-        recordings_follow="yes",
+        recordings_follow="no",
         state_directory="/srv/state",
         server_name="pbx-7",
         server_socket="/run/noojee-agi/agi.sock",

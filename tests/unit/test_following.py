@@ -2,28 +2,40 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from noojee_agi.asterisk import variables
 from noojee_agi.asterisk.bridges import Bridges
-from noojee_agi.asterisk.live import LiveChannel, Switchboard
-from noojee_agi.server.following import Following, Step
+from noojee_agi.asterisk.live import Switchboard
+from noojee_agi.asterisk.live_channel import LiveChannel
+from noojee_agi.asterisk.marks import Mark
+from noojee_agi.server.following import Following, Step, that_ended
 
 OURS, THEIRS = "0x7f01", "0x7f02"
-CALLER, AGENT, OTHER = "1.1", "1.2", "1.3"
-NAMES = {CALLER: "PJSIP/trunk-01", AGENT: "PJSIP/410-02", OTHER: "PJSIP/412-03"}
+CALLER, AGENT, OTHER, FOURTH = "1.1", "1.2", "1.3", "1.4"
+LEG, FILE = "11111111-0000-4000-8000-000000000000", "/r/2026/11/30/1.1-11111111.wav"
+NAMES = {CALLER: "PJSIP/trunk-01", AGENT: "PJSIP/410-02", OTHER: "PJSIP/412-03", FOURTH: "PJSIP/413-04"}
 
 
-def channel(uniqueid: str, bridge: str = "", mixmonitor: str = "", **more: object) -> LiveChannel:
+def channel(uniqueid: str, bridge: str = "", mixmonitor: str = "", **more: Any) -> LiveChannel:
     values = {variables.MIXMONITOR_ID: mixmonitor, variables.SYSTEMNAME: ""}
     if more.pop("is_transferred", False):
         values[variables.BLINDTRANSFER] = NAMES[AGENT]
-    return LiveChannel(NAMES[uniqueid], uniqueid, "1.1", bridge=bridge, values=values, **more)  # type: ignore[arg-type]
+    values[variables.LEG] = ""
+    values[variables.PERSON_OF] = str(more.pop("mark", ""))
+    return LiveChannel(NAMES[uniqueid], uniqueid, "1.1", bridge=bridge, values=values, **more)
+
+
+def left(uniqueid: str, bridge: str = "", **more: Any) -> LiveChannel:
+    """Of somebody who has talked in the leg that has ended."""
+    return channel(uniqueid, bridge, mark=Mark(LEG, FILE), **more)
 
 
 def followed(recorded: str = CALLER, mixmonitor: str = OURS, *persons: str) -> Following:
     return Following(
-        "leg", "file", recorded, NAMES[recorded], mixmonitor, {each: NAMES[each] for each in persons}
+        LEG, FILE, recorded, NAMES[recorded], mixmonitor, {each: NAMES[each] for each in persons}
     )
 
 
@@ -79,30 +91,37 @@ def test_a_blind_transfer_ends_the_leg_before_another_answers(agent: list[LiveCh
 
 
 def test_a_parked_caller_is_not_recorded() -> None:
-    parked = channel(CALLER, "parking", OURS, is_parked=True)
     waiting = followed(CALLER, "", AGENT)
 
-    assert decided(AT_THE_CALLER, parked) == END
-    assert decided(waiting, parked._replace(values=channel(CALLER).values)) == NOTHING
-    assert decided(waiting, channel(CALLER, "b"), channel(OTHER, "b")) == (Step.NEXT, CALLER, {OTHER})
+    assert decided(AT_THE_CALLER, channel(CALLER, "parking", OURS, is_parked=True)) == END
+    assert decided(waiting, left(CALLER, "parking", is_parked=True)) == NOTHING
+    assert decided(waiting, left(CALLER, "b"), channel(OTHER, "b")) == (Step.NEXT, CALLER, {OTHER})
+
+
+@pytest.mark.parametrize("mark", ["", Mark(LEG, FILE, is_paused=True)], ids=["stopped", "paused"])
+def test_a_call_that_was_stopped_or_paused_while_it_was_parked_does_not_begin_again(mark: object) -> None:
+    waiting, talk = followed(CALLER, "", AGENT), [channel(CALLER, "b", mark=mark), channel(OTHER, "b")]
+
+    assert decided(waiting, *talk) == OVER
+    assert that_ended(talk) == []
 
 
 def test_whom_the_recorded_agent_asks_while_the_caller_waits_is_not_recorded() -> None:
-    asks = [channel(AGENT, "c", OURS), channel(OTHER, "c"), channel(CALLER, "b")]
+    asks = [channel(AGENT, "c", OURS), channel(OTHER, "c"), left(CALLER, "b")]
 
     assert decided(AT_THE_AGENT, *asks) == END
-    assert decided(followed(AGENT, "", CALLER), *asks) == NOTHING
+    assert decided(followed(AGENT, "", CALLER), left(AGENT, "c"), *asks[1:]) == NOTHING
 
 
 def test_the_recorded_agent_who_comes_back_is_the_next_leg() -> None:
-    back = [channel(AGENT, "b"), channel(CALLER, "b"), channel(OTHER)]
+    back = [left(AGENT, "b"), left(CALLER, "b"), channel(OTHER)]
 
     assert decided(followed(AGENT, "", CALLER), *back) == (Step.NEXT, AGENT, {CALLER})
 
 
 @pytest.mark.parametrize("agent", [[], [channel(AGENT, mixmonitor=OURS)]], ids=["gone", "about to go"])
 def test_the_recorded_agent_has_left_and_the_next_leg_is_the_callers(agent: list[LiveChannel]) -> None:
-    talk = [channel(CALLER, "b"), channel(OTHER, "b")]
+    talk = [left(CALLER, "b"), channel(OTHER, "b")]
 
     assert decided(AT_THE_AGENT, *agent, *talk) == END
     assert decided(followed(AGENT, "", CALLER), *agent, *talk) == (Step.NEXT, CALLER, {OTHER})
@@ -121,12 +140,55 @@ def test_it_is_over_with_its_mixmonitor(mixmonitor: str) -> None:
 def test_a_conversation_that_is_recorded_already_has_no_other_leg() -> None:
     waiting = followed(AGENT, "", CALLER)
 
-    assert decided(waiting, channel(CALLER, "b"), channel(OTHER, "b", THEIRS)) == OVER
+    assert decided(waiting, left(CALLER, "b"), channel(OTHER, "b", THEIRS)) == OVER
+    assert decided(waiting, left(CALLER, "b"), channel(OTHER, "b"))[0] is Step.NEXT
 
 
 def test_somebody_who_joins_is_no_change_and_his_leaving_neither() -> None:
     assert decided(AT_THE_CALLER, RECORDED, channel(AGENT, "b"), channel(OTHER, "b")) == NOTHING
     assert decided(AT_THE_CALLER, RECORDED, channel(AGENT, "b")) == NOTHING
+
+
+@pytest.mark.parametrize("application", ["Dial", "ConfBridge"])
+def test_whoever_was_there_is_gone_and_several_others_talk_there(application: str) -> None:
+    others = [channel(OTHER, "b"), channel(FOURTH, "b")]
+    recorded = channel(CALLER, "b", OURS, application=application)
+
+    assert decided(AT_THE_CALLER, recorded, *others) == (Step.NEXT, CALLER, {OTHER, FOURTH})
+    assert decided(followed(CALLER, OURS, OTHER, FOURTH), recorded, others[0]) == NOTHING
+    assert decided(
+        followed(CALLER, OURS, OTHER, FOURTH), recorded, channel(OTHER, "b"), channel(AGENT, "b")
+    ) == (
+        Step.NEXT,
+        CALLER,
+        {OTHER, AGENT},
+    )
+
+
+def test_those_who_stay_behind_in_a_conference_are_not_recorded() -> None:
+    conference = [left(OTHER, "b", application="ConfBridge"), left(FOURTH, "b", application="ConfBridge")]
+
+    assert decided(followed(CALLER, "", OTHER, FOURTH), *conference) == NOTHING
+
+
+def test_an_agent_who_stays_logged_in_has_done_with_the_call_when_he_is_alone() -> None:
+    agent = channel(AGENT, "pool", application="AgentLogin")
+    talk = [channel(CALLER, "b", OURS), channel(OTHER, "b")]
+
+    assert (
+        decided(AT_THE_CALLER, channel(CALLER, "b", OURS), channel(AGENT, "b", application="AgentLogin"))
+        == NOTHING
+    )
+    assert decided(AT_THE_CALLER, *talk, agent) == (Step.NEXT, CALLER, {OTHER})
+    recorded = channel(AGENT, "pool", OURS, application="AgentLogin")
+    assert decided(AT_THE_AGENT, recorded, left(CALLER, "b"), channel(OTHER, "b")) == END
+    over = left(AGENT, "pool", application="AgentLogin")
+    assert decided(followed(AGENT, "", CALLER), over) == OVER
+    assert decided(followed(AGENT, "", CALLER), over, left(CALLER, "b"), channel(OTHER, "b")) == (
+        Step.NEXT,
+        CALLER,
+        {OTHER},
+    )
 
 
 def test_who_is_around_is_found_through_bridges_and_local_channels() -> None:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import pytest
 
 from noojee_agi.asterisk import target, variables
-from noojee_agi.asterisk.live import LiveChannel, Switchboard
+from noojee_agi.asterisk.live import Switchboard
+from noojee_agi.asterisk.live_channel import LiveChannel
 from noojee_agi.errors import NoSuchCall
 
 RINGING = 5

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from noojee_agi.asterisk import live, manager, other_calls, rights, target, variables
-from noojee_agi.asterisk.live import LiveChannel
+from noojee_agi.asterisk.live_channel import UP, LiveChannel
 from noojee_agi.asterisk.manager import Manager
 from noojee_agi.config import Config
 from noojee_agi.errors import ManagerUnavailable, NoojeeError, NoSuchCall
@@ -191,8 +191,8 @@ def test_who_writes_lines_into_his_channels_event_changes_nothing(
 
     found = other_calls.channels(client)
 
-    assert {each.name: (each.uniqueid, each.linkedid, each.state == live.UP) for each in found} == {
-        name: (uniqueid, linkedid, state == live.UP) for name, (uniqueid, linkedid, state) in told.items()
+    assert {each.name: (each.uniqueid, each.linkedid, each.state == UP) for each in found} == {
+        name: (uniqueid, linkedid, state == UP) for name, (uniqueid, linkedid, state) in told.items()
     }
     assert [each.mixmonitor_id for each in found] == ["", ""]
 

@@ -138,7 +138,7 @@ def test_who_does_not_own_the_leg_may_not(site: Site, asterisk: FakeAsterisk, ow
     status, message = stop(site, asterisk, "", "Fred")
 
     assert (status, len(asterisk.running())) == ("403", 1)
-    assert message == "the recording is not Fred's: it goes on"
+    assert message == "the recording is not Fred's: it stays as it is"
 
 
 def test_its_owner_may(site: Site, asterisk: FakeAsterisk) -> None:

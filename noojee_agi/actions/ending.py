@@ -1,0 +1,116 @@
+"""What ends a leg of the conversation: for all who stop or pause it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+from noojee_agi import text
+from noojee_agi.asterisk.marks import Mark
+from noojee_agi.asterisk.target import Marked, Running, Target
+from noojee_agi.errors import CallGone, NoSuchCall, NotAllowed
+from noojee_agi.recordings import disk, recording
+
+
+class OurLeg(NamedTuple):
+    """A leg of the conversation. owner: a login; empty when it is nobody's, None when not settled yet."""
+
+    id: str
+    file: str
+    owner: str | None
+
+
+def running(target: Target) -> dict[Running, str]:
+    """What records the conversation for us, with its file. Raises CallGone and ManagerUnavailable."""
+    files = {each: _file(each) for each in target.running}
+    return {each: file for each, file in files.items() if file}
+
+
+def _file(running: Running) -> str:
+    """Empty when it has ended, if only with that end's call."""
+    try:
+        return running.file()
+    except CallGone:
+        raise
+    except NoSuchCall:
+        return ""
+
+
+def legs(running: Mapping[Running, str], login: str) -> list[OurLeg]:
+    return [_known(each.leg, file, login) for each, file in running.items()]
+
+
+def legs_of_marks(marked: Iterable[Marked], login: str) -> list[OurLeg]:
+    """Those that have ended, and may go on: each once."""
+    of_legs: dict[Mark, str] = {}
+    for each in marked:
+        of_legs[each.mark] = of_legs.get(each.mark) or each.leg
+    return [_known(leg, mark.file, login) for mark, leg in of_legs.items()]
+
+
+def not_recording(target: Target) -> str:
+    which = target.call if target.is_other else "this call"
+    remarks = "".join(f"; {remark}" for remark in target.remarks)
+    return f"{which} is not being recorded{remarks}; noojee-agi record list shows what is"
+
+
+def require_owner(login: str, legs: Iterable[OurLeg]) -> None:
+    """For now, only its owner may act on a leg by name. Raises NotAllowed."""
+    owners = [leg.owner for leg in legs]
+    if None in owners:
+        raise NotAllowed("whose recording it is has not come into the database yet: try again in a moment")
+    if {*owners} - {login}:
+        raise NotAllowed(f"the recording is not {text.plain(login)}'s: it stays as it is")
+
+
+def require_disk(files: Iterable[str]) -> None:
+    """Raises DiskSilent: Asterisk closes a file while the call waits (app_mixmonitor.c)."""
+    for file in files:
+        disk.exists(file)
+
+
+def clear_marks(target: Target) -> None:
+    """Nothing begins by itself any more. Raises CallGone and ManagerUnavailable."""
+    for each in target.marked:
+        with _still_there():
+            each.clear()
+
+
+def end(running: Iterable[Running]) -> None:
+    """Raises CallGone and ManagerUnavailable."""
+    for each in running:
+        with _still_there():
+            each.stop()
+            each.forget()
+
+
+@contextlib.contextmanager
+def _still_there() -> Iterator[None]:
+    """With an end's call its recording has ended, too."""
+    try:
+        yield
+    except CallGone:
+        raise
+    except NoSuchCall:
+        pass
+
+
+def _known(leg: str, file: str, login: str) -> OurLeg:
+    """leg: what the start has left on the channel; else it is known from the side-car of the drain."""
+    leg_id, _, owner = leg.partition(" ")
+    if leg_id[:8] != recording.id_in(file):  # that of another leg: this one's start died before it said so
+        leg_id, owner = "", ""
+    if leg_id and (owner or not login):
+        return OurLeg(leg_id, file, owner)
+    known = _side_car(file)
+    return OurLeg(str(known["id"]), file, str(known["owner"] or "")) if known else OurLeg(leg_id, file, None)
+
+
+@disk.bounded()
+def _side_car(file: str) -> Mapping[str, object]:
+    from noojee_agi.recordings import sidecar  # 6 ms that no start has to wait for
+
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        return sidecar.read(sidecar.path_for(file))
+    return {}

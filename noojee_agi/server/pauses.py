@@ -1,0 +1,35 @@
+"""Conversations that are paused: they stay so, on whichever channel they go on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from noojee_agi.asterisk.live import Switchboard
+from noojee_agi.asterisk.live_channel import LiveChannel
+from noojee_agi.server.following import persons
+from noojee_agi.server.legs import Legs
+
+
+class Pauses:
+    """names: of the channels that a pause, or one that has joined their conversation since, has marked."""
+
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+
+    def look(self, listed: Sequence[LiveChannel], legs: Legs) -> None:
+        """Whoever talks with one of them is marked, too. Raises ManagerUnavailable."""
+        board = Switchboard(listed)
+        for channel in board.channels:
+            self.names.discard(channel.name)
+            if channel.mark and channel.mark.is_paused:
+                self.names.add(channel.name)
+                if not any(end.mixmonitor_id for end in board.conversation(channel)):
+                    self._spread(board, channel, legs)
+
+    def _spread(self, board: Switchboard, channel: LiveChannel, legs: Legs) -> None:
+        assert channel.mark
+        talking = persons(board, channel)
+        for other in board.channels:
+            if other.uniqueid in talking and other.mark != channel.mark:
+                legs.pause(other, channel.mark)
+                self.names.add(other.name)
