@@ -12,27 +12,24 @@ from sqlalchemy import (
     Select,
     and_,
     bindparam,
-    exists,
     literal_column,
     or_,
     select,
     union,
 )
 
+from noojee_agi.database import hearing
 from noojee_agi.database.store import Store
 from noojee_agi.database.tables import (
     RECORDING,
     account,
-    account_group,
     call_record,
     recording_leg,
-    team_member,
     without_system,
 )
 from noojee_agi.recordings.recording import OpenLeg
 
 _PIECE = 200  # legs
-_HEARS_ALL = ("Administrator", "Recording Manager")
 
 
 class Filter(NamedTuple):
@@ -168,7 +165,7 @@ def _conditions(wanted: Filter) -> Iterator[ColumnElement[bool]]:
     if wanted.started_to is not None:
         yield leg.started_at < wanted.started_to
     if wanted.heard_by is not None:
-        yield may_hear(wanted.heard_by)
+        yield hearing.may_hear(wanted.heard_by)
 
 
 def _either(of_leg: ColumnElement[bool], of_call: ColumnElement[bool]) -> ColumnElement[bool]:
@@ -202,33 +199,6 @@ def _is_uniqueid(column: str, server: ColumnElement[str], asked: str) -> ColumnE
     if not system:
         return same_number
     return and_(same_number, or_(stored == asked, and_(stored == number, server == system)))
-
-
-def may_hear(login: str) -> ColumnElement[bool]:
-    """Whether this enabled account may hear a leg: all, its team's while it leads it, or its own."""
-    listener = account.alias("listener")
-    leading, member = team_member.alias("leading"), team_member.alias("member")
-    started = recording_leg.c.started_at
-    hears_all = (
-        exists()
-        .where(account_group.c.account_id == listener.c.id, account_group.c.group_name.in_(_HEARS_ALL))
-        .correlate_except(account_group)
-    )
-    leads_owner = (
-        exists()
-        .where(
-            leading.c.account_id == listener.c.id,
-            leading.c.is_leader,
-            leading.c.left_at.is_(None),
-            member.c.team_id == leading.c.team_id,
-            member.c.account_id == recording_leg.c.owner_id,
-            member.c.joined_at <= started,
-            or_(member.c.left_at.is_(None), member.c.left_at > started),
-        )
-        .correlate_except(leading, member)
-    )
-    own = recording_leg.c.owner_id == listener.c.id
-    return exists().where(listener.c.login == login, listener.c.enabled, or_(hears_all, leads_owner, own))
 
 
 _LEGS_BY_ID = _legs().where(recording_leg.c.id.in_(bindparam("leg_ids", expanding=True)))

@@ -6,10 +6,11 @@ from typing import Any
 from sqlalchemy import Connection, Table, select, true, update
 from sqlalchemy.dialects import postgresql, sqlite
 
+from noojee_agi.database import hearing
 from noojee_agi.database.tables import account, account_group, extension_attachment, system_variable
 from noojee_agi.errors import BadArgument
-from noojee_agi.recordings import recording
-from noojee_agi.recordings.snapshot import Snapshot
+from noojee_agi.recordings import people, recording
+from noojee_agi.recordings.snapshot import LONGEST_CALL, Snapshot
 
 _API_KEY = "apiKey"
 _ACCOUNTS = uuid.UUID("c0a6e9b4-5f0d-4d3e-8f0a-9f3b6d1f2a77")
@@ -36,15 +37,15 @@ def set_key_digest(connection: Connection, digest: str) -> None:
 def snapshot(connection: Connection) -> Snapshot:
     """What the call path must know, as of now."""
     read_at = recording.now()
-    return Snapshot(key_digest(connection), enabled_logins(connection), read_at, attached(connection))
+    known = hearing.people(connection, since=read_at - LONGEST_CALL)
+    teams = people.as_json(known.teams)
+    return Snapshot(
+        key_digest(connection), known.enabled, read_at, attached(connection), known.hear_all, teams
+    )
 
 
 def has_account(connection: Connection, login: str) -> bool:
     return connection.scalar(select(account.c.id).where(account.c.login == login)) is not None
-
-
-def enabled_logins(connection: Connection) -> frozenset[str]:
-    return frozenset(connection.scalars(select(account.c.login).where(account.c.enabled)))
 
 
 def attached(connection: Connection) -> frozenset[str]:

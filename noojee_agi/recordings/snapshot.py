@@ -1,30 +1,47 @@
 """The little that the call path must know of the database, in one local file."""
 
+import contextlib
 import json
 import os
-from collections.abc import Callable
-from datetime import datetime
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
 
-from noojee_agi.recordings import files, recording
+from noojee_agi.recordings import files, people, recording
+from noojee_agi.recordings.people import People
 
 FRESH_SECONDS = 5.0
+LONGEST_CALL = timedelta(days=1)  # whose recording may have begun before its owner left a team
 
 
 class Snapshot(NamedTuple):
     """key_digest: of the system variable apiKey, empty when none is set. logins: of enabled accounts.
 
-    attached: the extensions to which somebody is attached; None when that is not known.
+    attached: the extensions to which somebody is attached; None when that is not known. hear_all and teams:
+    see people(), for which they are there; teams are as people.as_json makes them.
     """
 
     key_digest: str
     logins: frozenset[str]
     read_at: datetime
     attached: frozenset[str] | None = None
+    hear_all: frozenset[str] | None = None
+    teams: Sequence[Mapping[str, Any]] | None = None
 
     def is_fresh(self, now: datetime) -> bool:
         """Whether the database was read only seconds ago."""
         return abs((now - self.read_at).total_seconds()) < FRESH_SECONDS
+
+    def people(self) -> People | None:
+        """Who may hear the legs of calls that run; None when that is not known.
+
+        Made only now: a start does not need it, and a thousand people take 2 ms.
+        """
+        if self.hear_all is None or self.teams is None:
+            return None
+        with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
+            return People(self.logins, self.hear_all, people.from_json(self.teams))
+        return None
 
 
 def load(path: str) -> Snapshot | None:
@@ -35,11 +52,16 @@ def load(path: str) -> Snapshot | None:
         digest, read_at = content["key_digest"], datetime.fromisoformat(content["read_at"])
         if not isinstance(digest, str) or read_at.tzinfo is None:
             return None
-        attached = content.get("attached")  # a former version's snapshot has none
-        known = None if attached is None else frozenset(attached)
-        return Snapshot(digest, frozenset(content["logins"]), read_at, known)
+        # A former version's snapshot has not all of them.
+        attached, hear_all = (_known(content.get(name)) for name in ("attached", "hear_all"))
+        logins = frozenset(content["logins"])
+        return Snapshot(digest, logins, read_at, attached, hear_all, content.get("teams"))
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _known(names: list[str] | None) -> frozenset[str] | None:
+    return None if names is None else frozenset(names)
 
 
 class Cached:
@@ -76,11 +98,11 @@ def save(path: str, snapshot: Snapshot) -> None:
         return
     if there and snapshot.read_at < there.read_at <= recording.now():
         return
-    content = snapshot._asdict()
-    content["logins"] = sorted(snapshot.logins)
-    content["attached"] = None if snapshot.attached is None else sorted(snapshot.attached)
-    content["read_at"] = content["read_at"].isoformat()
-    files.write(path, json.dumps(content, indent=1, ensure_ascii=False))
+    files.write(path, json.dumps(snapshot._asdict(), indent=1, ensure_ascii=False, default=_as_json))
+
+
+def _as_json(value: frozenset[str] | datetime) -> list[str] | str:
+    return value.isoformat() if isinstance(value, datetime) else sorted(value)
 
 
 class Knowledge:

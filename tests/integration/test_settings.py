@@ -9,7 +9,7 @@ from sqlalchemy import select, update
 
 from integration.recorder import CALL_TIME
 from noojee_agi.actions import access
-from noojee_agi.database import settings
+from noojee_agi.database import hearing, settings
 from noojee_agi.database.store import Store
 from noojee_agi.database.tables import account, account_group, extension_attachment
 from noojee_agi.errors import BadArgument, StoreRejected
@@ -84,7 +84,7 @@ def test_an_account_cannot_be_added_twice(people: Store) -> None:
 def test_only_enabled_logins_are_known_to_the_call_path(people: Store) -> None:
     with people.transaction() as connection:
         connection.execute(update(account).where(account.c.login == "lena").values(enabled=False))
-        assert settings.enabled_logins(connection) == {"fred"}
+        assert hearing.enabled_logins(connection) == {"fred"}
 
 
 def test_an_extension_passes_from_one_account_to_the_next_and_the_history_stays(people: Store) -> None:

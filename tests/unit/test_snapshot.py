@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import resource
 import stat
+import time
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
 
-from noojee_agi.recordings import recording, snapshot
+from noojee_agi.recordings import people, recording, snapshot
+from noojee_agi.recordings.people import Stay, Team
 from noojee_agi.recordings.snapshot import Knowledge, Snapshot
 from unit.fakes import Site, age_snapshot
 
@@ -209,3 +213,64 @@ def test_nothing_is_known_before_the_database_was_ever_read(tmp_path: Path) -> N
     assert knowledge.current() is None
     assert knowledge.renewed() is None
     assert site.database.times_read == 1
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {},
+        {"hear_all": []},
+        {"teams": []},
+        {"hear_all": [], "teams": 5},
+        {"hear_all": [], "teams": [5]},
+        {"hear_all": [], "teams": [{}]},
+        {"hear_all": [], "teams": [{"leaders": [], "stays": {"fred": 5}}]},
+        {"hear_all": [], "teams": [{"leaders": [], "stays": {"fred": "yesterday/"}}]},
+    ],
+)
+def test_a_former_versions_snapshot_and_a_damaged_one_know_nobody_and_the_rest_holds(
+    tmp_path: Path, damage: dict[str, object]
+) -> None:
+    path = tmp_path / "snapshot.json"
+    path.write_text(json.dumps({**GOOD, **damage}))
+
+    loaded = snapshot.load(str(path))
+
+    assert loaded is not None
+    assert (loaded.logins, loaded.people()) == (frozenset({"Fred"}), None)
+
+
+def test_a_thousand_people_in_fifty_teams_are_loaded_in_no_time(
+    tmp_path: Path, tell: Callable[[str], None]
+) -> None:
+    """A caller waits for it: for all else that is in it, and for half a millisecond more."""
+    logins = [f"agent.person{number}" for number in range(1000)]
+    stay = (Stay(AT + timedelta(microseconds=1), None),)
+    parts = (logins[first : first + 20] for first in range(0, 1000, 20))
+    teams = people.as_json(Team(frozenset(part[:1]), dict.fromkeys(part, stay)) for part in parts)
+    without = Snapshot("digest", frozenset(logins), AT, frozenset(map(str, range(1000, 2000))))
+    paths = {"without": str(tmp_path / "without"), "with": str(tmp_path / "with")}
+    snapshot.save(paths["without"], without)
+    snapshot.save(paths["with"], without._replace(hear_all=frozenset(["agent.person0"]), teams=teams))
+    spent: dict[str, list[float]] = {name: [] for name in (*paths, "people")}
+
+    for _ in range(100):
+        for name, path in paths.items():
+            spent[name].append(_seconds(functools.partial(snapshot.load, path)))
+        loaded = snapshot.load(paths["with"])
+        assert loaded is not None
+        spent["people"].append(_seconds(loaded.people))
+
+    best = {name: min(seconds) * 1000 for name, seconds in spent.items()}
+    tell(
+        f"snapshot of 1000 people: {best['without']:.2f} ms without teams, {best['with']:.2f} ms with 50,"
+        f" and {best['people']:.2f} ms for who is asked whether one may hear a leg"
+    )
+    assert best["with"] - best["without"] < 3
+    assert best["people"] < 15
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    begun = time.perf_counter()
+    work()
+    return time.perf_counter() - begun
