@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from noojee_agi import log, paths, text
-from noojee_agi.cli import identity, install, output, record, recordings, settings
+from noojee_agi.cli import identity, install, output, people, record, recordings, settings
 from noojee_agi.cli.check import command
 from noojee_agi.config import Config
 from noojee_agi.errors import NoojeeError
@@ -79,8 +79,9 @@ def install_agi(folder: str | None, remove: bool) -> None:
         output.say(line)
 
 
+settings.account.add_command(people.account_group)
 for each in (
-    *(settings.db, settings.apikey, settings.account, settings.attach, settings.detach),
+    *(settings.db, settings.apikey, settings.account, settings.attach, settings.detach, people.team),
     *(recordings.recordings, recordings.sync, record.record, command.check),
 ):
     cli.add_command(each)

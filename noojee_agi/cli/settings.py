@@ -17,6 +17,7 @@ from noojee_agi.database import schema, settings
 from noojee_agi.database.store import Store
 from noojee_agi.errors import NoojeeError
 from noojee_agi.recordings import history, snapshot
+from noojee_agi.recordings.people import HEAR_ALL
 from noojee_agi.sync import opening, rebuild, renew_snapshot
 
 _SHORT_KEY = 16
@@ -75,7 +76,7 @@ def ask_key() -> str:
 def _set_key(config: Config, key: str, shown: str = "") -> None:
     digest = access.digest(key)
     try:
-        with _changing(config, shown) as connection:
+        with changing(config, shown) as connection:
             settings.set_key_digest(connection, digest)
     except (NoojeeError, OSError) as exc:
         raise click.ClickException(f"{exc}: {_which_key_counts(config, digest)}") from exc
@@ -92,7 +93,7 @@ def _which_key_counts(config: Config, digest: str) -> str:
 
 
 @contextlib.contextmanager
-def _changing(config: Config, shown: str = "") -> Iterator[Any]:
+def changing(config: Config, shown: str = "") -> Iterator[Any]:
     """A transaction, with the snapshot in it: when that cannot be written, nothing has changed.
 
     shown: a key, printed before the commit: what cannot be shown shall not be. The snapshot is written again
@@ -148,11 +149,11 @@ def account() -> None:
 @click.pass_obj
 def account_add(config: Config, login: str, name: str, groups: tuple[str, ...]) -> None:
     """Add an enabled account."""
-    _require_name(login, "LOGIN", 100)
-    _require_name(name or login, "--name", 255)
+    require_name(login, "LOGIN", 100)
+    require_name(name or login, "--name", 255)
     for group in groups:
-        _require_name(group, "--group", 100)
-    with _changing(config) as connection:
+        require_group(group, "--group")
+    with changing(config) as connection:
         settings.add_account(connection, login, name or login, groups)
 
 
@@ -161,7 +162,7 @@ def account_add(config: Config, login: str, name: str, groups: tuple[str, ...]) 
 @click.pass_obj
 def account_enable(config: Config, login: str) -> None:
     """Let LOGIN own and hear recordings again."""
-    with _changing(config) as connection:
+    with changing(config) as connection:
         settings.enable_account(connection, login, True)
 
 
@@ -170,7 +171,7 @@ def account_enable(config: Config, login: str) -> None:
 @click.pass_obj
 def account_disable(config: Config, login: str) -> None:
     """Let LOGIN own no more recordings by its name, and hear none; what it owns stays its own."""
-    with _changing(config) as connection:
+    with changing(config) as connection:
         settings.enable_account(connection, login, False)
 
 
@@ -195,8 +196,8 @@ def account_list(config: Config, as_json: bool) -> None:
 def attach(config: Config, login: str, extension: str) -> None:
     """Let recordings of EXTENSION belong to LOGIN from now on; who had it until now is detached."""
     extension = extensions.of_interface(extension)
-    _require_name(extension, "EXTENSION", 149)
-    with _changing(config) as connection:
+    require_name(extension, "EXTENSION", 149)
+    with changing(config) as connection:
         settings.attach(connection, login, extension)
     try:
         output.show(f"recordings of {extension} belong to {login} from now on")
@@ -209,15 +210,23 @@ def attach(config: Config, login: str, extension: str) -> None:
 @click.pass_obj
 def detach(config: Config, extension: str) -> None:
     """Let recordings of EXTENSION belong to nobody from now on."""
-    with _changing(config) as connection:
+    with changing(config) as connection:
         settings.detach(connection, extensions.of_interface(extension))
 
 
-def _require_name(value: str, what: str, limit: int) -> None:
+def require_name(value: str, what: str, limit: int) -> None:
     if not value or len(value) > limit or value != value.strip() or not value.isprintable():
         raise click.ClickException(
             f"{what} must have 1 to {limit} printable characters, without blanks at its ends"
         )
+
+
+def require_group(name: str, what: str) -> None:
+    """One that is spelled otherwise would be another group, which may hear nothing."""
+    require_name(name, what, 100)
+    known = {group.casefold(): group for group in (*HEAR_ALL, "Team Leader", "Agent")}
+    if known.get(name.casefold(), name) != name:
+        raise click.ClickException(f"the group is spelled {known[name.casefold()]}")
 
 
 def save_settings(store: Store, config: Config) -> bool:

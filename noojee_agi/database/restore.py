@@ -35,10 +35,11 @@ def settings_rows(connection: Connection) -> dict[str, list[dict[str, Any]]]:
 
 
 def lost(old: dict[str, list[dict[str, Any]]], new: dict[str, list[dict[str, Any]]]) -> bool:
-    """Whether old knows what new does not. Groups and teams may be taken away, nothing else is."""
-    for table in (system_variable, account, extension_attachment):
+    """Whether old knows what new does not. Groups, and teams without a history, may be taken away."""
+    for table in (system_variable, account, extension_attachment, team_member):
         there = {_key(table, row): row for row in new[table.name]}
-        if any(_knows_less(there.get(_key(table, row)), row) for row in old[table.name]):
+        end = _ENDS.get(table.name, "")
+        if any(_knows_less(there.get(_key(table, row)), row, end) for row in old[table.name]):
             return True
     return False
 
@@ -47,11 +48,11 @@ def _key(table: Table, row: dict[str, Any]) -> tuple[str, ...]:
     return tuple(str(row[column.name]) for column in table.primary_key.columns)
 
 
-def _knows_less(new: dict[str, Any] | None, old: dict[str, Any]) -> bool:
+def _knows_less(new: dict[str, Any] | None, old: dict[str, Any], end: str) -> bool:
     """Whether the row is gone, its end is forgotten, or it is an older one."""
     return (
         new is None
-        or bool(old.get("detached_at") and not new.get("detached_at"))
+        or bool(old.get(end) and not new.get(end))
         or old.get("updated_at", "") > new.get("updated_at", "")
     )
 
