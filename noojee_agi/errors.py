@@ -8,7 +8,7 @@ NoojeeError                 500
 ├── NotAllowed              403  this agentLoginName may not
 ├── NoSuchCall              404  extenOrUniqueId names no live call, or none any more
 │   └── CallGone            404  the caller hung up or Asterisk closed the AGI: only the log is told
-├── NotRecording            409  there is nothing to stop
+├── NotRecording            409  there is nothing to stop or pause, or to resume
 ├── NotStarted              503  Asterisk did not start the recording
 │   ├── ManagerUnavailable  503  the manager interface does not answer, or refuses
 │   └── DiskSilent          503  the recordings' disk does not answer

@@ -10,7 +10,7 @@ from noojee_agi.errors import BadArgument
 LIMITS = {"extenOrUniqueId": 149, "tag": 255, "agentLoginName": 100}
 # Each program's arguments in positional order, as in the manual page of the API.
 START_RECORD = ("extenOrUniqueId", "tag", "agentLoginName")
-STOP_RECORD = ("extenOrUniqueId", "agentLoginName")
+STOP_RECORD = PAUSE_RECORD = RESUME_RECORD = ("extenOrUniqueId", "agentLoginName")
 
 
 class Request(NamedTuple):

@@ -44,6 +44,17 @@ def admitted(
             yield _own(asked, channel, current, context)
 
 
+def with_all_ends(target: Target, context: Context) -> Target:
+    """With what only the manager interface tells of the conversation: all its ends, and what records them."""
+    if target.ends or not context.config.manager_username:
+        return target
+    try:
+        found = context.find_other(target.channel.uniqueid, True)
+    except (ManagerUnavailable, NoSuchCall) as exc:
+        return target._replace(unreachable=target.unreachable or str(exc))
+    return _seen_from_its_own(found, target)
+
+
 def ok_message(target: Target, remarks: Sequence[str]) -> str:
     """That it is done, for which call, if that is another than the asking one, and what is to be known."""
     which = f", {target.call}" if target.is_other else ""
@@ -162,6 +173,10 @@ def _whole_conversation(target: Target, recorded: Peer, context: Context) -> Tar
         name = text.plain(recorded.name)
         reason = f"its other end, {name}, is recorded by us too, and cannot be reached: {exc}"
         return target._replace(unreachable=reason)
+    return _seen_from_its_own(found, target)
+
+
+def _seen_from_its_own(found: Target, target: Target) -> Target:
     return found._replace(
         extension=target.extension, extensions=target.extensions, remarks=target.remarks, is_other=False
     )

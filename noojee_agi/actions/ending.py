@@ -7,10 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from noojee_agi import text
+from noojee_agi.asterisk import variables
 from noojee_agi.asterisk.marks import Mark
 from noojee_agi.asterisk.target import Marked, Running, Target
 from noojee_agi.errors import CallGone, NoSuchCall, NotAllowed
-from noojee_agi.recordings import disk, recording
+from noojee_agi.recordings import disk, people, recording
+from noojee_agi.recordings.snapshot import Knowledge
 
 
 class OurLeg(NamedTuple):
@@ -49,19 +51,30 @@ def legs_of_marks(marked: Iterable[Marked], login: str) -> list[OurLeg]:
     return [_known(leg, mark.file, login) for mark, leg in of_legs.items()]
 
 
+def which(target: Target) -> str:
+    return target.call if target.is_other else "this call"
+
+
 def not_recording(target: Target) -> str:
-    which = target.call if target.is_other else "this call"
     remarks = "".join(f"; {remark}" for remark in target.remarks)
-    return f"{which} is not being recorded{remarks}; noojee-agi record list shows what is"
+    return f"{which(target)} is not being recorded{remarks}; noojee-agi record list shows what is"
 
 
-def require_owner(login: str, legs: Iterable[OurLeg]) -> None:
-    """For now, only its owner may act on a leg by name. Raises NotAllowed."""
-    owners = [leg.owner for leg in legs]
-    if None in owners:
-        raise NotAllowed("whose recording it is has not come into the database yet: try again in a moment")
-    if {*owners} - {login}:
-        raise NotAllowed(f"the recording is not {text.plain(login)}'s: it stays as it is")
+def require_permission(login: str, legs: Iterable[OurLeg], knowledge: Knowledge) -> None:
+    """Whether who is named may act on these, as he may hear them; without a name the apiKey is enough.
+
+    Where the snapshot does not tell of groups and teams, only its owner may. Raises NotAllowed.
+    """
+    known = knowledge.current() if login else None
+    everybody = known.people() if known else None
+    for leg in legs if login else ():
+        may = everybody is not None and people.may_hear(login, leg.owner, recording.now(), everybody)
+        if not may and leg.owner is None:
+            raise NotAllowed(
+                "whose recording it is has not come into the database yet: try again in a moment"
+            )
+        if not may and (everybody is not None or leg.owner != login):
+            raise NotAllowed(f"the recording is not {text.plain(login)}'s: it stays as it is")
 
 
 def require_disk(files: Iterable[str]) -> None:
@@ -73,20 +86,27 @@ def require_disk(files: Iterable[str]) -> None:
 def clear_marks(target: Target) -> None:
     """Nothing begins by itself any more. Raises CallGone and ManagerUnavailable."""
     for each in target.marked:
-        with _still_there():
+        with still_there():
             each.clear()
+
+
+def set_state(target: Target, state: str) -> None:
+    """For the dialplans of those who talk; the asking one is told anyway. Raises as clear_marks does."""
+    for each in target.ends:
+        with still_there():
+            each.set(variables.STATE, state)
 
 
 def end(running: Iterable[Running]) -> None:
     """Raises CallGone and ManagerUnavailable."""
     for each in running:
-        with _still_there():
+        with still_there():
             each.stop()
             each.forget()
 
 
 @contextlib.contextmanager
-def _still_there() -> Iterator[None]:
+def still_there() -> Iterator[None]:
     """With an end's call its recording has ended, too."""
     try:
         yield

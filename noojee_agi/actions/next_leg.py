@@ -10,13 +10,18 @@ from noojee_agi.asterisk.target import Target
 from noojee_agi.recordings.former import Former
 
 
-def next_leg(former: Former, target: Target, was_recorded: bool, context: Context) -> Result:
+def next_leg(
+    former: Former, target: Target, was_recorded: bool, context: Context, is_same: bool = False
+) -> Result:
     """Of the same call, with the same tag; whose it is, is decided by who talks now.
 
     target: the channel that is recorded from now on; what records its conversation for us ends. was_recorded:
-    whether the former leg was at the same one. Raises what start_record raises.
+    whether the former leg was at the same one. is_same: the same persons talk as in that: it has the same
+    owner. Raises what start_record raises.
     """
-    login = former.agent_login_name if former.extension in target.extensions else ""
+    if is_same and former.extension:
+        target = target._replace(extension=former.extension, extensions=(former.extension,))
+    login = former.agent_login_name if is_same or former.extension in target.extensions else ""
     request = Request(exten_or_uniqueid="", tag=former.tag, agent_login_name=login)
     agent_known = start_record.check_agent(login, context.config, context.knowledge)
     leg = new_leg.make(request, target, context.config, agent_known)

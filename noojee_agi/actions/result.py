@@ -12,7 +12,8 @@ _MESSAGE_LIMIT = 400  # characters, so that the line stays below Asterisk's limi
 class Result(NamedTuple):
     """status: see the README's table. leg_id and file: empty when no recording was tried.
 
-    leg: what a stop must know of a leg that has begun, see variables.LEG.
+    leg: what a stop must know of a leg that has begun, see variables.LEG. state: see variables.STATE; empty
+    where it has not changed.
     """
 
     status: int
@@ -20,6 +21,7 @@ class Result(NamedTuple):
     leg_id: str = ""
     file: str = ""
     leg: str = ""
+    state: str = ""
 
     @property
     def variables(self) -> dict[str, str]:
@@ -30,7 +32,8 @@ class Result(NamedTuple):
             variables.LEG_ID: self.leg_id,
             variables.FILE: self.file,
         }
-        return {**values, variables.LEG: self.leg} if self.leg else values
+        changed = {variables.LEG: self.leg, variables.STATE: self.state}
+        return {**values, **{name: value for name, value in changed.items() if value}}
 
 
 class Report(NamedTuple):

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from noojee_agi import text
-from noojee_agi.actions import calls, frame, new_leg
+from noojee_agi.actions import calls, ending, frame, new_leg
 from noojee_agi.actions.arguments import Request
 from noojee_agi.actions.context import Context
 from noojee_agi.actions.result import Result
@@ -47,15 +47,28 @@ def start_record(request: Request, channel: Channel | CommandLine, context: Cont
 
         new_leg.write_ahead(leg, context.config)
         result, troubles = replace_running(leg, target, context)
+        if result.status == OK:
+            troubles += _end_pause(target)
     if result.status != OK:
         return result
     remarks = _remarks(leg, target, context)
     if target.channel is not channel:
         if not troubles:
             troubles = tell_recorded(target, result._replace(message=calls.ok_message(target, remarks)))
-        result = result._replace(leg="")  # what the asking channel knows of its own leg stays
+        # What the asking channel knows of its own leg stays.
+        result = result._replace(leg="", state="" if target.is_other else result.state)
     message = calls.ok_message(target, [*troubles, *remarks])
     return result if message == result.message else result._replace(message=message)
+
+
+def _end_pause(target: Target) -> list[str]:
+    """Nothing that was paused, or has ended when somebody was sent away, is begun again; what went wrong."""
+    try:
+        ending.clear_marks(target)
+        ending.set_state(target, variables.RECORDING)
+    except ManagerUnavailable as exc:
+        return [f"the former leg's marks are still there: {exc}"]
+    return []
 
 
 def replace_running(
@@ -111,7 +124,8 @@ def _start(leg: Leg, channel: Recordable, context: Context) -> tuple[Result, lis
     """MixMonitor begins, and its file is seen."""
     config = context.config
     owner = leg.agent_login_name.strip() if leg.agent_known else ""
-    result = Result(OK, leg_id=leg.id, file=leg.file, leg=f"{leg.id} {owner}".strip())
+    known = f"{leg.id} {owner}".strip()
+    result = Result(OK, leg_id=leg.id, file=leg.file, leg=known, state=variables.RECORDING)
     name = f"{leg.file.rpartition('.')[0]}.{config.recordings_format}"  # the suffix is the format
     options = f"{config.recordings_mixmonitor_options}i({variables.MIXMONITOR_ID})"
     try:

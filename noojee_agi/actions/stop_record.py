@@ -6,6 +6,7 @@ from noojee_agi.actions import calls, ending
 from noojee_agi.actions.arguments import Request
 from noojee_agi.actions.context import Context
 from noojee_agi.actions.result import Result
+from noojee_agi.asterisk import variables
 from noojee_agi.asterisk.channel import Channel
 from noojee_agi.asterisk.target import CommandLine, Target
 from noojee_agi.errors import ManagerUnavailable, NotRecording
@@ -18,19 +19,20 @@ def stop_record(request: Request, channel: Channel | CommandLine, context: Conte
     Raises the errors whose status the dialplan gets, and CallGone.
     """
     with calls.admitted(request.exten_or_uniqueid, channel, context, prefers_recorded=True) as target:
-        return _stop(target, request.agent_login_name.strip())
+        return _stop(target, request.agent_login_name.strip(), context)
 
 
-def _stop(target: Target, login: str) -> Result:
+def _stop(target: Target, login: str, context: Context) -> Result:
     running = ending.running(target)
     legs = ending.legs(running, login) or ending.legs_of_marks(target.marked, login)
     if not legs and not target.unreachable:
         raise NotRecording(ending.not_recording(target))
-    if login and legs:
-        ending.require_owner(login, legs)
+    ending.require_permission(login, legs, context.knowledge)
     ending.require_disk(running.values())
     ending.clear_marks(target)
     ending.end(running)
+    ending.set_state(target, variables.STOPPED)
     if target.unreachable:
         raise ManagerUnavailable(target.unreachable)
-    return Result(200, calls.ok_message(target, target.remarks), legs[0].id, legs[0].file)
+    state = "" if target.is_other else variables.STOPPED
+    return Result(200, calls.ok_message(target, target.remarks), legs[0].id, legs[0].file, state=state)

@@ -1,4 +1,4 @@
-"""Any live call, from the command line: record it, stop that, list them."""
+"""Any live call, from the command line: record it, stop or pause that, list them."""
 
 import contextlib
 import os
@@ -23,7 +23,7 @@ _COLUMNS = ("extension", "uniqueid", "other_party", "since", "state", "recorded"
 def record() -> None:
     """Live calls of this Asterisk, through its manager interface.
 
-    start and stop need the apiKey: in the environment as NOOJEE_AGI_KEY, or they ask for it.
+    All but list need the apiKey: in the environment as NOOJEE_AGI_KEY, or they ask for it.
     """
 
 
@@ -39,11 +39,29 @@ def record_start(config: Config, exten_or_uniqueid: str, tag: str, login: str) -
 
 @record.command("stop")
 @click.argument("exten_or_uniqueid")
-@click.option("--login", default="", help="Stop it only if this account owns the leg.")
+@click.option("--login", default="", help="Stop it only if this account may hear the leg.")
 @click.pass_obj
 def record_stop(config: Config, exten_or_uniqueid: str, login: str) -> None:
     """End the recording of the live call at EXTEN_OR_UNIQUEID."""
     _run(config, "stop_record", extenOrUniqueId=exten_or_uniqueid, agentLoginName=login)
+
+
+@record.command("pause")
+@click.argument("exten_or_uniqueid")
+@click.option("--login", default="", help="Pause it only if this account may hear the leg.")
+@click.pass_obj
+def record_pause(config: Config, exten_or_uniqueid: str, login: str) -> None:
+    """Keep what follows in the live call at EXTEN_OR_UNIQUEID out of its recording, until resume."""
+    _run(config, "pause_record", extenOrUniqueId=exten_or_uniqueid, agentLoginName=login)
+
+
+@record.command("resume")
+@click.argument("exten_or_uniqueid")
+@click.option("--login", default="", help="Resume it only if this account may hear the leg.")
+@click.pass_obj
+def record_resume(config: Config, exten_or_uniqueid: str, login: str) -> None:
+    """Record the paused call at EXTEN_OR_UNIQUEID again: with the same tag and owner, in its next leg."""
+    _run(config, "resume_record", extenOrUniqueId=exten_or_uniqueid, agentLoginName=login)
 
 
 def _run(config: Config, program: str, **arguments: str) -> None:

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from noojee_agi.actions import arguments
 from noojee_agi.actions.context import Context
+from noojee_agi.actions.pause_record import pause_record
 from noojee_agi.actions.result import Report, Result
+from noojee_agi.actions.resume_record import resume_record
 from noojee_agi.actions.start_record import OK, start_record
 from noojee_agi.actions.stop_record import stop_record
 from noojee_agi.asterisk import variables
@@ -33,6 +35,8 @@ _CHECK = "the configuration could not be read; run noojee-agi check"
 ACTIONS: dict[str, tuple[Action, tuple[str, ...]]] = {
     "start_record": (start_record, arguments.START_RECORD),
     "stop_record": (stop_record, arguments.STOP_RECORD),
+    "pause_record": (pause_record, arguments.PAUSE_RECORD),
+    "resume_record": (resume_record, arguments.RESUME_RECORD),
 }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -69,17 +68,12 @@ def recording(exchange: Exchange[SipPhone]) -> list[dict[str, Any]]:
     return [leg for leg in legs if Path(leg["file"]).exists()]
 
 
-def mixmonitors(exchange: Exchange[SipPhone]) -> int:
-    shown = [exchange.asterisk.rx(f"mixmonitor list {name}") for name in exchange.channels()]
-    return len(re.findall("0x[0-9a-f]+", " ".join(shown)))
-
-
 def wait_for_leg(exchange: Exchange[SipPhone], owner: str, number: int) -> None:
     """Exactly one records, it is that person's, and it has a later number than the last."""
 
     def is_right() -> bool:
         legs = recording(exchange)
-        return [leg["owner"] for leg in legs] == [owner] and mixmonitors(exchange) == 1
+        return [leg["owner"] for leg in legs] == [owner] and exchange.mixmonitors() == 1
 
     wait_until(
         is_right, 30, f"leg {number} of {owner}", lambda: (exchange.site.legs(), exchange.site.log()[-4000:])
@@ -171,7 +165,7 @@ def test_a_recording_that_was_stopped_stays_so_through_a_transfer(
     talked = exchange.phones["411"].talked()
     wait_until(lambda: exchange.phones["411"].talked() > talked + 2, 10, "some talk")
 
-    assert (mixmonitors(exchange), len(exchange.site.legs())) == (0, before + 1)
+    assert (exchange.mixmonitors(), len(exchange.site.legs())) == (0, before + 1)
 
 
 @pytest.mark.parametrize("place", ["caller", "agent"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -107,6 +108,11 @@ class Exchange(Generic[Telephone]):
         """The fields of each telephone's channel: first its name, last its bridge and its uniqueid."""
         lines = self.asterisk.rx("core show channels concise").splitlines()
         return [line.split("!") for line in lines if line.startswith("PJSIP/") and "!" in line]
+
+    def mixmonitors(self) -> int:
+        """How many run, whosever they are."""
+        shown = [self.asterisk.rx(f"mixmonitor list {name}") for name in self.channels()]
+        return len(re.findall("0x[0-9a-f]+", " ".join(shown)))
 
     def channel(self, extension: str) -> str:
         """The name of the only channel there."""

@@ -110,6 +110,9 @@ parkingtime => 1
 }
 
 
+Call = Callable[["Office", str], None]  # at which place it is recorded
+
+
 class Played(NamedTuple):
     """What a call has left: its legs, who talked with whom, and when each leg's MixMonitor began."""
 
@@ -158,7 +161,7 @@ def talk(at: Office, *pair: str, seconds: float = TALK_SECONDS) -> None:
     wait_until(lambda: phone.talked() > until, 10, "some talk")
 
 
-def play(at: Office, call: Callable[[Office, str], None], place: str) -> Played:
+def play(at: Office, call: Call, place: str) -> Played:
     """Have the call, recorded at that place, hang up, and wait for the end of its legs."""
     known = {leg["id"] for leg in at.exchange.site.legs()}
     at.listener.forget()

@@ -98,6 +98,7 @@ def test_a_call_with_the_right_key_is_recorded_and_the_dialplan_told(site: Site)
         "RECORDING_MESSAGE": "OK",
         "RECORDING_ID": leg.id,
         "RECORDING_FILE": leg.file,
+        "RECORDING_STATE": "recording",
     }
     assert asterisk.running() == [leg.file] == site.audio_files()
     assert (report.result.leg_id, report.result.file, site.endings()) == (leg.id, leg.file, [])

@@ -1,0 +1,10 @@
+#!python
+"""Nothing that follows is recorded: AGI(pause_record.py[,extenOrUniqueId[,agentLoginName]])."""
+
+import _signal  # type: ignore[import-not-found]  # the module signal takes 3 ms to import
+
+_signal.signal(_signal.SIGHUP, _signal.SIG_IGN)  # a hang-up must not kill us while we still import
+
+from noojee_agi.session import handoff  # noqa: E402
+
+handoff.run_agi("pause_record")
