@@ -16,16 +16,17 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection
 
-from noojee_agi.database import endings, owners, statements
+from noojee_agi.database import attachments, endings, notes, owners, statements
+from noojee_agi.database.attachments import Touched
 from noojee_agi.database.endings import KnownLeg
-from noojee_agi.recordings.recording import Ending, Event, Leg, leg_id
+from noojee_agi.recordings.recording import Access, Attachment, Ending, Event, Leg, Note, leg_ids
 
 _CALLS = uuid.UUID("5d3f4b0e-6a58-4c29-9a53-2f6a9f1d7c11")
 _SECOND = re.compile(r"(?:^|-)(\d+)\.\d+$")  # [system-]seconds.number
 _BEGINNING = ("started_at", "source", "destination", "did")
 _OF_LEG = (
     *("id", "uniqueid", "channel", "agent_login_name", "tag", "file", "started_at"),
-    *("peer_channel", "peer_uniqueid"),
+    *("peer_channel", "peer_uniqueid", "extensions"),
 )
 
 
@@ -53,16 +54,19 @@ def call_record_id(server: str, uniqueid: str) -> str:
 
 
 def store(connection: Connection, events: Iterable[Event], settled: Mapping[str, Settled] = {}) -> set[str]:
-    """Starts before endings. settled: of legs that come from side-cars, by the leg's id.
+    """Attachments before starts, and these before endings and notes.
 
+    settled: of legs that come from side-cars, by the leg's id.
     Returns the other legs whose side-cars may be out of date now. When a start comes again, these are all
     of its call: whoever brought it before may have been killed before he wrote them.
-    Raises StoreRejected for an ending whose leg is not there.
+    Raises StoreRejected for an ending or a note whose leg is not there, and for an attachment of nobody's.
     """
     events = list(events)
     starts = _by_call(event for event in events if isinstance(event, Leg))
-    own = {leg_id(event) for event in events}
-    calls = _locked(connection, own, starts)
+    own = leg_ids(events)
+    touched = _attach(connection, events, settled)
+    calls = _locked(connection, own, [*starts, *_calls_to_lock(connection, touched)])
+    owners.find_anew(connection, touched)
     known = _known(connection, own) if calls else {}
     new = _without(known, starts)
     if not _begin_calls(connection, calls, new, settled):
@@ -73,7 +77,32 @@ def store(connection: Connection, events: Iterable[Event], settled: Mapping[str,
     for record_id, legs in new.items():
         known |= {leg.id: KnownLeg(_id(calls, record_id), leg.started_at) for leg in legs}
     endings.store(connection, [event for event in events if isinstance(event, Ending)], known)
-    return others - own
+    _store_notes(connection, events, new, known)
+    return (others | {leg.id for leg in touched}) - own
+
+
+def _attach(connection: Connection, events: list[Event], settled: Mapping[str, Settled]) -> list[Touched]:
+    """Returns the legs whose owner is another now, perhaps."""
+    attached = [event for event in events if isinstance(event, Attachment)]
+    legs = (event for event in events if isinstance(event, Leg) and event.id not in settled)
+    if attached or any(leg.extensions and not leg.agent_login_name for leg in legs):
+        attachments.take_turn(connection, changes=bool(attached))
+    return attachments.store(connection, attached) if attached else []
+
+
+def _calls_to_lock(connection: Connection, touched: list[Touched]) -> set[str]:
+    """SQLite needs no locks, and takes no list of any length."""
+    return {leg.call_record_id for leg in touched} if connection.dialect.name == "postgresql" else set()
+
+
+def _store_notes(
+    connection: Connection, events: list[Event], new: _ByCall, known: Mapping[str, KnownLeg]
+) -> None:
+    began = [leg for legs in new.values() for leg in legs]
+    started = [notes.started(leg.id, leg.started_at, leg.agent_login_name) for leg in began]
+    noted = [event for event in events if isinstance(event, Note)]
+    accesses = [event for event in events if isinstance(event, Access)]
+    notes.store(connection, [*started, *noted], accesses, known)
 
 
 def legs_of(connection: Connection, record_ids: set[str]) -> set[str]:

@@ -4,9 +4,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, select
+from sqlalchemy import Connection, bindparam, select, update
 
-from noojee_agi.database.tables import account, extension_attachment
+from noojee_agi.database.attachments import Touched
+from noojee_agi.database.tables import account, extension_attachment, recording_leg
 from noojee_agi.recordings.recording import Leg
 
 
@@ -28,6 +29,17 @@ def find(
     return found
 
 
+def find_anew(connection: Connection, touched: Sequence[Touched]) -> None:
+    """Their attachments have changed."""
+    attachments = _attachments(connection, touched)
+    rows = []
+    for leg in touched:
+        owner, extension = _by_extension(leg, attachments)
+        rows.append({"of_leg": leg.id, "owner": owner, "filed_under": extension})
+    if rows:
+        connection.execute(_OWNED, rows)
+
+
 def _login(leg: Leg, settled: Mapping[str, str | None]) -> str | None:
     return settled[leg.id] if leg.id in settled else leg.agent_login_name.strip()
 
@@ -41,7 +53,7 @@ def _account(found: Any, leg: Leg, settled: Mapping[str, str | None]) -> str | N
     return found.id if found and (found.enabled or leg.agent_known or leg.id in settled) else None
 
 
-def _attachments(connection: Connection, legs: Iterable[Leg]) -> dict[str, list[Any]]:
+def _attachments(connection: Connection, legs: Iterable[Leg | Touched]) -> dict[str, list[Any]]:
     """Extension -> who was attached to it while these legs started, in the order of time."""
     times = [leg.started_at for leg in legs]
     extensions = {extension for leg in legs for extension in leg.extensions}
@@ -53,7 +65,7 @@ def _attachments(connection: Connection, legs: Iterable[Leg]) -> dict[str, list[
     return found
 
 
-def _by_extension(leg: Leg, attachments: Mapping[str, Iterable[Any]]) -> tuple[str | None, str]:
+def _by_extension(leg: Leg | Touched, attachments: Mapping[str, Iterable[Any]]) -> tuple[str | None, str]:
     """The account attached, when the leg started, to the first of its extensions that has one then."""
     for extension in leg.extensions:
         for row in attachments.get(extension, ()):
@@ -62,7 +74,7 @@ def _by_extension(leg: Leg, attachments: Mapping[str, Iterable[Any]]) -> tuple[s
     return None, _filed_under(leg)
 
 
-def _filed_under(leg: Leg) -> str:
+def _filed_under(leg: Leg | Touched) -> str:
     """The extension that was asked for, else the first on the call; a leg from a side-car has no others."""
     return leg.extension or next(iter(leg.extensions), "")
 
@@ -83,4 +95,9 @@ _ATTACHED = (
         | (extension_attachment.c.detached_at > bindparam("first")),
     )
     .order_by(extension_attachment.c.attached_at)
+)
+_OWNED = (
+    update(recording_leg)
+    .where(recording_leg.c.id == bindparam("of_leg"))
+    .values(owner_id=bindparam("owner"), extension=bindparam("filed_under"))
 )

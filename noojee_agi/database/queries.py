@@ -18,7 +18,7 @@ from sqlalchemy import (
     union,
 )
 
-from noojee_agi.database import hearing
+from noojee_agi.database import hearing, notes
 from noojee_agi.database.store import Store
 from noojee_agi.database.tables import (
     RECORDING,
@@ -77,6 +77,13 @@ def next_legs(
     return [dict(row._mapping) for row in connection.execute(statement.limit(count))]
 
 
+def whole_legs(connection: Connection, leg_ids: Iterable[str]) -> list[dict[str, Any]]:
+    """Legs with all that was done with them: what a side-car says."""
+    rows = legs_by_id(connection, leg_ids)
+    stories = notes.stories(connection, [row["id"] for row in rows])
+    return [row | stories[row["id"]] for row in rows]
+
+
 def legs_by_id(connection: Connection, leg_ids: Iterable[str]) -> list[dict[str, Any]]:
     result = connection.execute(_LEGS_BY_ID, {"leg_ids": list(leg_ids)})
     names = tuple(result.keys())
@@ -88,7 +95,7 @@ def each_leg(store: Store, leg_ids: Iterable[str]) -> Iterator[dict[str, Any]]:
     waiting = iter(leg_ids)
     while some := list(itertools.islice(waiting, _PIECE)):
         with store.reading() as connection:
-            found = legs_by_id(connection, some)
+            found = whole_legs(connection, some)
         yield from found
 
 
@@ -142,6 +149,10 @@ def _legs() -> Select[Any]:
             leg.bytes,
             leg.peer_channel,
             leg.peer_uniqueid,
+            leg.extensions,
+            leg.held,
+            leg.purged_at,
+            leg.purged_file,
         )
         .join(call_record, call.id == leg.call_record_id)
         .outerjoin(account, account.c.id == leg.owner_id)

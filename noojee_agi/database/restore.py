@@ -5,21 +5,25 @@ from typing import Any
 
 from sqlalchemy import Connection, Table, select, update
 
-from noojee_agi.database import intake, settings
+from noojee_agi.database import intake, notes, settings
 from noojee_agi.database.intake import Settled
 from noojee_agi.database.tables import (
     UtcDateTime,
     account,
     account_group,
     extension_attachment,
+    extension_detachment,
     recording_leg,
     system_variable,
     team,
     team_member,
 )
-from noojee_agi.recordings.recording import Ending, Leg
+from noojee_agi.recordings.recording import Access, Ending, Event, Leg, Note, leg_ids
 
-_SETTINGS = (system_variable, account, account_group, team, team_member, extension_attachment)
+_SETTINGS = (
+    *(system_variable, account, account_group, team, team_member),
+    *(extension_attachment, extension_detachment),
+)
 _ENDS = {"team_member": "left_at", "extension_attachment": "detached_at"}
 
 
@@ -36,10 +40,11 @@ def settings_rows(connection: Connection) -> dict[str, list[dict[str, Any]]]:
 
 def lost(old: dict[str, list[dict[str, Any]]], new: dict[str, list[dict[str, Any]]]) -> bool:
     """Whether old knows what new does not. Groups, and teams without a history, may be taken away."""
-    for table in (system_variable, account, extension_attachment, team_member):
+    for table in (system_variable, account, extension_attachment, extension_detachment, team_member):
         there = {_key(table, row): row for row in new[table.name]}
         end = _ENDS.get(table.name, "")
-        if any(_knows_less(there.get(_key(table, row)), row, end) for row in old[table.name]):
+        # A copy of an older version has no detachments.
+        if any(_knows_less(there.get(_key(table, row)), row, end) for row in old.get(table.name, [])):
             return True
     return False
 
@@ -67,6 +72,7 @@ def restore_settings(connection: Connection, rows: dict[str, list[dict[str, Any]
     # A group that was taken from an account does not come back.
     groups = [row for row in rows[account_group.name] if row["account_id"] not in there]
     rows = {**rows, account_group.name: groups}
+    rows.setdefault(extension_detachment.name, [])  # a copy of an older version has none
     return sum(_restore_rows(connection, table, rows[table.name]) for table in _SETTINGS)
 
 
@@ -113,7 +119,7 @@ def _insert_or_renew(connection: Connection, table: Table, row: dict[str, Any], 
         statement = statement.on_conflict_do_update(
             index_elements=key,
             set_={end: new[end]},
-            where=table.c[end].is_(None) & new[end].is_not(None),
+            where=new[end].is_not(None) & (table.c[end].is_(None) | (new[end] < table.c[end])),
         )
     elif table is system_variable:
         statement = statement.on_conflict_do_update(
@@ -140,12 +146,26 @@ def restore_legs(connection: Connection, side_cars: list[dict[str, Any]]) -> tup
     there = _statuses(connection, [leg["id"] for leg in side_cars])
     missing = [leg for leg in side_cars if leg["id"] not in there]
     ended = [leg for leg in side_cars if _is_ended(leg, there.get(leg["id"], "recording"))]
+    noted = _noted(connection, side_cars)
     _restore_owners(connection, missing)
     settled = {
         leg["id"]: Settled(leg["owner"], leg["call_started_at"], leg["external_reference"]) for leg in missing
     }
-    others = intake.store(connection, [*map(_start, missing), *map(_ending, ended)], settled)
-    return {leg["id"] for leg in (*missing, *ended)}, others
+    others = intake.store(connection, [*map(_start, missing), *map(_ending, ended), *noted], settled)
+    return {leg["id"] for leg in (*missing, *ended)} | leg_ids(noted), others
+
+
+def _noted(connection: Connection, side_cars: list[dict[str, Any]]) -> list[Event]:
+    """The events and accesses that are not there."""
+    there = notes.stories(connection, [leg["id"] for leg in side_cars])
+    missing: list[Event] = []
+    for leg in side_cars:
+        of_leg = there[leg["id"]]
+        events = [each for each in leg["events"] if each not in of_leg["events"]]
+        accesses = [each for each in leg["accesses"] if each not in of_leg["accesses"]]
+        missing += [Note(leg["id"], **each) for each in events]
+        missing += [Access(leg_id=leg["id"], **each) for each in accesses]
+    return missing
 
 
 def _statuses(connection: Connection, ids: list[str]) -> dict[str, str]:
@@ -160,7 +180,8 @@ def _is_ended(leg: dict[str, Any], known: str) -> bool:
 
 def _start(leg: dict[str, Any]) -> Leg:
     named = {name: leg[name] for name in Leg._fields if name in leg}
-    return Leg(**named, extensions=(), agent_known=None)
+    named |= {"extensions": tuple(leg["extensions"]), "file": leg["file"] or leg["purged_file"]}
+    return Leg(**named, agent_known=None)
 
 
 def _ending(leg: dict[str, Any]) -> Ending:

@@ -1,5 +1,7 @@
 """The tables, as the migrations make them (a test compares the two)."""
 
+import json
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import Any
 
@@ -22,6 +24,7 @@ from sqlalchemy import (
     TypeDecorator,
     UniqueConstraint,
     Uuid,
+    false,
     text,
 )
 
@@ -46,6 +49,19 @@ class UtcDateTime(TypeDecorator[datetime]):
         if value is None:
             return None
         return (datetime.fromisoformat(value) if isinstance(value, str) else value).astimezone(timezone.utc)
+
+
+class Names(TypeDecorator[Sequence[str]]):
+    """A list of names, in JSON; empty text is an empty list."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Sequence[str] | None, dialect: Dialect) -> str:
+        return json.dumps(list(value), ensure_ascii=False) if value else ""
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> list[str]:
+        return list(json.loads(value)) if value else []
 
 
 # Text with hyphens on SQLite too, so that an id reads the same in database, file name and log.
@@ -131,6 +147,14 @@ extension_attachment = Table(
     ),
 )
 
+# An attachment that comes late, from another host say, ends at the next of these. One row for each.
+extension_detachment = Table(
+    "extension_detachment",
+    metadata,
+    Column("extension", String(149), primary_key=True),
+    Column("detached_at", UtcDateTime, primary_key=True),
+)
+
 call_record = Table(
     "call_record",
     metadata,
@@ -168,6 +192,12 @@ recording_leg = Table(
     Column("bytes", BigInteger),
     Column("peer_channel", String(255), nullable=False, server_default=text("''")),
     Column("peer_uniqueid", String(255), nullable=False, server_default=text("''")),
+    # All on the call that may say whose it is, the first one first.
+    Column("extensions", Names, nullable=False, server_default=text("''")),
+    Column("held", Boolean, nullable=False, server_default=false()),
+    Column("purged_at", UtcDateTime),
+    # What file was until the audio was purged: the side-car lies there yet.
+    Column("purged_file", Text, nullable=False, server_default=text("''")),
     UniqueConstraint("call_record_id", "leg"),
     CheckConstraint("status IN ('recording', 'completed', 'empty', 'failed', 'interrupted')", name="status"),
     Index("ix_recording_leg_uniqueid", without_system("uniqueid")),
@@ -176,4 +206,31 @@ recording_leg = Table(
     Index("ix_recording_leg_owner_id", "owner_id", "started_at"),
     Index("ix_recording_leg_started_at", "started_at"),
     Index("ix_recording_leg_open", "call_record_id", sqlite_where=RECORDING, postgresql_where=RECORDING),
+)
+
+recording_event = Table(
+    "recording_event",
+    metadata,
+    Column("leg_id", Id, ForeignKey("recording_leg.id"), primary_key=True),
+    Column("at", UtcDateTime, primary_key=True),
+    Column("what", String(20), primary_key=True),
+    Column("login", String(100)),
+    Column("reason", Text, nullable=False),
+    CheckConstraint(
+        "what IN ('started', 'stopped', 'paused', 'resumed', 'held', 'released', 'purged')", name="what"
+    ),
+)
+
+access_log = Table(
+    "access_log",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("at", UtcDateTime, nullable=False),
+    Column("login", String(100), nullable=False),
+    Column("leg_id", Id, ForeignKey("recording_leg.id"), nullable=False),
+    Column("what", String(20), nullable=False),
+    Column("allowed", Boolean, nullable=False),
+    Column("address", String(255), nullable=False),
+    CheckConstraint("what IN ('played', 'downloaded', 'exported')", name="what"),
+    Index("ix_access_log_leg_id", "leg_id", "at"),
 )

@@ -3,12 +3,18 @@
 import json
 import os
 import re
+from collections.abc import Iterable
 from datetime import datetime, timezone
 from typing import NamedTuple
 
 from noojee_agi.recordings import wav
 
-STARTED, FINISHED = "started", "finished"  # the kinds of event
+# The kinds of event in the spool.
+STARTED, FINISHED, NOTED, ACCESSED, ATTACHED = "started", "finished", "noted", "accessed", "attached"
+# What a note may say of a leg, and what somebody may have wanted of its audio.
+STOPPED, PAUSED, RESUMED = "stopped", "paused", "resumed"
+HELD, RELEASED, PURGED = "held", "released", "purged"
+PLAYED, DOWNLOADED, EXPORTED = "played", "downloaded", "exported"
 EMPTY_FILE_BYTES = 44  # a bare WAV header's length; what else is as short has no audio either
 _OUR_FILE = re.compile(r"/\d{4}/\d\d/\d\d/[A-Za-z0-9._-]+-[0-9a-f]{8}\.\w+$")
 _MIXMONITOR_ID = re.compile(r"0x[0-9a-f]+")
@@ -55,7 +61,46 @@ class Ending(NamedTuple):
     duration_seconds: float | int | None = None
 
 
-Event = Leg | Ending
+class Note(NamedTuple):
+    """Something that was done with a leg. login: who did it; None when the apiKey alone was the authority."""
+
+    leg_id: str
+    at: datetime
+    what: str
+    login: str | None = None
+    reason: str = ""
+
+
+class Access(NamedTuple):
+    """Somebody wanted to hear a leg, or to have its audio; id: this access's own."""
+
+    id: str
+    leg_id: str
+    at: datetime
+    login: str
+    what: str
+    allowed: bool
+    address: str
+
+
+class Attachment(NamedTuple):
+    """From then on the extension's recordings are the login's; empty: nobody's."""
+
+    extension: str
+    at: datetime
+    login: str
+
+
+Event = Leg | Ending | Note | Access | Attachment
+_KINDS: dict[str, type[Event]] = {
+    STARTED: Leg,
+    FINISHED: Ending,
+    NOTED: Note,
+    ACCESSED: Access,
+    ATTACHED: Attachment,
+}
+_NAMES = {kind_of_event: name for name, kind_of_event in _KINDS.items()}
+_WHAT = {Note: (STOPPED, PAUSED, RESUMED, HELD, RELEASED, PURGED), Access: (PLAYED, DOWNLOADED, EXPORTED)}
 
 
 class OpenLeg(NamedTuple):
@@ -143,31 +188,40 @@ _JSON = json.JSONEncoder(ensure_ascii=False, default=_of_time)
 
 
 def leg_id(event: Event) -> str:
+    """Of the leg that it is about; empty when it is about none."""
+    if isinstance(event, Attachment):
+        return ""
     return event.id if isinstance(event, Leg) else event.leg_id
 
 
+def leg_ids(events: Iterable[Event]) -> set[str]:
+    """Of all legs that they are about."""
+    return {leg_id(event) for event in events} - {""}
+
+
 def kind(event: Event) -> str:
-    return STARTED if isinstance(event, Leg) else FINISHED
+    return _NAMES[type(event)]
 
 
 def moment(event: Event) -> datetime:
     """When it came to pass."""
-    return event.started_at if isinstance(event, Leg) else event.ended_at
+    if isinstance(event, Leg):
+        return event.started_at
+    return event.ended_at if isinstance(event, Ending) else event.at
 
 
 def from_json(text: str) -> Event:
     """The event in the spool. Raises ValueError, KeyError or TypeError when it is not one of ours."""
     content = dict(json.loads(text))
     event_kind = content.pop("event")
-    for name in ("started_at", "ended_at"):
+    if event_kind not in _NAMES.values():
+        raise ValueError(f"unknown event {event_kind!r}")
+    for name in ("started_at", "ended_at", "at"):
         if name in content:
             content[name] = datetime.fromisoformat(content[name])
-    if event_kind == STARTED:
+    if "extensions" in content:
         content["extensions"] = tuple(content["extensions"])
-        return _checked(Leg(**content))
-    if event_kind == FINISHED:
-        return _checked(Ending(**content))
-    raise ValueError(f"unknown event {event_kind!r}")
+    return _checked(_KINDS[event_kind](**content))
 
 
 def _checked(event: Event) -> Event:
@@ -182,6 +236,9 @@ def _checked(event: Event) -> Event:
             raise TypeError(f"{name} = {value!r}")
         if isinstance(value, str) and "\0" in value:
             raise TypeError(f"{name} holds a NUL")
-    if not is_id(leg_id(event)):
-        raise ValueError(f"{leg_id(event)!r} is no leg's id")
+    if isinstance(event, Note | Access) and event.what not in _WHAT[type(event)]:
+        raise ValueError(f"{event.what!r} is nothing that a {kind(event)} event says")
+    for each in () if isinstance(event, Attachment) else (leg_id(event), getattr(event, "id", leg_id(event))):
+        if not is_id(each):
+            raise ValueError(f"{each!r} is no leg's id")
     return event

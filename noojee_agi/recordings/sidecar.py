@@ -18,22 +18,34 @@ _FIELDS: dict[str, Any] = {
     **dict.fromkeys(["id", "server", "call_uniqueid", "source", "destination", "did"], str),
     **dict.fromkeys(["external_reference", "uniqueid", "channel", "extension", "owner"], str),
     **dict.fromkeys(["agent_login_name", "tag", "file", "status", "peer_channel", "peer_uniqueid"], str),
-    **dict.fromkeys(["call_started_at", "started_at", "ended_at"], datetime),
+    **dict.fromkeys(["call_started_at", "started_at", "ended_at", "purged_at"], datetime),
     **dict.fromkeys(["leg", "bytes"], int),
     "duration_seconds": (float, int),
+    "held": bool,
+    "purged_file": str,
 }
-_MAY_BE_NULL = ("owner", "ended_at", "duration_seconds", "bytes")
-# Side-cars of version 0.1.0 have none.
-_MAY_BE_MISSING = {"peer_channel": "", "peer_uniqueid": ""}
+_MAY_BE_NULL = ("owner", "ended_at", "duration_seconds", "bytes", "purged_at", "login")
+_EVENT = {"at": datetime, "what": str, "login": str, "reason": str}
+_ACCESS = {"id": str, "at": datetime, "login": str, "what": str, "allowed": bool, "address": str}
+# Side-cars of older versions have none.
+_MAY_BE_MISSING: dict[str, Any] = {
+    **{"peer_channel": "", "peer_uniqueid": ""},
+    **{"extensions": [], "held": False, "purged_at": None, "purged_file": "", "events": [], "accesses": []},
+}
 
 
 def path_for(file: str) -> str:
     return f"{os.path.splitext(file)[0]}{SUFFIX}"
 
 
-def is_here(file: str) -> bool:
+def path_of(leg: dict[str, Any]) -> str:
+    """Where the leg's side-car lies, also when its audio was purged."""
+    return path_for(leg["file"] or leg["purged_file"])
+
+
+def is_here(leg: dict[str, Any]) -> bool:
     """Whether the leg is one of this host's: a call may have some on another."""
-    return os.path.exists(path_for(file)) or os.path.exists(file)
+    return os.path.exists(path_of(leg)) or os.path.exists(leg["file"])
 
 
 def write(leg: dict[str, Any]) -> bool:
@@ -42,9 +54,10 @@ def write(leg: dict[str, Any]) -> bool:
     When its folder is gone (recordings moved or purged) there is nothing to try again; nor where the file is
     none of ours: who may write in a database that several hosts share must not choose what is written here.
     """
-    path = path_for(leg["file"])
-    if not recording.is_ours(leg["file"]):
-        logger.error("no side-car of leg %s: %s is no recording of this program", leg["id"], leg["file"])
+    file = leg["file"] or leg["purged_file"]
+    path = path_for(file)
+    if not recording.is_ours(file):
+        logger.error("no side-car of leg %s: %s is no recording of this program", leg["id"], file)
         return True
     try:
         files.write(path, to_json(leg))
@@ -65,9 +78,16 @@ def read(path: str) -> dict[str, Any]:
     """The leg, as it was written. Raises OSError; ValueError, KeyError or TypeError when it is damaged."""
     with open(path, encoding="utf-8", opener=_at_once) as file:
         content = _MAY_BE_MISSING | dict(json.load(file))
-    leg = {name: _read(name, content[name], kind) for name, kind in _FIELDS.items()}
+    leg = _read_all(content, _FIELDS)
     leg["id"] = str(uuid.UUID(content["id"]))
+    leg["extensions"] = [_read("extensions", name, str) for name in content["extensions"]]
+    leg["events"] = [_read_all(event, _EVENT) for event in content["events"]]
+    leg["accesses"] = [_read_all(access, _ACCESS) for access in content["accesses"]]
     return leg
+
+
+def _read_all(content: dict[str, Any], kinds: dict[str, Any]) -> dict[str, Any]:
+    return {name: _read(name, content[name], kind) for name, kind in kinds.items()}
 
 
 def _at_once(path: str, flags: int) -> int:
@@ -82,7 +102,8 @@ def _read(name: str, value: object, kind: Any) -> object:
         value = datetime.fromisoformat(value)
         if value.tzinfo is None:
             raise TypeError(f"{name} has no time zone")
-    if not isinstance(value, kind) or isinstance(value, bool) or "\0" in str(value):
+    is_right = isinstance(value, kind) and isinstance(value, bool) == (kind is bool)
+    if not is_right or "\0" in str(value):
         raise TypeError(f"{name} = {value!r}")
     return value
 

@@ -14,7 +14,7 @@ from noojee_agi.database import intake, queries
 from noojee_agi.database.store import Store
 from noojee_agi.errors import JournalUnusable, StoreRejected
 from noojee_agi.recordings import event_files, history, journal, recording, rejected, sidecar, spool, wav
-from noojee_agi.recordings.recording import Ending, Event, Leg, leg_id
+from noojee_agi.recordings.recording import Attachment, Ending, Event, Leg, leg_id, leg_ids
 
 logger = logging.getLogger(__name__)
 
@@ -173,15 +173,20 @@ class _Drain:
         others |= _others_of_strangers(self._store, events, legs)
         unwritten = _write_side_cars(self._store, legs, others)
         calls = {leg["id"]: leg["call_record_id"] for leg in legs}
-        left = [line for line, event in waiting if calls.get(leg_id(event)) in unwritten]
+        left = [
+            line
+            for line, event in waiting
+            if calls.get(leg_id(event)) in unwritten or (unwritten and isinstance(event, Attachment))
+        ]
         self.result.stored += len(events) - len(left)
         self._stored(events)
         return left
 
     def _refused(self, line: bytes, event: Event, reason: str) -> list[bytes]:
-        if not isinstance(event, Leg) and time.time() - event.ended_at.timestamp() < self._patience_seconds:
+        waited_seconds = time.time() - recording.moment(event).timestamp()
+        if not isinstance(event, Leg) and waited_seconds < self._patience_seconds:
             return [line]
-        self._set_aside(line, f"{recording.kind(event)}-{leg_id(event)}", reason)
+        self._set_aside(line, f"{recording.kind(event)}-{leg_id(event)}".rstrip("-"), reason)
         return []
 
     def _set_aside(self, line: bytes, name: str, reason: str) -> None:
@@ -193,14 +198,14 @@ class _Drain:
 def _store(connection: Any, events: list[Event]) -> tuple[list[dict[str, Any]], set[str]]:
     """The legs of these events as they are then, and the others whose side-cars may be out of date."""
     others = intake.store(connection, events)
-    return queries.legs_by_id(connection, {leg_id(event) for event in events}), others
+    return queries.whole_legs(connection, leg_ids(events)), others
 
 
 def _others_of_strangers(store: Store, events: list[Event], legs: list[dict[str, Any]]) -> set[str]:
     """A leg that ends here and has no side-car was begun on another host, where those of its call are not."""
     begun = {event.id for event in events if isinstance(event, Leg)}
     strangers = (leg for leg in legs if leg["id"] not in begun)
-    calls = {leg["call_record_id"] for leg in strangers if not os.path.exists(sidecar.path_for(leg["file"]))}
+    calls = {leg["call_record_id"] for leg in strangers if not os.path.exists(sidecar.path_of(leg))}
     if not calls:
         return set()
     with store.reading() as connection:
@@ -215,7 +220,7 @@ def _write_side_cars(store: Store, legs: list[dict[str, Any]], others: set[str])
     for leg in legs:
         if leg["status"] == "interrupted":
             _repair(leg["file"])
-    ours = (leg for leg in queries.each_leg(store, others) if sidecar.is_here(leg["file"]))
+    ours = (leg for leg in queries.each_leg(store, others) if sidecar.is_here(leg))
     unwritten = {leg["call_record_id"] for leg in ours if not sidecar.write(leg)}
     return unwritten | {leg["call_record_id"] for leg in legs if not sidecar.write(leg)}
 

@@ -51,9 +51,9 @@ class OpenRecordings:
     def stored(self, events: Sequence[Event]) -> None:
         """These have come into the database."""
         for event in events:
-            if not isinstance(event, Leg):
+            if isinstance(event, Ending):
                 self._remove(event.leg_id)
-            elif event.server == self._server:
+            elif isinstance(event, Leg) and event.server == self._server:
                 self._add(OpenLeg(event.id, event.file, event.started_at))
 
     def read(self) -> None:

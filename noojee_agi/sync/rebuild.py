@@ -148,10 +148,11 @@ def _readable(
     for path in paths:
         try:
             leg = sidecar.read(path)
-            if sidecar.path_for(_beside(path, leg)) != path:
-                raise ValueError(f"file = {leg['file']!r} is another's")
+            file = leg["file"] or leg["purged_file"]
+            if sidecar.path_for(_beside(path, file)) != path:
+                raise ValueError(f"file = {file!r} is another's")
             if _is_copy(recordings_directory, path, leg):
-                raise ValueError(f"a copy of that of {leg['file']!r}")
+                raise ValueError(f"a copy of that of {file!r}")
             yield path, leg
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as exc:
             result.refused[path] = f"not a side-car of this program: {exc!r}"
@@ -159,18 +160,20 @@ def _readable(
 
 def _is_copy(recordings_directory: str, path: str, leg: dict[str, Any]) -> bool:
     """Whether the leg's own side-car lies with these recordings too: somebody has collected some."""
-    own = sidecar.path_for(leg["file"])
+    own = sidecar.path_of(leg)
     return own != path and own.startswith(f"{recordings_directory}/") and os.path.exists(own)
 
 
-def _beside(path: str, leg: dict[str, Any]) -> str:
+def _beside(path: str, file: str) -> str:
     """Where the side-car's file lies now, when the recordings have been moved too."""
-    return os.path.join(os.path.dirname(path), os.path.basename(leg["file"]))
+    return os.path.join(os.path.dirname(path), os.path.basename(file)) if file else ""
 
 
 def _restore(store: Store, legs: list[tuple[str, dict[str, Any]]], result: Result) -> None:
     """In one transaction; when that is refused, one by one."""
-    rows = [{**leg, "file": _beside(path, leg)} for path, leg in legs]
+    rows = [
+        {**leg, **{name: _beside(path, leg[name]) for name in ("file", "purged_file")}} for path, leg in legs
+    ]
     try:
         restored, others = store.in_turn(lambda connection: restore.restore_legs(connection, rows))
     except StoreRejected as exc:
@@ -182,14 +185,14 @@ def _restore(store: Store, legs: list[tuple[str, dict[str, Any]]], result: Resul
         return
     known = {leg["id"]: (path, leg) for path, leg in legs}
     for row in queries.each_leg(store, known.keys() | others):
-        if _is_out_of_date(*known[row["id"]], row) if row["id"] in known else sidecar.is_here(row["file"]):
+        if _is_out_of_date(*known[row["id"]], row) if row["id"] in known else sidecar.is_here(row):
             sidecar.write(row)
     result.legs += len(restored)
 
 
 def _is_out_of_date(path: str, leg: dict[str, Any], row: dict[str, Any]) -> bool:
     """Whether this side-car differs from the row: something has changed, or we were killed before writing."""
-    return sidecar.path_for(row["file"]) == path and any(row[name] != leg[name] for name in leg)
+    return sidecar.path_of(row) == path and any(row[name] != leg[name] for name in leg)
 
 
 def _files(directory: str, unreadable: dict[str, str]) -> Iterator[str]:
@@ -238,4 +241,5 @@ def _write_side_car_again(store: Store, path: str) -> bool:
         return False
     with store.reading() as connection:
         legs = queries.legs_whose_id_begins(connection, found[1])
-    return any(sidecar.path_for(leg["file"]) == path and sidecar.write(leg) for leg in legs)
+        whole = queries.whole_legs(connection, [leg["id"] for leg in legs])
+    return any(sidecar.path_of(leg) == path and sidecar.write(leg) for leg in whole)

@@ -23,7 +23,7 @@ from bench import table
 from noojee_agi.database import intake, queries, schema
 from noojee_agi.database.store import Store
 from noojee_agi.recordings import recording, sidecar
-from noojee_agi.recordings.recording import Ending, Event, Leg, leg_id
+from noojee_agi.recordings.recording import Ending, Event, Leg, leg_ids
 
 BATCHES = (1, 200)
 SECONDS, ROUNDS = 3.0, 10  # at least
@@ -68,7 +68,7 @@ def _cost(store: Store, day: Path, size: int, seconds: float) -> tuple[float, fl
 def _take(store: Store, events: list[Event]) -> None:
     with store.transaction() as connection:
         intake.store(connection, events)
-        legs = queries.legs_by_id(connection, {leg_id(event) for event in events})
+        legs = queries.whole_legs(connection, leg_ids(events))
     assert all([sidecar.write(leg) for leg in legs])
 
 

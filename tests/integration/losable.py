@@ -22,7 +22,7 @@ from noojee_agi.actions import access
 from noojee_agi.database import schema, settings, tables
 from noojee_agi.database.store import Store
 from noojee_agi.recordings import recording, sidecar
-from noojee_agi.recordings.recording import Leg
+from noojee_agi.recordings.recording import Access, Attachment, Leg, Note
 from noojee_agi.sync import __main__ as background_drain
 
 KEY = "a key of some length"
@@ -150,6 +150,11 @@ class LosableSite:
             settings.add_account(connection, "lena", "lena", ())
             settings.add_account(connection, "gone", "Who left", ())
         self.store_attachments()
+        self.recorder.store_all(
+            Attachment("413", after(-100), "ann"),
+            Attachment("413", after(-50), ""),
+            Attachment("413", after(-75), "lena"),  # it comes late
+        )
         team = recording.new_id()
         self.insert("team", {"id": team, "name": "Sales ☎"})
         self.insert(
@@ -190,8 +195,26 @@ class LosableSite:
             self.completed(call_uniqueid="1700000003.1", started_at=after(1), source="", did=""),
             self.completed(call_uniqueid="1700000004.1", extension="411", extensions=("411", "410")),
         ]
+        self.do_everything_with(legs)
         assert self.recorder.waiting() == []
         return legs
+
+    def do_everything_with(self, legs: list[Leg]) -> None:
+        """What can be noted of legs: holds, accesses, a purge."""
+        held, released, purged = legs[0].id, legs[1].id, legs[9]
+        os.unlink(purged.file)
+        self.recorder.store_all(
+            Note(held, after(10), "paused"),
+            Note(held, after(20), "resumed", "fred"),
+            Note(held, after(30), "stopped", "fred"),
+            Note(held, after(5000), "held", "lena", "INV-1 ☎ goes to court\nin 2027"),
+            Note(released, after(5000), "held"),
+            Note(released, after(5001), "released", None, "a mistake"),
+            Note(purged.id, after(6000), "purged", None, "older than 90 days"),
+            Access(recording.new_id(), held, after(5100), "ann", "played", False, "192.0.2.7"),
+            Access(recording.new_id(), held, after(5101), "fred", "downloaded", True, "2001:db8::7"),
+            Access(recording.new_id(), purged.id, after(5102), "fred", "exported", True, ""),
+        )
 
     def leg(self, **changes: Any) -> Leg:
         return self.recorder.leg(**changes)

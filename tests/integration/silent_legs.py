@@ -79,7 +79,9 @@ def assert_sound(row: dict[str, Any]) -> None:
         assert lengths(row["file"]) == (row["bytes"],) * 3
         assert row["duration_seconds"] == 1.0
     text = Path(sidecar.path_for(row["file"])).read_text(encoding="utf-8")
-    assert json.loads(text) == {name: as_json(value) for name, value in row.items()}
+    story = {"events", "accesses"}
+    content = {name: value for name, value in json.loads(text).items() if name not in story}
+    assert content == as_json(row)
 
 
 def put_cut_off_leg(recorder: Recorder, **changes: Any) -> Leg:

@@ -58,6 +58,10 @@ def test_a_started_leg_is_stored_with_every_column(recorder: Recorder) -> None:
             "bytes": None,
             "peer_channel": "PJSIP/411-00000a20",
             "peer_uniqueid": "1700000000.8",
+            "extensions": ["410", "600"],
+            "held": False,
+            "purged_at": None,
+            "purged_file": "",
         }
     ]
     assert call == {

@@ -22,7 +22,7 @@ from lab.postgresql import PrivatePostgreSQL
 from lab.site import PROGRAMS
 from lab.unavailable import LabUnavailable
 from lab.waiting import wait_until
-from sqlalchemy import delete, update
+from sqlalchemy import ColumnElement, delete, select, update
 
 from integration.losable import (
     KEY,
@@ -34,7 +34,7 @@ from integration.losable import (
 from integration.recorder import CALL_TIME, after, die_after, ended, exit_code, forked
 from noojee_agi.actions import access
 from noojee_agi.database import schema, settings
-from noojee_agi.database.tables import call_record, recording_leg, team_member
+from noojee_agi.database.tables import access_log, call_record, recording_event, recording_leg, team_member
 from noojee_agi.errors import BadArgument
 from noojee_agi.recordings import recording, sidecar, snapshot, spool, wav
 from noojee_agi.recordings.snapshot import Knowledge
@@ -63,6 +63,9 @@ def site(backend: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterat
 
 
 only_sqlite = pytest.mark.parametrize("backend", ["sqlite"])
+
+
+_OF_CALLS = ("call_record", "recording_leg", "recording_event", "access_log")  # the rest are settings
 
 
 def legs_of(dump: Dump) -> dict[str, dict[str, Any]]:
@@ -99,7 +102,7 @@ def test_every_row_comes_back(site: LosableSite) -> None:
 
     assert site.dump() == before
     site.recorder.assert_side_cars_tell_the_same()
-    rows = sum(len(found) for table, found in before.items() if table not in ("call_record", "recording_leg"))
+    rows = sum(len(found) for table, found in before.items() if table not in _OF_CALLS)
     assert said.startswith(f"10 side-cars read, {len(legs)} legs and {rows} settings made again\n")
 
 
@@ -112,7 +115,7 @@ def test_a_database_that_is_made_anew_gets_its_settings_at_once(site: LosableSit
     site.lose()
 
     after_loss = site.dump()
-    assert [after_loss.pop(table) for table in ("call_record", "recording_leg")] == [[], []]
+    assert [after_loss.pop(table) for table in _OF_CALLS] == [[], [], [], []]
     assert all(rows == before[table] for table, rows in after_loss.items())
 
 
@@ -261,7 +264,7 @@ def test_exactly_the_legs_that_were_lost_come_back(site: LosableSite) -> None:
     legs = site.record_everything()
     before = site.dump()
     lost = [legs[number].id for number in (1, 2, 5, 8)]
-    site.recorder.execute(delete(recording_leg).where(recording_leg.c.id.in_(lost)))
+    lose_legs(site, recording_leg.c.id.in_(lost))
 
     said = site.rebuild()
 
@@ -275,13 +278,20 @@ def test_a_call_record_that_was_lost_with_its_legs_comes_back(site: LosableSite)
     legs = site.record_everything()
     before = site.dump()
     call = legs_of(before)[legs[0].id]["call_record_id"]
-    site.recorder.execute(delete(recording_leg).where(recording_leg.c.call_record_id == call))
+    lose_legs(site, recording_leg.c.call_record_id == call)
     site.recorder.execute(delete(call_record).where(call_record.c.id == call))
 
     said = site.rebuild()
 
     assert ", 3 legs and 0 settings made again" in said
     assert site.dump() == before
+
+
+def lose_legs(site: LosableSite, which: ColumnElement[bool]) -> None:
+    lost = select(recording_leg.c.id).where(which)
+    for table in (recording_event, access_log):
+        site.recorder.execute(delete(table).where(table.c.leg_id.in_(lost)))
+    site.recorder.execute(delete(recording_leg).where(which))
 
 
 def put_back(site: LosableSite, backup: Dump) -> None:

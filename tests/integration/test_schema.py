@@ -120,7 +120,18 @@ INSERT INTO recording_leg VALUES
    'PJSIP/trunk-1', '600', NULL, '', '', '/r/2.wav', 'recording',
    '2026-03-01T09:40:00.000000+00:00', NULL, NULL, NULL);
 """
-DATA = {"0001": _FIRST, "0002": _FIRST}
+_PARTNERS = """
+UPDATE recording_leg SET peer_channel = 'PJSIP/411-2', peer_uniqueid = '17.3';
+INSERT INTO extension_attachment VALUES
+  ('411', '2026-03-01T09:00:00.000000+00:00', '60aedd8e-e3a9-589f-9321-179b04961b5e',
+   '2026-03-01T10:00:00.000000+00:00'),
+  ('411', '2026-03-01T10:00:00.000000+00:00', '60aedd8e-e3a9-589f-9321-179b04961b5e',
+   '2026-03-01T11:00:00.000000+00:00');
+"""
+_WITH_PARTNERS = _FIRST.replace("960044)", "960044, '', '')").replace(
+    "NULL, NULL, NULL);", "NULL, NULL, NULL, '', '');"
+)
+DATA = {"0001": _FIRST, "0002": _FIRST, "0003": _WITH_PARTNERS + _PARTNERS}
 
 
 def test_there_is_data_of_every_earlier_schema() -> None:
@@ -142,9 +153,17 @@ def test_an_upgrade_from_an_earlier_schema_keeps_every_row(
 
     assert store.revision() == REVISION
     after_upgrade = _rows(store)
-    assert [(row["peer_channel"], row["peer_uniqueid"]) for row in after_upgrade["recording_leg"]] == [
-        ("", "")
-    ] * 2
+    peer = ("PJSIP/411-2", "17.3") if earlier == "0003" else ("", "")
+    for row in after_upgrade["recording_leg"]:
+        assert (row["peer_channel"], row["peer_uniqueid"]) == peer
+        assert (row["held"], row["purged_at"], row["purged_file"], row["extensions"]) == (0, None, "", "")
+    assert [(row["what"], row["login"]) for row in after_upgrade["recording_event"]] == [
+        ("started", "Ann"),
+        ("started", None),
+    ]
+    assert [row["extension"] for row in after_upgrade["extension_detachment"]] == (
+        ["411"] if earlier == "0003" else []
+    )
     for table, rows in before.items():
         assert [
             dict(row.items() & old.items()) for row, old in zip(after_upgrade[table], rows, strict=True)
@@ -176,6 +195,7 @@ def _rows(store: Store) -> dict[str, list[dict[str, Any]]]:
                 dict(row._mapping) for row in connection.execute(text(f"SELECT * FROM {name} ORDER BY 1, 2"))
             ]
             for name in tables.metadata.tables
+            if inspect(connection).has_table(name)
         }
 
 

@@ -293,7 +293,7 @@ def test_a_drain_whose_commit_is_not_answered_loses_and_doubles_nothing(
     """It may be done, or not: nobody knows, so the events stay and are stored once more."""
     recorder = Recorder(line.store, tmp_path / "recordings")
     put_calls(recorder, 20)
-    look = queries.legs_by_id
+    look = queries.whole_legs
 
     with ExitStack() as silent:
 
@@ -302,11 +302,11 @@ def test_a_drain_whose_commit_is_not_answered_loses_and_doubles_nothing(
             silent.enter_context(line.silent())
             return rows
 
-        monkeypatch.setattr(queries, "legs_by_id", look_and_fall_silent)
+        monkeypatch.setattr(queries, "whole_legs", look_and_fall_silent)
         with pytest.raises(StoreUnavailable):
             recorder.drain()
 
-    monkeypatch.setattr(queries, "legs_by_id", look)
+    monkeypatch.setattr(queries, "whole_legs", look)
     assert len(recorder.waiting()) == 40
     wait_until(lambda: in_transactions(line) == 0, 20, "the end of what the silence had cut off")
     assert recorder.drain().stored == 40

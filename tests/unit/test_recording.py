@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from noojee_agi.recordings import recording
-from noojee_agi.recordings.recording import Ending, Event, Leg
+from noojee_agi.recordings.recording import Access, Attachment, Ending, Event, Leg, Note
 from unit.fakes import leg
 
 LEG_ID = "0e5f6b1c-6a57-4a6e-8f5e-0123456789ab"
@@ -99,7 +99,28 @@ ENDINGS = st.builds(
 )
 
 
-@given(LEGS | ENDINGS)
+NOTES = st.builds(
+    Note,
+    st.uuids().map(str),
+    TIMES,
+    st.sampled_from(["stopped", "paused", "resumed", "held", "released", "purged"]),
+    st.none() | TEXT,
+    TEXT,
+)
+ACCESSES = st.builds(
+    Access,
+    st.uuids().map(str),
+    st.uuids().map(str),
+    TIMES,
+    TEXT,
+    st.sampled_from(["played", "downloaded", "exported"]),
+    st.booleans(),
+    TEXT,
+)
+ATTACHMENTS = st.builds(Attachment, TEXT, TIMES, TEXT)
+
+
+@given(LEGS | ENDINGS | NOTES | ACCESSES | ATTACHMENTS)
 def test_an_event_is_the_same_after_json(event: Event) -> None:
     assert recording.from_json(recording.to_json(event)) == event
 
@@ -140,6 +161,24 @@ def test_json_says_which_event_it_is_and_a_person_can_read_it() -> None:
         '{"event": "finished", "ended_at": 5}',
         '{"event": "finished", "ended_at": "yesterday"}',
         '{"event": "finished", "ended_at": "2025-03-09T00:00:00+00:00", "unknown": 1}',
+        '{"event": "noted", "leg_id": "0e5f6b1c-6a57-4a6e-8f5e-0123456789ab", "what": "held"}',
+        *(
+            recording.to_json(event)
+            for event in (
+                Note(LEG_ID, AT, "started"),
+                Note(LEG_ID, AT, "burnt"),
+                Note("410", AT, "held"),
+                Note("", AT, "held"),
+                Note(LEG_ID, AT.replace(tzinfo=None), "held"),
+                Note(LEG_ID, AT, "held", "fr\0ed"),
+                Access("410", LEG_ID, AT, "fred", "played", True, ""),
+                Access(LEG_ID, "410", AT, "fred", "played", True, ""),
+                Access(LEG_ID, LEG_ID, AT, "fred", "held", True, ""),
+                Access(LEG_ID, LEG_ID, AT, "fred", "played", 1, ""),  # type: ignore[arg-type]
+                Attachment("4\x0010", AT, "fred"),
+                Attachment("410", AT, None),  # type: ignore[arg-type]
+            )
+        ),
     ],
 )
 def test_what_is_no_event_of_ours_is_refused(text: str) -> None:
