@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Table, select, update
 
-from noojee_agi.database import intake, notes, settings
+from noojee_agi.database import attachments, intake, notes, settings
 from noojee_agi.database.intake import Settled
 from noojee_agi.database.tables import (
     UtcDateTime,
@@ -68,6 +68,7 @@ def restore_settings(connection: Connection, rows: dict[str, list[dict[str, Any]
     Returns how many rows have changed. Raises KeyError, TypeError and ValueError when they are none of
     settings_rows().
     """
+    attachments.take_turn(connection, changes=True)
     there = set(connection.scalars(select(account.c.id)))
     # A group that was taken from an account does not come back.
     groups = [row for row in rows[account_group.name] if row["account_id"] not in there]

@@ -1,18 +1,21 @@
 """What a sysadmin sets: the apiKey, accounts and their groups, and who is attached to which extension."""
 
 import uuid
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Table, select, true, update
+from sqlalchemy import Connection, Table, func, select, true, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from noojee_agi.database import hearing
+from noojee_agi.database import attachments, hearing, intake
 from noojee_agi.database.tables import account, account_group, extension_attachment, system_variable
 from noojee_agi.errors import BadArgument
 from noojee_agi.recordings import people, recording
+from noojee_agi.recordings.recording import Attachment
 from noojee_agi.recordings.snapshot import LONGEST_CALL, Snapshot
 
 _API_KEY = "apiKey"
+_INSTANT = timedelta(microseconds=1)
 _ACCOUNTS = uuid.UUID("c0a6e9b4-5f0d-4d3e-8f0a-9f3b6d1f2a77")
 
 
@@ -94,38 +97,33 @@ def attach(connection: Connection, login: str, extension: str) -> None:
 
     Of two hosts at once the later one ends what the other has just begun.
     """
-    found = connection.scalar(select(account.c.id).where(account.c.login == login, account.c.enabled))
-    if not found:
+    is_there = select(account.c.id).where(account.c.login == login, account.c.enabled)
+    if not connection.scalar(is_there):
         raise BadArgument(f"there is no enabled account {login}: run noojee-agi account add {login}")
-    is_attached = False
-    while not is_attached:
-        now = recording.now()
-        _close(connection, extension, now)
-        new = insert(connection, extension_attachment).values(
-            extension=extension, account_id=found, attached_at=now
-        )
-        is_attached = bool(connection.execute(new.on_conflict_do_nothing()).rowcount)
+    intake.store(connection, [Attachment(extension, _next_moment(connection, extension), login)])
 
 
 def detach(connection: Connection, extension: str) -> None:
     """Raises BadArgument when nobody is attached."""
-    if not _close(connection, extension, recording.now()):
+    moment = _next_moment(connection, extension)
+    if extension not in attached(connection):
         raise BadArgument(f"nobody is attached to {extension}: see noojee-agi account list")
+    intake.store(connection, [Attachment(extension, moment, "")])
+
+
+def _next_moment(connection: Connection, extension: str) -> datetime:
+    """Now, in turn with the other hosts; one whose clock is ahead of ours was first all the same."""
+    attachments.take_turn(connection, changes=True)
+    latest = select(func.max(extension_attachment.c.attached_at)).where(
+        extension_attachment.c.extension == extension
+    )
+    before = connection.scalar(latest)
+    return max(recording.now(), before + _INSTANT) if before else recording.now()
 
 
 def insert(connection: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:
     """An INSERT that may say what is done when the row is there already."""
     return (sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert)(table)
-
-
-def _close(connection: Connection, extension: str, now: Any) -> int:
-    attachment = extension_attachment.c
-    closed = connection.execute(
-        update(extension_attachment)
-        .where(attachment.extension == extension, attachment.detached_at.is_(None))
-        .values(detached_at=now)
-    )
-    return closed.rowcount
 
 
 def _lists(connection: Connection, key: Any, value: Any, condition: Any) -> dict[str, list[str]]:

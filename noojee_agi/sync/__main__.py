@@ -23,10 +23,10 @@ def main(path: str, lock: str = "") -> None:
         store = opening.open_database(config)
         if lock:
             os.close(int(lock))
-        result = drain.run(store, config.spool_directory)
+        result = drain.run_own(store, config)
         if result.left:  # such as an ending whose start another host is about to store
             time.sleep(_LEFT_SECONDS)
-            result = drain.run(store, config.spool_directory)
+            result = drain.run_own(store, config)
         renew_snapshot.run(store, config.snapshot_file)  # first: a former disk may hang
         if not result.busy:
             for problem in housekeeping.run(store, config).problems:

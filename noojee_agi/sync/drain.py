@@ -15,6 +15,7 @@ from noojee_agi.database.store import Store
 from noojee_agi.errors import JournalUnusable, StoreRejected
 from noojee_agi.recordings import event_files, history, journal, recording, rejected, sidecar, spool, wav
 from noojee_agi.recordings.recording import Attachment, Ending, Event, Leg, leg_id, leg_ids
+from noojee_agi.sync import desks
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +80,7 @@ def run_own(
     is_there = os.path.isdir(config.spool_directory)
     if not is_there and history.load(config.state_directory).is_away(config.recordings_directory):
         return Result()
-    return run(store, config.spool_directory, stored, is_patient, ended)
+    return run(store, config.spool_directory, desks.renewing(store, config, stored), is_patient, ended)
 
 
 def backlog(spool_directory: str) -> str:

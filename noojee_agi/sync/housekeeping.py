@@ -13,7 +13,7 @@ from noojee_agi.errors import BadArgument
 from noojee_agi.recordings import history, recording, rejected, spool
 from noojee_agi.recordings.history import History
 from noojee_agi.recordings.recording import Ending, OpenLeg
-from noojee_agi.sync import closing, drain
+from noojee_agi.sync import closing, desks, drain
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ def _run(store: Store, config: Config, is_patient: bool, failed_since: timedelta
         if problem := obstacle(config, known, directory):
             done.problems.append(problem)
         elif directory in former:
-            _follow(store, spool.directory_in(directory), is_patient, done)
+            _follow(store, config, spool.directory_in(directory), is_patient, done)
     legs = open_legs(store, known)
     if not known.is_away(config.recordings_directory):
         failed = _failed_legs(store, known, failed_since) if failed_since else []
@@ -152,10 +152,11 @@ def _remembered(config: Config) -> History:
     return history.load(config.state_directory).with_server(config.server_name)
 
 
-def _follow(store: Store, spool_directory: str, is_patient: bool, done: Result) -> None:
+def _follow(store: Store, config: Config, spool_directory: str, is_patient: bool, done: Result) -> None:
     """A disk that fails there keeps back nothing of here."""
     try:
-        done.stored += drain.run(store, spool_directory, is_patient=is_patient).stored
+        stored = desks.renewing(store, config, lambda events: None)
+        done.stored += drain.run(store, spool_directory, stored, is_patient).stored
     except OSError as exc:
         done.problems.append(f"{spool_directory}, where events may wait, cannot be used: {exc.strerror}")
 
