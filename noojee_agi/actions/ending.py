@@ -7,11 +7,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from noojee_agi import text
+from noojee_agi.actions import new_leg
 from noojee_agi.asterisk import variables
 from noojee_agi.asterisk.marks import Mark
 from noojee_agi.asterisk.target import Marked, Running, Target
-from noojee_agi.errors import CallGone, NoSuchCall, NotAllowed
+from noojee_agi.config import Config
+from noojee_agi.errors import CallGone, ManagerUnavailable, NoojeeError, NoSuchCall, NotAllowed
 from noojee_agi.recordings import disk, people, recording
+from noojee_agi.recordings.recording import Note
 from noojee_agi.recordings.snapshot import Knowledge
 
 
@@ -88,6 +91,29 @@ def clear_marks(target: Target) -> None:
     for each in target.marked:
         with still_there():
             each.clear()
+
+
+def end_pause(target: Target) -> list[str]:
+    """A start is one: nothing that was paused, or has ended when somebody was sent away, begins again.
+
+    Returns what went wrong.
+    """
+    try:
+        clear_marks(target)
+        set_state(target, variables.RECORDING)
+    except ManagerUnavailable as exc:
+        return [f"the former leg's marks are still there: {exc}"]
+    return []
+
+
+def note(legs: Iterable[OurLeg], what: str, login: str, config: Config) -> list[str]:
+    """For the legs' story, which the database tells; returns what went wrong. login: empty for the apiKey."""
+    now = recording.now()
+    try:
+        new_leg.note(*(Note(leg.id, now, what, login or None) for leg in legs if leg.id), config=config)
+    except NoojeeError as exc:
+        return [f"it is noted nowhere that it was {what}: {exc}"]
+    return []
 
 
 def set_state(target: Target, state: str) -> None:

@@ -49,7 +49,7 @@ def _server(host: str, system_name: str, config: Config) -> str:
 def note_failed(leg: Leg, config: Config) -> None:
     """Where that cannot be noted now, such as on a full disk, sync finds out."""
     with contextlib.suppress(NoojeeError):
-        _spool(Ending(leg.id, "failed", recording.now()), config)
+        note(Ending(leg.id, "failed", recording.now()), config=config)
 
 
 @disk.bounded(if_late=note_failed)
@@ -61,7 +61,7 @@ def write_ahead(leg: Leg, config: Config) -> None:
             _make_folders(config.recordings_directory, leg.file)
     except OSError as exc:
         raise _unusable(os.path.dirname(exc.filename), exc) from exc
-    _spool(leg, config)
+    note(leg, config=config)
 
 
 def _check_free_space(config: Config) -> None:
@@ -92,9 +92,10 @@ def _can_write_in(folder: str) -> bool:
 
 
 @disk.bounded()
-def _spool(event: recording.Event, config: Config) -> None:
+def note(*events: recording.Event, config: Config) -> None:
+    """Spool them: they come into the database. Raises NoojeeError."""
     try:
-        spool.put(config.spool_directory, event)
+        spool.put(config.spool_directory, *events)
     except OSError as exc:
         raise _unusable(config.spool_directory, exc) from exc
 

@@ -16,6 +16,7 @@ from noojee_agi.asterisk.channel import Channel
 from noojee_agi.asterisk.marks import Mark
 from noojee_agi.asterisk.target import CommandLine, Marked, Running, Target
 from noojee_agi.errors import ManagerUnavailable, NotRecording
+from noojee_agi.recordings import recording
 
 _ENDS_WITHIN_SECONDS = 0.5
 _POLL_SECONDS = 0.01
@@ -41,9 +42,11 @@ def pause_record(request: Request, channel: Channel | CommandLine, context: Cont
         if legs:
             _mark(target, Mark(legs[0].id, legs[0].file, is_paused=True), doubts)
         _end_all(target, [*running], doubts, context)
+    troubles = ending.note(legs, recording.PAUSED, login, context.config)
     doubts.require_none()
     state = "" if target.is_other else variables.PAUSED
-    return Result(200, calls.ok_message(target, target.remarks), legs[0].id, legs[0].file, state=state)
+    message = calls.ok_message(target, [*troubles, *target.remarks])
+    return Result(200, message, legs[0].id, legs[0].file, state=state)
 
 
 class _Doubts:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from noojee_agi.actions import calls, ending
 from noojee_agi.actions.arguments import Request
 from noojee_agi.actions.context import Context
+from noojee_agi.actions.ending import OurLeg
 from noojee_agi.actions.result import Result
 from noojee_agi.actions.start_record import OK
 from noojee_agi.asterisk import variables
 from noojee_agi.asterisk.channel import Channel
 from noojee_agi.asterisk.target import CommandLine, Marked, Target
 from noojee_agi.errors import ManagerUnavailable, NotRecording, NotStarted
+from noojee_agi.recordings import recording
 
 
 def resume_record(request: Request, channel: Channel | CommandLine, context: Context) -> Result:
@@ -34,9 +36,13 @@ def resume_record(request: Request, channel: Channel | CommandLine, context: Con
             ending.set_state(target, variables.RECORDING)
     if result.status != OK:
         return result
+    new = OurLeg(result.leg_id, result.file, None)
+    troubles = ending.note([new], recording.RESUMED, login, context.config)
     state = "" if target.is_other else variables.RECORDING
     leg = "" if target.is_other else result.leg
-    return result._replace(message=calls.ok_message(target, target.remarks), state=state, leg=leg)
+    return result._replace(
+        message=calls.ok_message(target, [*troubles, *target.remarks]), state=state, leg=leg
+    )
 
 
 def _require_seen(target: Target) -> None:

@@ -48,7 +48,7 @@ def start_record(request: Request, channel: Channel | CommandLine, context: Cont
         new_leg.write_ahead(leg, context.config)
         result, troubles = replace_running(leg, target, context)
         if result.status == OK:
-            troubles += _end_pause(target)
+            troubles += ending.end_pause(target)
     if result.status != OK:
         return result
     remarks = _remarks(leg, target, context)
@@ -59,16 +59,6 @@ def start_record(request: Request, channel: Channel | CommandLine, context: Cont
         result = result._replace(leg="", state="" if target.is_other else result.state)
     message = calls.ok_message(target, [*troubles, *remarks])
     return result if message == result.message else result._replace(message=message)
-
-
-def _end_pause(target: Target) -> list[str]:
-    """Nothing that was paused, or has ended when somebody was sent away, is begun again; what went wrong."""
-    try:
-        ending.clear_marks(target)
-        ending.set_state(target, variables.RECORDING)
-    except ManagerUnavailable as exc:
-        return [f"the former leg's marks are still there: {exc}"]
-    return []
 
 
 def replace_running(

@@ -10,6 +10,7 @@ from noojee_agi.asterisk import variables
 from noojee_agi.asterisk.channel import Channel
 from noojee_agi.asterisk.target import CommandLine, Target
 from noojee_agi.errors import ManagerUnavailable, NotRecording
+from noojee_agi.recordings import recording
 
 
 def stop_record(request: Request, channel: Channel | CommandLine, context: Context) -> Result:
@@ -34,5 +35,7 @@ def _stop(target: Target, login: str, context: Context) -> Result:
     ending.set_state(target, variables.STOPPED)
     if target.unreachable:
         raise ManagerUnavailable(target.unreachable)
+    troubles = ending.note(legs, recording.STOPPED, login, context.config)
     state = "" if target.is_other else variables.STOPPED
-    return Result(200, calls.ok_message(target, target.remarks), legs[0].id, legs[0].file, state=state)
+    message = calls.ok_message(target, [*troubles, *target.remarks])
+    return Result(200, message, legs[0].id, legs[0].file, state=state)

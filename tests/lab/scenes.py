@@ -25,7 +25,12 @@ _FIRST_SEQUENCE = 7000
 _TALK_SECONDS = 1.5
 _ANNOUNCEMENT = "this-call-may-be-monitored-or-recorded"
 # The other files of Asterisk's that an example is a part of.
-_PARTS = {"inbound-queue": "queues", "inbound-queue-waiting": "queues", "on-demand": "features"}
+_PARTS = {
+    "inbound-queue": "queues",
+    "inbound-queue-waiting": "queues",
+    "on-demand": "features",
+    "payment": "features",
+}
 # A telephone answers at once: so whoever waits in a queue is heard for a second before.
 _AGENTS = "[agents]\nexten => 410,1,Wait(1)\n same => n,Dial(PJSIP/410)\n"
 
@@ -140,6 +145,16 @@ def _by_keys(made: Exchange[SipPhone]) -> None:
     wait_until(lambda: made.site.legs()[-1]["status"] == "completed", 20, "the end of the leg")
 
 
+def _paid(made: Exchange[SipPhone]) -> None:
+    made.phones["trunk"].dial("5550110")
+    made.wait_bridged("410")
+    talk(made)
+    made.phones["410"].press("*5")
+    wait_until(lambda: made.site.legs()[-1]["status"] == "completed", 20, "the end of the leg")
+    made.phones["410"].press("*6")
+    talk(made, 2)
+
+
 def _transferred(made: Exchange[SipPhone]) -> None:
     made.phones["trunk"].dial("5550105")
     made.wait_bridged("410")
@@ -186,6 +201,10 @@ SCENES: dict[str, Scene] = {
     "on-demand": Scene(
         "410 presses *3 during a conversation, and later *4",
         *("on-demand", _by_keys, (Leg("Ann", "", ("410", "411")),)),
+    ),
+    "payment": Scene(
+        "410 presses *5 before the caller says a card number, and then *6",
+        *("payment", _paid, _INBOUND * 2),
     ),
     "transfer-target": Scene(
         "410 sends the caller to 411, and the recording changes its owner",

@@ -121,7 +121,7 @@ def test_to_wait_for_a_test_that_is_alone_takes_nothing_of_the_limit(folder: Pat
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with start(folder, "-o", f"timeout={LIMIT}") as running:
-            wait_until(lambda: is_waiting(running.pid), 15, "the test to wait for the lock")
+            wait_until(lambda: is_waiting(running.pid), 60, "the test to wait for the lock")
             longer = time.monotonic() + 1.5 * LIMIT
             wait_until(lambda: time.monotonic() > longer)
             fcntl.flock(lock, fcntl.LOCK_UN)
