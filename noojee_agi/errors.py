@@ -8,6 +8,7 @@ NoojeeError                 500
 ├── NotAllowed              403  this agentLoginName may not
 ├── NoSuchCall              404  extenOrUniqueId names no live call, or none any more
 │   └── CallGone            404  the caller hung up or Asterisk closed the AGI: only the log is told
+├── NoSuchAccount           404  agentLoginName is no enabled account, and without one nothing can be done
 ├── NotRecording            409  there is nothing to stop or pause, or to resume
 ├── NotStarted              503  Asterisk did not start the recording
 │   ├── ManagerUnavailable  503  the manager interface does not answer, or refuses
@@ -60,6 +61,10 @@ class NoSuchCall(NoojeeError):
 
 class CallGone(NoSuchCall):
     pass
+
+
+class NoSuchAccount(NoojeeError):
+    status = 404
 
 
 class NotRecording(NoojeeError):

@@ -7,10 +7,12 @@ from noojee_agi import text
 from noojee_agi.errors import BadArgument
 
 # In characters. 149: Asterisk's longest uniqueid (include/asterisk/channel.h, AST_MAX_UNIQUEID).
-LIMITS = {"extenOrUniqueId": 149, "tag": 255, "agentLoginName": 100}
+LIMITS = {"extenOrUniqueId": 149, "tag": 255, "agentLoginName": 100, "extension": 149}
 # Each program's arguments in positional order, as in the manual page of the API.
 START_RECORD = ("extenOrUniqueId", "tag", "agentLoginName")
 STOP_RECORD = PAUSE_RECORD = RESUME_RECORD = ("extenOrUniqueId", "agentLoginName")
+ATTACH_USER = ("agentLoginName", "extension")
+DETACH_USER = ("extension",)
 
 
 class Request(NamedTuple):
@@ -19,6 +21,7 @@ class Request(NamedTuple):
     exten_or_uniqueid: str = ""
     tag: str = ""
     agent_login_name: str = ""
+    extension: str = ""
 
 
 def parse(
@@ -47,7 +50,10 @@ def parse(
             raise BadArgument(f"there is no argument {text.plain(asked)}, only {', '.join(names)}")
         _give(given, name, value)
     return Request(
-        given.get("extenOrUniqueId", "").strip(), given.get("tag", ""), given.get("agentLoginName", "")
+        given.get("extenOrUniqueId", "").strip(),
+        given.get("tag", ""),
+        given.get("agentLoginName", ""),
+        given.get("extension", "").strip(),
     )
 
 

@@ -8,7 +8,10 @@ from collections.abc import Mapping
 from noojee_agi.asterisk import console
 from noojee_agi.errors import ConfigurationError
 
-AGI_PROGRAMS = ("start_record.py", "stop_record.py", "pause_record.py", "resume_record.py")
+AGI_PROGRAMS = (
+    *("start_record.py", "stop_record.py", "pause_record.py", "resume_record.py"),
+    *("attach_user.py", "detach_user.py"),
+)
 USUAL_AGI_FOLDERS = ("/usr/share/asterisk/agi-bin", "/var/lib/asterisk/agi-bin")
 
 

@@ -7,6 +7,7 @@ import os
 
 from noojee_agi import log
 from noojee_agi.actions.result import Report
+from noojee_agi.actions.start_record import OK
 from noojee_agi.server import counters
 from noojee_agi.server.counters import Counters
 
@@ -30,7 +31,7 @@ class Reports:
         if report.result.status >= _OUR_FAILURES:
             self.count(counters.FAILED, 1)
         log.session(report)
-        if report.result.leg_id:
+        if report.result.leg_id or report.result.status == OK:
             self.tell_of_events()
 
     def tell_of_events(self) -> None:

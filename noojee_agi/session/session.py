@@ -9,7 +9,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from noojee_agi.actions import arguments
+from noojee_agi.actions.attach_user import attach_user
 from noojee_agi.actions.context import Context
+from noojee_agi.actions.detach_user import detach_user
 from noojee_agi.actions.pause_record import pause_record
 from noojee_agi.actions.result import Report, Result
 from noojee_agi.actions.resume_record import resume_record
@@ -37,6 +39,8 @@ ACTIONS: dict[str, tuple[Action, tuple[str, ...]]] = {
     "stop_record": (stop_record, arguments.STOP_RECORD),
     "pause_record": (pause_record, arguments.PAUSE_RECORD),
     "resume_record": (resume_record, arguments.RESUME_RECORD),
+    "attach_user": (attach_user, arguments.ATTACH_USER),
+    "detach_user": (detach_user, arguments.DETACH_USER),
 }
 
 

@@ -26,6 +26,7 @@ from lab.waiting import wait_until
 
 from noojee_agi.cli.check import call, running
 from noojee_agi.cli.check.stage import FAILED, NOT_SEEN, NotSeen, Stage
+from noojee_agi.cli.install import AGI_PROGRAMS
 from noojee_agi.config import Config
 from noojee_agi.database import queries, schema
 from noojee_agi.database.store import Store
@@ -103,7 +104,7 @@ class Pbx(Checked):
     def link(self) -> None:
         shutil.rmtree(self.agi_bin, ignore_errors=True)
         self.agi_bin.mkdir(mode=0o755)
-        for name in ("start_record.py", "stop_record.py"):
+        for name in AGI_PROGRAMS:
             (self.agi_bin / name).symlink_to(self.programs / name)
 
     def call(self) -> list[Stage]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -110,6 +111,43 @@ def test_with_the_server_one_fastagi_session_records(exchange: Exchange[SipPhone
 
         assert tuple(map(scenes.seen, legs)) == SCENES["fastagi"].legs
         assert served.status()["sessions"] == 1
+
+
+def test_hot_desks_with_the_database_away_all_the_time(exchange: Exchange[SipPhone]) -> None:
+    """Login, call and logout: the snapshot and the spool are enough, and the owner is right afterwards."""
+    before, files = {leg["id"] for leg in exchange.site.legs()}, set(exchange.site.audio_files())
+    away = {"database.url": "postgresql+psycopg2://noojee@127.0.0.1:1/away"}
+    exchange.site.configure({**manager.options(exchange.port), **away})
+    scenes.log_in(exchange)
+    assert "Local/411@agents" in exchange.asterisk.rx("queue show support")
+    exchange.phones["trunk"].dial("5550110")
+    exchange.wait_bridged("411")
+    (file,) = wait_until(lambda: set(exchange.site.audio_files()) - files, 20, "the recording")
+    exchange.wait_for_audio(str(file), 1.5)
+    exchange.end()
+    scenes.log_out(exchange)
+    assert "Local/411@agents" not in exchange.asterisk.rx("queue show support")
+
+    exchange.configure()
+    assert scenes.new_legs(exchange, before) == []  # until now, nothing came in
+    exchange.site.cli("sync")
+
+    (leg,) = scenes.new_legs(exchange, before)
+    assert scenes.seen(leg) == Leg("Ann", "INV-22", ("411", "trunk"))
+    accounts = {
+        each["login"]: each["extensions"]
+        for each in json.loads(exchange.site.cli("account", "list", "--json"))
+    }
+    assert accounts == {"Ann": ["410"], "Fred": []}
+    exchange.site.cli("attach", "Fred", "411")
+
+
+def test_hot_desks_know_no_agent_of_an_unknown_number(exchange: Exchange[SipPhone]) -> None:
+    exchange.phones["411"].dial("*55999")
+    exchange.phones["411"].wait_idle()
+
+    assert "Local/411@agents" not in exchange.asterisk.rx("queue show support")
+    assert "there is no agentLoginName" in exchange.asterisk.log()
 
 
 def test_a_key_refuses_and_no_leg_is_made(exchange: Exchange[SipPhone]) -> None:

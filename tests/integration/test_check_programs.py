@@ -17,9 +17,10 @@ from lab.checked import Checked
 
 from noojee_agi.cli.check import programs
 from noojee_agi.cli.check.stage import FAILED
+from noojee_agi.cli.install import AGI_PROGRAMS
 from noojee_agi.errors import NoojeeError
 
-PROGRAMS = ("start_record.py", "stop_record.py", "finish_record.py", "noojee-agi")
+PROGRAMS = (*AGI_PROGRAMS, "finish_record.py", "noojee-agi")
 
 
 class Installed(Checked):

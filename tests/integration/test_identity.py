@@ -17,6 +17,7 @@ from lab.site import PROGRAMS
 
 from integration.recorder import exit_code, forked
 from noojee_agi.cli import identity
+from noojee_agi.cli.install import AGI_PROGRAMS
 from noojee_agi.errors import ConfigurationError
 from noojee_agi.recordings import history
 
@@ -462,7 +463,7 @@ def test_links_in_a_folder_of_asterisks_are_made_by_asterisk(top: Path, old: str
 
     assert done.returncode == 0, done.stderr
     made = {path.name: path.lstat().st_uid for path in agi_bin.iterdir()}
-    assert made == dict.fromkeys(filter(None, ["start_record.py", "stop_record.py", old]), NOBODY.pw_uid)
+    assert made == dict.fromkeys(filter(None, [*AGI_PROGRAMS, old]), NOBODY.pw_uid)
 
 
 def test_root_makes_no_link_where_another_user_leads_it(top: Path) -> None:

@@ -26,13 +26,11 @@ _TALK_SECONDS = 1.5
 _ANNOUNCEMENT = "this-call-may-be-monitored-or-recorded"
 # The other files of Asterisk's that an example is a part of.
 _PARTS = {
-    "inbound-queue": "queues",
-    "inbound-queue-waiting": "queues",
-    "on-demand": "features",
-    "payment": "features",
+    **dict.fromkeys(["inbound-queue", "inbound-queue-waiting", "hot-desk"], "queues"),
+    **dict.fromkeys(["on-demand", "payment"], "features"),
 }
 # A telephone answers at once: so whoever waits in a queue is heard for a second before.
-_AGENTS = "[agents]\nexten => 410,1,Wait(1)\n same => n,Dial(PJSIP/410)\n"
+_AGENTS = "[agents]\nexten => _4XX,1,Wait(1)\n same => n,Dial(PJSIP/${EXTEN})\n"
 
 
 class Leg(NamedTuple):
@@ -71,6 +69,7 @@ def exchange(
     made: Exchange[SipPhone] = Exchange(installation, "", folder, stack, dialplan, TONES, _plug_in, files)
     made.site.cli("attach", "Fred", "411")
     made.asterisk.rx("database put reference 030123 INV-22")
+    made.asterisk.rx("database put agents 101 Ann")
     made.configure()
     return made
 
@@ -174,6 +173,29 @@ def _supervised(made: Exchange[SipPhone]) -> None:
     wait_until(lambda: made.site.legs()[-1]["status"] == "completed", 20, "the end of the leg")
 
 
+def log_in(made: Exchange[SipPhone]) -> None:
+    """Ann sits down at 411, Fred's desk."""
+    made.phones["411"].dial("*55101")
+    made.phones["411"].wait_idle()
+    made.pbx.wait_until_idle()
+
+
+def log_out(made: Exchange[SipPhone]) -> None:
+    made.phones["411"].dial("*56")
+    made.phones["411"].wait_idle()
+    made.pbx.wait_until_idle()
+
+
+def _at_a_hot_desk(made: Exchange[SipPhone]) -> None:
+    log_in(made)
+    made.phones["trunk"].dial("5550110")
+    made.wait_bridged("411")
+    talk(made)
+    made.end()
+    log_out(made)
+    made.site.cli("attach", "Fred", "411")
+
+
 _INBOUND = (Leg("Ann", "INV-22", ("410", "trunk")),)
 _OUTBOUND = ("411", "trunk")
 SCENES: dict[str, Scene] = {
@@ -185,6 +207,11 @@ SCENES: dict[str, Scene] = {
         "a caller reaches the queue, and is recorded while he waits",
         *("inbound-queue-waiting", _answered("trunk", "5550104", "410", 2)),
         (Leg(None, "INV-22", ("trunk",)), *_INBOUND),
+    ),
+    "hot-desk": Scene(
+        "Ann logs in at 411, and a caller of the queue reaches her there",
+        *("hot-desk", _at_a_hot_desk, (Leg("Ann", "INV-22", ("411", "trunk")),)),
+        "include => inbound-support\n",
     ),
     "inbound-direct": Scene(
         "a direct number, answered at 410",

@@ -76,8 +76,13 @@ def test_the_example_of_a_configuration_has_each_option_with_its_default() -> No
 
 @pytest.mark.parametrize("program", session.ACTIONS)
 def test_each_program_is_there_with_its_arguments(program: str) -> None:
-    optional = "".join(f"[,{name}" for name in session.ACTIONS[program][1])
-    assert f"AGI({program}.py{optional}{']' * len(session.ACTIONS[program][1])})" in README
+    names = session.ACTIONS[program][1]
+    needed = names[:1] if program == "attach_user" else ()
+    optional = "".join(f"[,{name}" for name in names[len(needed) :])
+    written = (
+        f"AGI({program}.py{''.join(f',{name}' for name in needed)}{optional}{']' * optional.count('[')})"
+    )
+    assert written in README
     assert f"{program}.py" in install.AGI_PROGRAMS
     assert (TOP / f"agi/{program}.py").exists()
 
