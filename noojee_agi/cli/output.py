@@ -1,9 +1,12 @@
 """How commands speak: to people in lines and tables, to programs in JSON, and the progress of long work."""
 
 import contextlib
+import csv
 import errno
+import io
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
@@ -12,9 +15,11 @@ from typing import Any
 import click
 
 from noojee_agi import text
+from noojee_agi.cli import columns
 from noojee_agi.errors import NoojeeError
 
 _LONG_WORK = 1000
+_FORMULA = re.compile(r"[=@\t\r]|[+-](?![\d .()/-]*$)")
 
 
 def cell(value: object) -> str:
@@ -50,22 +55,44 @@ def say_json_list(pieces: Iterable[list[Any]]) -> None:
     click.echo("[]" if before == "[\n" else "\n]")
 
 
+def say_csv(rows: Iterable[Iterable[object]]) -> None:
+    """Lines of CSV (RFC 4180), times as in JSON; neither a terminal nor a table program acts on a value."""
+    lines = io.StringIO()
+    csv.writer(lines, lineterminator="\n").writerows([_csv_cell(value) for value in row] for row in rows)
+    click.echo(lines.getvalue(), nl=False)
+
+
+def _csv_cell(value: object) -> object:
+    """Text that begins as a formula gets an apostrophe (OWASP, CSV Injection); a number with + is none."""
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if not isinstance(value, str):
+        return value
+    return text.printable(f"'{value}" if _FORMULA.match(value) else value)
+
+
 def _as_json(value: object) -> str:
     return text.escaped(json.dumps(value, indent=1, ensure_ascii=False, default=datetime.isoformat))
 
 
 def table(head: Any, rows: list[Any]) -> None:
     """Print it, columns side by side."""
-    lines([head, *rows], [0] * len(head))
+    cells = [[str(cell) for cell in row] for row in [head, *rows]]
+    lines(cells, widths(cells))
 
 
-def lines(rows: list[Any], widths: list[int]) -> list[int]:
-    """Print these rows of a table whose columns have been so wide until now; returns how wide they are."""
-    cells = [[str(cell) for cell in row] for row in rows]
-    widths = [max([width, *map(len, column)]) for width, *column in zip(widths, *cells, strict=True)]
+def widths(cells: list[list[str]]) -> list[int]:
+    """Of the columns of these rows, on a terminal."""
+    return [max(map(columns.width, column)) for column in zip(*cells, strict=True)]
+
+
+def lines(cells: list[list[str]], widths: list[int]) -> None:
+    """Print these rows of a table whose columns are so wide; what is too long is cut."""
     for line in cells:
-        say("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
-    return widths
+        cut = (
+            columns.padded(columns.cut(cell, width), width) for cell, width in zip(line, widths, strict=True)
+        )
+        say("  ".join(cut).rstrip())
 
 
 def show(line: str) -> None:

@@ -7,81 +7,70 @@ from datetime import datetime, timezone
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
-from noojee_agi.cli import output
+from noojee_agi.cli import leg_id, listing, output
 from noojee_agi.cli.settings import save_settings
 from noojee_agi.config import Config
-from noojee_agi.database import queries, settings
+from noojee_agi.database import queries
 from noojee_agi.database.store import Store
 from noojee_agi.recordings import history, rejected, spool
 from noojee_agi.sync import drain, housekeeping, opening, rebuild, renew_snapshot
 
-JSON_FIELDS = (
-    *("id", "call_record_id", "leg", "uniqueid", "call_uniqueid", "channel", "extension"),
-    *("source", "destination", "did", "external_reference", "tag", "owner", "agent_login_name"),
-    *("file", "status", "started_at", "ended_at", "duration_seconds", "bytes"),
-    *("peer_channel", "peer_uniqueid"),
-)
-_PAGE = 4000  # each of a tag's pages looks up all legs of that tag; a page takes 40 MB
-_COLUMNS = (
-    *("started_at", "call_uniqueid", "leg", "extension", "owner", "tag"),
-    *("status", "duration_seconds", "id", "file"),
-)
+_TERMINAL_LIMIT = 50
+_FORMS = {"table": listing.print_table, "json": listing.print_json, "csv": listing.print_csv}
 
 
-@click.command()
-@click.option("--id", "leg_id", help="The leg's: RECORDING_ID.")
+@click.group(invoke_without_command=True)
+@click.option(
+    "--id",
+    "leg_id",
+    metavar="ID",
+    type=leg_id.leg_id,
+    help="The leg's: RECORDING_ID, or its first eight digits.",
+)
 @click.option("--tag", help="Of the leg, or External Reference of the call.")
 @click.option("--uniqueid", help="Of the channel or of the call.")
+@click.option("--number", help="Source, destination, DID or extension.")
 @click.option("--owner", help="A login.")
 @click.option("--status", type=click.Choice(["recording", "completed", "empty", "failed", "interrupted"]))
 @click.option("--from", "started_from", type=click.DateTime(), help="Started then or later, local time.")
 @click.option("--to", "started_to", type=click.DateTime(), help="Started before, local time.")
 @click.option("--as", "heard_by", metavar="LOGIN", help="Only what this account may hear.")
-@click.option("--json", "as_json", is_flag=True, help="A list with one object per leg.")
-@click.pass_obj
+@click.option("--limit", type=click.IntRange(1), help=f"The newest so many; {_TERMINAL_LIMIT} on a terminal.")
+@click.option("--json", "form", flag_value="json", help="A list with one object per leg.")
+@click.option("--csv", "form", flag_value="csv", help="The same fields, a line per leg.")
+@click.pass_context
 def recordings(
-    config: Config,
+    context: click.Context,
     /,
-    as_json: bool,
+    form: str | None,
+    limit: int | None,
     started_from: datetime | None,
     started_to: datetime | None,
-    **wanted: str | None,
+    **wanted: Any,
 ) -> None:
-    """List recording legs, oldest first."""
+    """List recording legs, the newest last."""
+    if context.invoked_subcommand:
+        _require_no_options(context)
+        return
     wanted_legs = queries.Filter(started_from=_local(started_from), started_to=_local(started_to), **wanted)
-    pages = _pages(opening.open_database(config), wanted_legs)
+    if limit is None and form is None and sys.stdout.isatty():
+        limit = _TERMINAL_LIMIT
+    store = opening.open_database(context.obj)
     try:
-        _print_json(pages) if as_json else _print_table(pages)
+        has_more = listing.show(store, wanted_legs, limit, _FORMS[form or "table"])
+        if has_more and form is None:
+            output.say(f"there are more: these are the newest {limit}, --limit shows others", err=True)
     except BrokenPipeError:  # such as `| head`
         output.discard()
         sys.exit(1)
 
 
-def _pages(store: Store, wanted: queries.Filter) -> Iterator[list[dict[str, Any]]]:
-    """All legs, some at a time: there may be millions. The first page may be empty."""
-    last = None
-    while True:
-        with store.reading() as connection:
-            if last is None and wanted.heard_by and not settings.has_account(connection, wanted.heard_by):
-                output.say(f"there is no account {wanted.heard_by}", err=True)
-            page = queries.next_legs(connection, wanted, last, _PAGE)
-        yield page
-        if len(page) < _PAGE:
-            return
-        last = page[-1]
-
-
-def _print_json(pages: Iterator[list[dict[str, Any]]]) -> None:
-    output.say_json_list([{name: row[name] for name in JSON_FIELDS} for row in page] for page in pages)
-
-
-def _print_table(pages: Iterator[list[dict[str, Any]]]) -> None:
-    """The columns become wider with a page that needs it."""
-    rows, widths = [list(_COLUMNS)], [0] * len(_COLUMNS)
-    for page in pages:
-        rows += [[output.cell(row[name]) for name in _COLUMNS] for row in page]
-        widths, rows = output.lines(rows, widths), []
+def _require_no_options(context: click.Context) -> None:
+    sources = map(context.get_parameter_source, context.params)
+    if ParameterSource.COMMANDLINE in sources:
+        raise click.UsageError(f"options of the list do not go with {context.invoked_subcommand}", context)
 
 
 def _local(moment: datetime | None) -> datetime | None:

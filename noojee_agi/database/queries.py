@@ -1,7 +1,6 @@
 """Legs as people and programs see them: for the command line and the side-cars."""
 
 import itertools
-import re
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -10,32 +9,31 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Select,
-    and_,
     bindparam,
-    literal_column,
     or_,
     select,
-    union,
 )
 
-from noojee_agi.database import hearing, notes
+from noojee_agi.database import hearing, matching, notes
 from noojee_agi.database.store import Store
 from noojee_agi.database.tables import (
     RECORDING,
     account,
     call_record,
     recording_leg,
-    without_system,
 )
 from noojee_agi.recordings.recording import OpenLeg
 
 _PIECE = 200  # legs
+_NUMBERS = (call_record.c.source, call_record.c.destination, call_record.c.did)
 
 
 class Filter(NamedTuple):
     """What to look for; None means any. started: a leg's, from (inclusive) and to (exclusive).
 
-    uniqueid: of the recorded channel, of its partner, or of the call; with or without the system's name.
+    leg_id: or its first eight digits. uniqueid: of the recorded channel, of its partner, or of the call; with
+    or without the system's name. number: the call's source, destination or DID, or the leg's extension.
+    hears_all: whether heard_by may hear all; when not, the index of owners is used.
     """
 
     leg_id: str | None = None
@@ -46,6 +44,8 @@ class Filter(NamedTuple):
     started_from: datetime | None = None
     started_to: datetime | None = None
     heard_by: str | None = None
+    number: str | None = None
+    hears_all: bool = True
 
 
 def legs(connection: Connection, wanted: Filter) -> Iterator[dict[str, Any]]:
@@ -84,6 +84,18 @@ def whole_legs(connection: Connection, leg_ids: Iterable[str]) -> list[dict[str,
     return [row | stories[row["id"]] for row in rows]
 
 
+def leg_before_the_newest(connection: Connection, wanted: Filter, count: int) -> dict[str, Any] | None:
+    """Behind which the newest so many legs are; None when there are no more than these."""
+    statement = before_the_newest_statement(wanted, count)
+    return next((dict(row._mapping) for row in connection.execute(statement)), None)
+
+
+def before_the_newest_statement(wanted: Filter, count: int) -> Select[Any]:
+    leg = recording_leg.c
+    statement = legs_statement(wanted).with_only_columns(leg.id, leg.started_at, maintain_column_froms=True)
+    return statement.order_by(None).order_by(leg.started_at.desc(), leg.id.desc()).offset(count).limit(1)
+
+
 def legs_by_id(connection: Connection, leg_ids: Iterable[str]) -> list[dict[str, Any]]:
     result = connection.execute(_LEGS_BY_ID, {"leg_ids": list(leg_ids)})
     names = tuple(result.keys())
@@ -101,8 +113,7 @@ def each_leg(store: Store, leg_ids: Iterable[str]) -> Iterator[dict[str, Any]]:
 
 def legs_whose_id_begins(connection: Connection, eight: str) -> list[dict[str, Any]]:
     """Legs by the first eight hexadecimal digits of their id, as in the names of their files."""
-    first, last = (f"{eight}-{d * 4}-{d * 4}-{d * 4}-{d * 12}" for d in "0f")
-    statement = _legs().where(recording_leg.c.id.between(first, last))
+    statement = _legs().where(matching.leg_id(eight))
     return [dict(row._mapping) for row in connection.execute(statement)]
 
 
@@ -162,54 +173,34 @@ def _legs() -> Select[Any]:
 def _conditions(wanted: Filter) -> Iterator[ColumnElement[bool]]:
     leg, call = recording_leg.c, call_record.c
     if wanted.leg_id is not None:
-        yield leg.id == wanted.leg_id
+        yield matching.leg_id(wanted.leg_id)
     if wanted.tag is not None:
-        yield _either(leg.tag == wanted.tag, call.external_reference == wanted.tag)
+        yield matching.either(leg.tag == wanted.tag, call.external_reference == wanted.tag)
     if wanted.uniqueid is not None:
-        yield _has_uniqueid(wanted.uniqueid)
+        yield matching.uniqueid(wanted.uniqueid)
+    if wanted.number is not None:
+        yield or_(leg.extension == wanted.number, *(column == wanted.number for column in _NUMBERS))
     if wanted.owner is not None:
         yield account.c.login == wanted.owner
     if wanted.status is not None:
         yield leg.status == wanted.status
+    yield from _times(wanted)
+    yield from _hearing(wanted)
+
+
+def _times(wanted: Filter) -> Iterator[ColumnElement[bool]]:
+    started_at = recording_leg.c.started_at
     if wanted.started_from is not None:
-        yield leg.started_at >= wanted.started_from
+        yield started_at >= wanted.started_from
     if wanted.started_to is not None:
-        yield leg.started_at < wanted.started_to
+        yield started_at < wanted.started_to
+
+
+def _hearing(wanted: Filter) -> Iterator[ColumnElement[bool]]:
     if wanted.heard_by is not None:
         yield hearing.may_hear(wanted.heard_by)
-
-
-def _either(of_leg: ColumnElement[bool], of_call: ColumnElement[bool]) -> ColumnElement[bool]:
-    """Legs by their own or their call's column, each by its index: with a plain OR all legs would be read."""
-    its_call = call_record.c.id == recording_leg.c.call_record_id
-    own = select(recording_leg.c.id).where(of_leg)
-    calls = select(recording_leg.c.id).join(call_record, its_call).where(of_call)
-    return recording_leg.c.id.in_(union(own, calls))
-
-
-def _has_uniqueid(asked: str) -> ColumnElement[bool]:
-    """Each column by its own index, too."""
-    leg, call = recording_leg.c, call_record.c
-    its_server = select(call.server).where(call.id == leg.call_record_id).scalar_subquery()
-    own = select(leg.id).where(_is_uniqueid("recording_leg.uniqueid", its_server, asked))
-    peer = select(leg.id).where(
-        leg.peer_uniqueid != "", _is_uniqueid("recording_leg.peer_uniqueid", its_server, asked)
-    )
-    of_call = _is_uniqueid("call_record.uniqueid", call.server, asked)
-    calls = select(leg.id).join(call_record, call.id == leg.call_record_id).where(of_call)
-    return leg.id.in_(union(own, peer, calls))
-
-
-def _is_uniqueid(column: str, server: ColumnElement[str], asked: str) -> ColumnElement[bool]:
-    """Without the system's name: any system's. A name that only the question has must be the server's."""
-    system, _, number = asked.rpartition("-")
-    stored: ColumnElement[str] = literal_column(column)
-    same_number = literal_column(str(without_system(column))) == number
-    if not re.fullmatch(r"\d+\.\d+", number):
-        return and_(same_number, stored == asked)
-    if not system:
-        return same_number
-    return and_(same_number, or_(stored == asked, and_(stored == number, server == system)))
+        if not wanted.hears_all:
+            yield hearing.is_possible_owner(wanted.heard_by)
 
 
 _LEGS_BY_ID = _legs().where(recording_leg.c.id.in_(bindparam("leg_ids", expanding=True)))

@@ -184,7 +184,7 @@ def test_it_is_uninstalled_and_what_was_recorded_stays(pbx: CleanPbx) -> None:
     legs = pbx.legs()
     pbx.dialplan(clean_pbx.EXTENSIONS)
     pbx.run('asterisk -rx "dialplan reload"')
-    assert legs[0]["uniqueid"] not in pbx.run(only(readme.commands("Uninstall"), "noojee-agi recordings"))
+    assert legs[0]["id"][:8] not in pbx.run(only(readme.commands("Uninstall"), "noojee-agi recordings"))
 
     pbx.run(uninstall)
     pbx.call(is_recorded=False)

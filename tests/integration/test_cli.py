@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import grp
+import io
 import json
 import os
 import pwd
@@ -17,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, _NamedTextIOWrapper
 from lab.postgresql import PrivatePostgreSQL
 from lab.site import PROGRAMS, Site
 from lab.umask import kept_umask
@@ -27,10 +29,11 @@ from integration.conftest import BACKENDS
 from integration.recorder import CALL_TIME, Recorder, after, ended
 from noojee_agi import cli
 from noojee_agi.actions import access
+from noojee_agi.cli import columns, listing
 from noojee_agi.config import Config
 from noojee_agi.database import settings, store
 from noojee_agi.database.store import Store
-from noojee_agi.recordings import snapshot
+from noojee_agi.recordings import recording, snapshot
 from noojee_agi.recordings.recording import Ending
 from noojee_agi.server import server
 
@@ -301,7 +304,7 @@ def test_recordings_as_json_have_exactly_the_promised_fields(site: Site, recorde
 
     [found] = json.loads(site.cli("recordings", "--json"))
 
-    assert list(found) == DESIGN_FIELDS == list(cli.recordings.JSON_FIELDS)
+    assert list(found) == DESIGN_FIELDS == list(listing.JSON_FIELDS)
     row = recorder.the_leg(leg)
     assert found == {
         **{name: row[name] for name in DESIGN_FIELDS},
@@ -315,7 +318,14 @@ def test_recordings_are_filtered(site: Site, recorder: Recorder) -> None:
     add_account(site, "fred")
     legs = [
         recorder.leg(tag="INV-1", agent_login_name="fred", agent_known=True, call_uniqueid="c.1"),
-        recorder.leg(tag="INV-2", uniqueid="ch.2", call_uniqueid="c.2", started_at=after(86_400)),
+        recorder.leg(
+            tag="INV-2",
+            uniqueid="ch.2",
+            call_uniqueid="c.2",
+            started_at=after(86_400),
+            source="+49301",
+            extension="411",
+        ),
     ]
     recorder.store_all(*legs, ended(legs[0]))
     local = after(43_200).astimezone().strftime("%Y-%m-%dT%H:%M:%S")
@@ -327,7 +337,17 @@ def test_recordings_are_filtered(site: Site, recorder: Recorder) -> None:
         ("--from", local): ["INV-2"],
         ("--to", local): ["INV-1"],
         ("--as", "fred"): ["INV-1"],
-        ("--as", "nobody"): [],
+        ("--id", legs[1].id): ["INV-2"],
+        ("--id", legs[1].id[:8]): ["INV-2"],
+        ("--id", legs[1].id[:8].upper()): ["INV-2"],
+        ("--id", recording.new_id()): [],
+        ("--number", "01234567"): ["INV-1"],
+        ("--number", "600"): ["INV-1", "INV-2"],
+        ("--number", "0987654"): ["INV-1", "INV-2"],
+        ("--number", "411"): ["INV-2"],
+        ("--number", "60"): [],
+        ("--limit", "1"): ["INV-2"],
+        ("--limit", "2"): ["INV-1", "INV-2"],
     }
 
     found = {words: json.loads(run_here(site, "recordings", "--json", *words).stdout) for words in cases}
@@ -336,14 +356,123 @@ def test_recordings_are_filtered(site: Site, recorder: Recorder) -> None:
 
 
 def test_recordings_are_a_table_for_people(site: Site, recorder: Recorder) -> None:
-    leg = recorder.leg(tag="INV-22")
-    recorder.store_all(leg, ended(leg))
+    """Local time, who called whom, how long, and as much of the id as one types."""
+    add_account(site, "fred")
+    legs = [
+        recorder.leg(tag="INV-22", agent_login_name="fred", agent_known=True),
+        recorder.leg(call_uniqueid="c.2", started_at=after(60)),
+    ]
+    recorder.store_all(*legs, ended(legs[0], duration_seconds=65.4))
 
-    [head, row] = run_here(site, "recordings").stdout.splitlines()
+    rows = [re.split(r" {2,}", line) for line in run_here(site, "recordings").stdout.splitlines()]
 
-    assert head.split()[:4] == ["started_at", "call_uniqueid", "leg", "extension"]
-    assert row.startswith(CALL_TIME.astimezone().strftime("%Y-%m-%d %H:%M:%S"))
-    assert leg.file in row
+    first, second = (moment.astimezone().strftime("%Y-%m-%d %H:%M:%S") for moment in (CALL_TIME, after(60)))
+    assert rows == [
+        ["started", "from", "to", "owner", "tag", "length", "status", "id"],
+        [first, "01234567", "600", "fred", "INV-22", "1:05", "completed", legs[0].id[:8]],
+        [second, "01234567", "600", "-", "-", "-", "recording", legs[1].id[:8]],
+    ]
+
+
+def test_the_table_fits_a_hundred_columns_and_shows_what_was_cut(site: Site, recorder: Recorder) -> None:
+    """Letters of the far East take two columns each, an accent of its own takes none."""
+    long = {"source": "+49" + "123" * 20, "destination": "東京" * 30, "tag": "e\u0301" * 60}
+    short = {"source": "+491", "destination": "東京", "tag": "e\u0301-22"}
+    legs = [
+        recorder.leg(**short, call_uniqueid="c.1"),
+        recorder.leg(**long, call_uniqueid="c.2", started_at=after(1)),
+    ]
+    recorder.store_all(*legs, ended(legs[0], status="interrupted", duration_seconds=6000.0))
+
+    lines = run_here(site, "recordings").stdout.splitlines()
+
+    assert [columns.width(line) for line in lines] == [94, 100, 100]  # the heading of the ids is shorter
+    assert [line.count("…") for line in lines] == [0, 0, 3]
+    assert all(value in lines[1] for value in (*short.values(), "100:00", "interrupted"))
+    starts = [
+        columns.width(line[: line.index(leg.id[:8])]) for line, leg in zip(lines[1:], legs, strict=True)
+    ]
+    assert len({*starts, columns.width(lines[0][: lines[0].index("id", 80)])}) == 1
+    assert [leg["source"] for leg in json.loads(run_here(site, "recordings", "--json").stdout)][1] == long[
+        "source"
+    ]
+
+
+def test_at_a_terminal_the_newest_fifty_are_shown_and_that_there_are_more(
+    site: Site, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    legs = [recorder.leg(call_uniqueid=f"c.{n}", started_at=after(n)) for n in range(51)]
+    recorder.store_all(*legs)
+
+    def shown(*words: str) -> tuple[list[str], str]:
+        done = run_here(site, "recordings", *words)
+        assert done.returncode == 0
+        return [line[-8:] for line in done.stdout.splitlines()[1:]], done.stderr
+
+    def at_a_terminal(*words: str) -> tuple[list[str], str]:
+        with monkeypatch.context() as patch:
+            patch.setattr(_NamedTextIOWrapper, "isatty", lambda self: True)
+            return shown(*words)
+
+    ids = [leg.id[:8] for leg in legs]
+    more = "there are more: these are the newest 50, --limit shows others\n"
+    assert shown() == (ids, "")
+    assert at_a_terminal() == (ids[-50:], more)
+    assert at_a_terminal("--limit", "51") == (ids, "")
+    assert at_a_terminal("--to", after(50).astimezone().strftime("%Y-%m-%dT%H:%M:%S")) == (ids[:50], "")
+    assert shown("--limit", "3") == (ids[-3:], more.replace("50", "3"))
+    assert at_a_terminal("--json")[1] == ""
+    assert len(json.loads(run_here(site, "recordings", "--json", "--limit", "3").stdout)) == 3
+
+
+def test_recordings_as_csv_hold_the_same_and_nothing_that_a_table_program_runs(
+    site: Site, recorder: Recorder
+) -> None:
+    values = ["=1+1", "@x", "+49 (30) 1-2", "+1+cmd|' /C calc'!A0", "-2+3", "-", 'a "b", c', "x\x1b[2J"]
+    legs = [
+        recorder.leg(source=value, call_uniqueid=f"c.{n}", started_at=after(n))
+        for n, value in enumerate(values)
+    ]
+    recorder.store_all(*legs, ended(legs[0]))
+
+    text = run_here(site, "recordings", "--csv").stdout
+
+    rows = list(csv.DictReader(io.StringIO(text)))
+    found = json.loads(run_here(site, "recordings", "--json").stdout)
+    assert list(rows[0]) == DESIGN_FIELDS
+    assert [row["source"] for row in rows] == [
+        *("'=1+1", "'@x", "+49 (30) 1-2", "'+1+cmd|' /C calc'!A0", "'-2+3", "-", 'a "b", c', "x?[2J")
+    ]
+    for row, leg in zip(rows, found, strict=True):
+        others = {
+            name: "" if value is None else str(value) for name, value in leg.items() if name != "source"
+        }
+        assert {name: row[name] for name in others} == others
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--as", "nobody"), "there is no account nobody: see noojee-agi account list"),
+        (("--as", "off"), "off is disabled, and hears nothing: noojee-agi account enable off"),
+    ],
+)
+@pytest.mark.parametrize("form", [(), ("--json",), ("--csv",)])
+def test_who_hears_nothing_is_told_so(
+    site: Site, words: tuple[str, ...], said: str, form: tuple[str, ...]
+) -> None:
+    add_account(site, "off")
+    run_here(site, "account", "disable", "off")
+
+    assert_one_line_error(run_here(site, "recordings", *words, *form), said)
+
+
+@pytest.mark.parametrize("leg_id", ["", "1234567", "123456789", "1234567g", "no-uuid"])
+def test_what_is_no_id_is_refused(site: Site, leg_id: str) -> None:
+    done = run_here(site, "recordings", "--id", leg_id)
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "its first eight are enough" in done.stderr
 
 
 def test_no_recordings_are_an_empty_list(site: Site) -> None:
@@ -734,11 +863,11 @@ def test_a_disabled_account_hears_nothing_until_it_is_enabled_again(site: Site, 
     recorder.store_all(recorder.leg())
 
     assert run_here(site, "account", "disable", "ann").returncode == 0
-    heard_disabled = run_here(site, "recordings", "--json", "--as", "ann").stdout
+    heard_disabled = run_here(site, "recordings", "--json", "--as", "ann")
     assert "ann" not in (snapshot.load(str(site.snapshot)) or pytest.fail("no snapshot")).logins
     assert run_here(site, "account", "enable", "ann").returncode == 0
 
-    assert heard_disabled == "[]\n"
+    assert_one_line_error(heard_disabled, "ann is disabled, and hears nothing")
     assert len(json.loads(run_here(site, "recordings", "--json", "--as", "ann").stdout)) == 1
     assert "ann" in (snapshot.load(str(site.snapshot)) or pytest.fail("no snapshot")).logins
 

@@ -33,7 +33,7 @@ def _commands(group: click.Group, words: str) -> Iterator[tuple[str, click.Comma
     for name, command in group.commands.items():
         if isinstance(command, click.Group):
             yield from _commands(command, f"{words} {name}")
-        else:
+        if not isinstance(command, click.Group) or command.invoke_without_command:
             yield f"{words} {name}", command
 
 
