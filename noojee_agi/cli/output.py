@@ -56,10 +56,14 @@ def say_json_list(pieces: Iterable[list[Any]]) -> None:
 
 
 def say_csv(rows: Iterable[Iterable[object]]) -> None:
+    click.echo(csv_text(rows), nl=False)
+
+
+def csv_text(rows: Iterable[Iterable[object]]) -> str:
     """Lines of CSV (RFC 4180), times as in JSON; neither a terminal nor a table program acts on a value."""
     lines = io.StringIO()
     csv.writer(lines, lineterminator="\n").writerows([_csv_cell(value) for value in row] for row in rows)
-    click.echo(lines.getvalue(), nl=False)
+    return lines.getvalue()
 
 
 def _csv_cell(value: object) -> object:

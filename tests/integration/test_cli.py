@@ -787,6 +787,31 @@ def test_root_leaves_no_file_behind_that_asterisks_user_cannot_write(site_of_nob
         assert (words, open_to_others(site)) == (words, [])
 
 
+def test_root_exports_as_asterisks_user(site_of_nobody: Site) -> None:
+    site = site_of_nobody
+    user = pwd.getpwnam("nobody")
+    site.cli("db", "upgrade")
+    recorder = Recorder(Store(site.database_url), site.folder / "recorder")
+    leg = recorder.leg()
+    recorder.store_all(leg, ended(leg))
+    Path(leg.file).write_bytes(b"RIFF")
+    for path in (recorder.directory, *recorder.directory.rglob("*")):
+        os.chown(path, user.pw_uid, user.pw_gid)
+    to, of_root_only = site.folder / "to", site.folder / "root"
+    to.mkdir()
+    os.chown(to, user.pw_uid, user.pw_gid)
+    of_root_only.mkdir(0o755)
+
+    done = site.run_cli("recordings", "export", leg.id, "--to", str(to))
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len([*to.iterdir()]) == 2
+    assert of_root_in(to) == of_root(site) == []
+    site.cli("sync")
+    again = site.run_cli("recordings", "export", leg.id, "--to", str(of_root_only / "to"))
+    assert_one_line_error(again, "install -d -o nobody", str(of_root_only))
+
+
 def test_root_drains_as_asterisks_user(site_of_nobody: Site) -> None:
     """Side-cars and rejected events belong to it, too."""
     site = site_of_nobody
