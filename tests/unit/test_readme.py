@@ -104,7 +104,7 @@ def test_each_variable_is_explained(variable: str) -> None:
 
 @pytest.mark.parametrize("name", arguments.LIMITS)
 def test_each_argument_is_explained_with_its_limit(name: str) -> None:
-    assert f"- **{name}** ({arguments.LIMITS[name]}" in README
+    assert f"**{name}** ({arguments.LIMITS[name]}" in README
 
 
 def _named(row: str) -> set[Path]:
