@@ -1,6 +1,6 @@
 """The program behind lab.loaded_command: command_server.py PROGRAM SOCKET loads `noojee-agi` and forks it.
 
-It forks the drains of lab.loaded_drain, too.
+It forks the drains of lab.loaded_drain, too, and servers that run on.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import sqlalchemy.dialects.postgresql.psycopg2
 import sqlalchemy.dialects.sqlite.pysqlite  # noqa: F401
 
 from noojee_agi import cli
+from noojee_agi.server import server  # noqa: F401
 from noojee_agi.sync import __main__ as drain
 from noojee_agi.sync import renew_snapshot
 
@@ -51,16 +52,20 @@ def serve(program: str, path: str) -> None:
 
 
 def _answer(connection: socket.socket, program: str) -> None:
-    """Whoever asks waits for the end; when he has ended himself, his command is killed."""
+    """Whoever asks is told its process id and waits for the end; when he has ended himself, it is killed."""
     data, received, _, _ = socket.recv_fds(connection, REQUEST_BYTES, MAX_DESCRIPTORS)
     request = json.loads(data)
     pid = os.fork()
     if pid == 0:
         connection.close()
+        if request.get("is_session"):
+            os.setsid()
         _become(request, received)
         os._exit(_exit_code(lambda: _run(program, request)))
     for descriptor in received:
         os.close(descriptor)
+    with contextlib.suppress(OSError):
+        connection.send(str(pid).encode())
     ended = os.pidfd_open(pid)
     if ended not in select.select([ended, connection.fileno()], [], [])[0]:
         os.kill(pid, signal.SIGKILL)

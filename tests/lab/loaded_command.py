@@ -1,7 +1,8 @@
 """`noojee-agi`, loaded once: each command is a fork of that process, which saves a second of imports.
 
 What runs is what the program runs: our installed package, its main(), its arguments, environment, umask and
-working directory, its three streams, its exit code. loaded_drain.py has the drains of a site done so, too.
+working directory, its three streams, its exit code. So are the drains of a site (loaded_drain.py) and its
+server (lab.served).
 """
 
 from __future__ import annotations
@@ -9,12 +10,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sysconfig
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import IO
 
 from lab import processes
@@ -63,12 +66,28 @@ class LoadedCommand:
             ]
             streams[0].write(text)
             streams[0].seek(0)
-            code = self._ask(words, environment, streams)
+            descriptors = [stream.fileno() for stream in streams]
+            with LoadedProcess(self._ask(words, environment, descriptors)) as process:
+                code = process.wait(COMMAND_SECONDS)
+            if code == -signal.SIGKILL:
+                raise RuntimeError(f"noojee-agi {' '.join(words)} was killed")
             for stream in streams[1:]:
                 stream.seek(0)
             return subprocess.CompletedProcess([*words], code, streams[1].read(), streams[2].read())
 
-    def _ask(self, words: Sequence[str], environment: Mapping[str, str], streams: Sequence[IO[str]]) -> int:
+    def start(
+        self, words: Sequence[str], environment: Mapping[str, str], descriptors: Sequence[int]
+    ) -> LoadedProcess:
+        """One that runs on, in a session of its own, with these as its standard streams."""
+        return LoadedProcess(self._ask(words, environment, descriptors, is_session=True))
+
+    def _ask(
+        self,
+        words: Sequence[str],
+        environment: Mapping[str, str],
+        descriptors: Sequence[int],
+        is_session: bool = False,
+    ) -> socket.socket:
         umask = os.umask(0)
         os.umask(umask)
         request = {
@@ -77,16 +96,56 @@ class LoadedCommand:
             "environment": {**environment},
             "umask": umask,
             "folder": os.getcwd(),
+            "is_session": is_session,
         }
-        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as asked:
+        asked = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
             asked.settimeout(COMMAND_SECONDS)
             asked.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _REQUEST_BYTES)
             asked.connect(self._socket)
-            socket.send_fds(asked, [json.dumps(request).encode()], [stream.fileno() for stream in streams])
-            answer = asked.recv(16)
-        if not answer:
-            raise RuntimeError(f"noojee-agi {' '.join(words)} was killed")
-        return int(answer)
+            socket.send_fds(asked, [json.dumps(request).encode()], descriptors)
+        except BaseException:
+            asked.close()
+            raise
+        return asked
+
+
+class LoadedProcess:
+    """A command that runs: as much of subprocess.Popen as the lab needs. Closing `asked` kills it."""
+
+    def __init__(self, asked: socket.socket) -> None:
+        self._asked = asked
+        self.pid = int(asked.recv(16))
+        self.returncode: int | None = None
+
+    def __enter__(self) -> LoadedProcess:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._asked.close()
+
+    def poll(self) -> int | None:
+        """Its exit code, once it has ended; negative after a signal."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self.wait(0)
+        return None
+
+    def wait(self, seconds: float | None = None) -> int:
+        """The same. Raises subprocess.TimeoutExpired."""
+        if self.returncode is None:
+            self._asked.settimeout(seconds)
+            try:
+                self.returncode = int(self._asked.recv(16) or -signal.SIGKILL)
+            except (TimeoutError, BlockingIOError) as expired:
+                raise subprocess.TimeoutExpired(f"process {self.pid}", seconds or 0) from expired
+            self._asked.close()
+        return self.returncode
+
+    def terminate(self) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGTERM)
 
 
 _loaded: dict[Path, LoadedCommand] = {}

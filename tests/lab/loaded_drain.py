@@ -37,6 +37,7 @@ def _have_it_done(module: str, *words: str) -> None:
             return  # we are another user, or it has ended
         for descriptor in lock:
             os.close(descriptor)  # the drain alone has it now
+        asked.recv(16)  # its process id
         code = int(asked.recv(16) or -signal.SIGKILL)
     if code < 0:
         os.kill(os.getpid(), -code)

@@ -14,8 +14,10 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import IO
 
 from lab import processes
+from lab.loaded_command import LoadedProcess, loaded
 from lab.site import Site
 from lab.waiting import wait_until
 from noojee_agi.session import handoff
@@ -46,7 +48,7 @@ class Served:
         self._address = address
         self._enter = enter
         self._socket_folder = ""
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | LoadedProcess | None = None
         self._said_before = 0
 
     def __enter__(self) -> Served:
@@ -97,19 +99,27 @@ class Served:
         self.configure()
         self._said_before = len(_SERVES.findall(self.stdout))
         with self._output("stdout").open("ab") as stdout, self._output("stderr").open("ab") as stderr:
-            self._process = subprocess.Popen(
-                [*processes.dies_with_us(), *self._enter, str(self.site.programs / "noojee-agi"), "serve"],
-                env=self.site.environment,
-                stdin=subprocess.DEVNULL,
-                stdout=stdout,
-                stderr=stderr,
-                start_new_session=True,
-            )
+            self._process = self._begin(stdout, stderr)
         try:
             wait_until(self._is_up, START_SECONDS, "noojee-agi serve to answer")
         except BaseException:
             self.kill()
             raise
+
+    def _begin(self, stdout: IO[bytes], stderr: IO[bytes]) -> subprocess.Popen[bytes] | LoadedProcess:
+        program, environment = self.site.programs / "noojee-agi", self.site.environment
+        if self.site.has_loaded_drains and not self._enter:
+            with open(os.devnull, "rb") as nothing:
+                streams = [stream.fileno() for stream in (nothing, stdout, stderr)]
+                return loaded(program).start(["serve"], environment, streams)
+        return subprocess.Popen(
+            [*processes.dies_with_us(), *self._enter, str(program), "serve"],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            start_new_session=True,
+        )
 
     def reload(self) -> None:
         """SIGHUP, and wait until the server has said what came of it; the workers are told before that."""
@@ -211,7 +221,7 @@ def _short_folder(site: Site) -> str:
     return tempfile.mkdtemp(prefix="lab-serve-", dir="/tmp")
 
 
-def _kill(process: subprocess.Popen[bytes]) -> None:
+def _kill(process: subprocess.Popen[bytes] | LoadedProcess) -> None:
     processes.send(signal.SIGKILL, [process.pid, *processes.members(process.pid)])
     process.wait()
     processes.end_session(process.pid)

@@ -28,8 +28,8 @@ FILTERS = {"--as": "heard_by", "--id": "leg_id"}
 class Site:
     """Lives in `folder`; `database_url` is SQLite in the state folder unless given.
 
-    `programs`: where our commands are installed. has_loaded_drains: its drains need not begin with half a
-    second of imports; where they are measured or killed, they do.
+    `programs`: where our commands are installed. has_loaded_drains: its drains and its server need not begin
+    with half a second of imports; where they are measured or killed at any moment, they do.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Site:
         programs: Path = PROGRAMS,
         has_loaded_drains: bool = True,
     ) -> None:
-        self._has_loaded_drains = has_loaded_drains
+        self.has_loaded_drains = has_loaded_drains
         self.folder = folder
         self.programs = programs
         self.recordings_directory = folder / "recordings"
@@ -63,7 +63,7 @@ class Site:
 
     @property
     def environment(self) -> dict[str, str]:
-        of_drains = loaded(self.programs / "noojee-agi").of_drains if self._has_loaded_drains else {}
+        of_drains = loaded(self.programs / "noojee-agi").of_drains if self.has_loaded_drains else {}
         return {"NOOJEE_AGI_CONF": str(self.conf), **of_drains}
 
     def configure(self, options: Mapping[str, str] | None = None) -> None:
