@@ -336,6 +336,7 @@ ASKED_OF_BOTH = (
     ("pbx_of_module", "fault"),
     [*((22, fault) for fault in FAULTS), *((16, fault) for fault in ASKED_OF_BOTH)],
     indirect=["pbx_of_module"],
+    scope="module",  # or each fault would have an Asterisk started
 )
 def test_a_fault_is_named_and_its_cure_leads_to_green(pbx: Pbx, fault: str) -> None:
     cured(pbx, *FAULTS[fault])
