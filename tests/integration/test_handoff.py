@@ -339,7 +339,7 @@ def test_the_caller_notices_a_silent_server_for_50_ms_at_most(
 def test_when_patience_ends_as_the_server_begins_the_call_is_recorded_once(
     served: Served, calls: Calls, is_long: bool, tell: Callable[[str], None]
 ) -> None:
-    count = 200 if is_long else 30
+    count = 200 if is_long else 12
     front = calls.site.folder / "front.sock"
     served.configure({"server.socket": str(front)})  # for the programs: the server is not told
     shares = [0.0, *(0.7 + 0.6 * number / count for number in range(count)), 2.0]

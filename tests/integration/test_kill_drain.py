@@ -123,7 +123,7 @@ def test_a_drain_killed_at_any_moment_loses_and_doubles_nothing(
 
         return exit_code(forked(work))
 
-    victims.kill_often(140 if is_long else 14, begin)
+    victims.kill_often(140 if is_long else 7, begin)
 
     tell(f"kill -9 of the drain at any moment, {backend}: {victims.losses()}")
 
@@ -144,7 +144,7 @@ def test_a_drain_program_killed_at_any_moment_loses_and_doubles_nothing(
             process.kill()
         return process.returncode
 
-    victims.kill_often(60 if is_long else 5, begin, since=0.5)
+    victims.kill_often(60 if is_long else 3, begin, since=0.5)
 
     tell(f"kill -9 of python -m noojee_agi.sync, {backend}: {victims.losses()}")
 
@@ -161,7 +161,7 @@ def test_a_drain_killed_at_any_line_loses_and_doubles_nothing(
         lines = lines_of(victims.drain, tmp_path / "lines.json")
     targets = first_and_last(lines)
     assert len(targets) > 200
-    step = 1 if is_long else len(targets) / 16
+    step = 1 if is_long else len(targets) / 8
 
     for number in range(int(len(targets) / step)):
         line, times = targets[int(number * step)]

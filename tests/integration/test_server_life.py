@@ -230,7 +230,7 @@ def test_all_processes_killed_again_and_again_lose_no_call_that_was_told_200(
 def test_a_drain_process_that_is_killed_in_the_middle_loses_nothing(
     served: Served, site: Site, is_long: bool, tell: Tell
 ) -> None:
-    kills = 50 if is_long else 5
+    kills = 50 if is_long else 3
     with flood(served.port, site.key, 2):
         for _ in range(kills):
             wait_until(lambda: not spooled.is_empty(site.recordings_directory), 20, "events")
@@ -363,7 +363,7 @@ def test_sighup_while_the_drain_process_waits_for_the_database_has_it_use_the_ne
 def test_a_signal_at_any_moment_of_the_start_ends_it(site: Site, what: signal.Signals, is_long: bool) -> None:
     """Before it has begun it may die of it; later it ends as it should, and leaves no socket."""
     site.configure({"server.listen": f"127.0.0.1:{free_port()}"})
-    for number in range(60 if is_long else 8):
+    for number in range(60 if is_long else 4):
         server = subprocess.Popen(
             # Whoever runs the tests in the background may have had SIGINT ignored (bash(1), SIGNALS).
             ["env", "--default-signal=INT", PROGRAMS / "noojee-agi", "serve"],
