@@ -177,7 +177,7 @@ class Aftermath:
 @pytest.fixture(scope="module")
 def aftermath(tmp_path_factory: pytest.TempPathFactory, is_long: bool) -> Iterator[Aftermath]:
     folder = tmp_path_factory.mktemp("kills")
-    kills = Kills(by_clock=120, by_line=200) if is_long else Kills(by_clock=10, by_line=16)
+    kills = Kills(by_clock=120, by_line=200) if is_long else Kills(by_clock=6, by_line=10)
     with ExitStack() as stack:
         starts = killed_starts(folder / "starts", kills)
         ends = killed_ends(folder / "ends", kills)
@@ -283,7 +283,7 @@ def test_a_start_that_is_killed_anywhere_loses_no_audio_and_no_call(
     aftermath: Aftermath, is_long: bool, tell: Callable[[str], None]
 ) -> None:
     starts = aftermath.starts
-    assert starts.kills >= (200 if is_long else 20)
+    assert starts.kills >= (200 if is_long else 12)
     assert len(starts.went_on) == starts.calls
 
     audit.sync_until_all_is_closed(starts.site)
@@ -303,7 +303,7 @@ def test_a_start_that_is_killed_anywhere_loses_no_audio_and_no_call(
 def test_a_crowd_of_calls_at_once_is_recorded_call_by_call(
     tmp_path: Path, is_long: bool, tell: Callable[[str], None]
 ) -> None:
-    count = 200 if is_long else 60
+    count = 200 if is_long else 30
     with phones(tmp_path) as those:
         site = those.pbx.site
         begun = time.monotonic()
@@ -331,7 +331,7 @@ def test_an_end_that_is_killed_anywhere_is_made_good(
     aftermath: Aftermath, is_long: bool, tell: Callable[[str], None]
 ) -> None:
     ends = aftermath.ends
-    assert ends.kills >= (200 if is_long else 20)
+    assert ends.kills >= (200 if is_long else 12)
 
     audit.sync_until_all_is_closed(ends.site)
 

@@ -60,7 +60,7 @@ def test_workers_killed_under_a_crowd_of_calls_cost_no_recording(
     kills = 0
     calls: list[Call] = []
     with Served(traffic.site) as served:
-        for _ in range(10 if is_long else 2):
+        for _ in range(10 if is_long else 1):
             tags = traffic.start_at_once(AT_ONCE, 3.0)
             for gone in (1, 5, 9, 13):
                 traffic.wait_until_held(tags, all_but=AT_ONCE - gone)
@@ -82,7 +82,7 @@ def test_workers_killed_under_a_crowd_of_calls_cost_no_recording(
 def test_a_server_that_is_restarted_while_calls_come_costs_none(
     traffic: Traffic, is_long: bool, tell: Callable[[str], None]
 ) -> None:
-    count = 300 if is_long else 40
+    count = 300 if is_long else 20
     restarts = 0
     with Served(traffic.site) as served, traffic.flowing(count) as flow:
         while not flow.done():
@@ -102,7 +102,7 @@ def test_a_server_that_is_restarted_while_calls_come_costs_none(
 def test_a_server_killed_with_all_its_processes_costs_no_recording(
     traffic: Traffic, is_long: bool, tell: Callable[[str], None]
 ) -> None:
-    count = 200 if is_long else 30
+    count = 200 if is_long else 16
     kills = 0
     with Served(traffic.site) as served, traffic.flowing(count) as flow:
         while not flow.done():
