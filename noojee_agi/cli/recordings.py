@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime, timezone
 from typing import Any
@@ -15,7 +16,7 @@ from noojee_agi.config import Config
 from noojee_agi.database import queries
 from noojee_agi.database.store import Store
 from noojee_agi.recordings import history, rejected, spool
-from noojee_agi.sync import drain, housekeeping, opening, rebuild, renew_snapshot
+from noojee_agi.sync import audit, drain, housekeeping, opening, rebuild, renew_snapshot
 
 _TERMINAL_LIMIT = 50
 _FORMS = {"table": listing.print_table, "json": listing.print_json, "csv": listing.print_csv}
@@ -85,8 +86,11 @@ def _local(moment: datetime | None) -> datetime | None:
 @click.option("--retry-rejected", is_flag=True, help="Try again what the database has refused.")
 @click.option("--rebuild", "is_rebuild", is_flag=True, help="Make rows that are missing from the side-cars.")
 @click.option("--gone", metavar="SERVER", help="Also close the open legs of a server that is gone.")
+@click.option(
+    "--audit", "is_audit", is_flag=True, help="Then say where files and rows differ. Deletes nothing."
+)
 @click.pass_obj
-def sync(config: Config, retry_rejected: bool, is_rebuild: bool, gone: str | None) -> None:
+def sync(config: Config, retry_rejected: bool, is_rebuild: bool, gone: str | None, is_audit: bool) -> None:
     """Bring what waits in the spool into the database. Safe to repeat, and beside live calls."""
     # What the spool holds comes after that: an ending may wait there, or have been set aside, for its leg.
     store, spools = opening.open_database(config), housekeeping.spools(config)
@@ -112,7 +116,8 @@ def sync(config: Config, retry_rejected: bool, is_rebuild: bool, gone: str | Non
     _require_none_refused(spools[:1] if tended.busy else spools)
     if failed:
         raise click.ClickException(f"{failed} files could not be used: see above")
-    if tended.problems or not is_copied:
+    differs = is_audit and _audit(store, config)
+    if tended.problems or not is_copied or differs:
         sys.exit(1)
 
 
@@ -141,6 +146,17 @@ def _require_none_refused(spools: list[str]) -> None:
         output.say(f"refused by the database: {path}; the reason is in {path}.reason", err=True)
     if aside:
         raise click.ClickException("mend the cause, then run noojee-agi sync --retry-rejected")
+
+
+def _audit(store: Store, config: Config) -> bool:
+    """Say where files and rows differ; whether they still do."""
+    counts = Counter[str]()
+    for finding in audit.run(store, config):
+        counts[finding.kind] += 1
+        output.say(f"{finding.kind}: {finding.path}: {finding.says}")
+    said = ", ".join(f"{counts[kind]} {kind}" for kind in audit.KINDS if counts[kind])
+    output.say(f"audit: {said or 'files and rows agree'}")
+    return any(kind != audit.CONVERTED for kind in counts)
 
 
 def _rebuild(store: Store, config: Config) -> int:

@@ -217,7 +217,8 @@ recording_event = Table(
     Column("login", String(100)),
     Column("reason", Text, nullable=False),
     CheckConstraint(
-        "what IN ('started', 'stopped', 'paused', 'resumed', 'held', 'released', 'purged')", name="what"
+        "what IN ('started', 'stopped', 'paused', 'resumed', 'held', 'released', 'purged', 'converted')",
+        name="what",
     ),
 )
 

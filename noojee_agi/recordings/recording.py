@@ -14,6 +14,7 @@ STARTED, FINISHED, NOTED, ACCESSED, ATTACHED = "started", "finished", "noted", "
 # What a note may say of a leg, and what somebody may have wanted of its audio.
 STOPPED, PAUSED, RESUMED = "stopped", "paused", "resumed"
 HELD, RELEASED, PURGED = "held", "released", "purged"
+CONVERTED = "converted"
 PLAYED, DOWNLOADED, EXPORTED = "played", "downloaded", "exported"
 EMPTY_FILE_BYTES = 44  # a bare WAV header's length; what else is as short has no audio either
 _OUR_FILE = re.compile(r"/\d{4}/\d\d/\d\d/[A-Za-z0-9._-]+-[0-9a-f]{8}\.\w+$")
@@ -100,7 +101,10 @@ _KINDS: dict[str, type[Event]] = {
     ATTACHED: Attachment,
 }
 _NAMES = {kind_of_event: name for name, kind_of_event in _KINDS.items()}
-_WHAT = {Note: (STOPPED, PAUSED, RESUMED, HELD, RELEASED, PURGED), Access: (PLAYED, DOWNLOADED, EXPORTED)}
+_WHAT = {
+    Note: (STOPPED, PAUSED, RESUMED, HELD, RELEASED, PURGED, CONVERTED),
+    Access: (PLAYED, DOWNLOADED, EXPORTED),
+}
 
 
 class OpenLeg(NamedTuple):

@@ -40,7 +40,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("leg_id", "at", "what", name="pk_recording_event"),
         sa.ForeignKeyConstraint(["leg_id"], ["recording_leg.id"], name="fk_recording_event_leg_id"),
         sa.CheckConstraint(
-            "what IN ('started', 'stopped', 'paused', 'resumed', 'held', 'released', 'purged')",
+            "what IN ('started', 'stopped', 'paused', 'resumed', 'held', 'released', 'purged', 'converted')",
             name=op.f("ck_recording_event_what"),
         ),
     )
