@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from noojee_agi import log, paths, text
-from noojee_agi.cli import export, identity, install, output, people, record, recordings, settings
+from noojee_agi.cli import export, identity, install, legs, output, people, record, recordings, settings
 from noojee_agi.cli.check import command
 from noojee_agi.config import Config
 from noojee_agi.errors import NoojeeError
@@ -86,6 +86,10 @@ for each in (
     *(recordings.recordings, recordings.sync, record.record, command.check),
 ):
     cli.add_command(each)
+
+
+for of_one_leg in (legs.show, legs.hold, legs.release):
+    recordings.recordings.add_command(of_one_leg)
 
 
 def _show(kind: type[BaseException], exc: BaseException, trace: TracebackType | None) -> None:

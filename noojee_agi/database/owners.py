@@ -40,6 +40,21 @@ def find_anew(connection: Connection, touched: Sequence[Touched]) -> None:
         connection.execute(_OWNED, rows)
 
 
+def find_lost(connection: Connection, touched: Sequence[Touched]) -> None:
+    """An owner by attachments that the rows do not have: they are of an older backup, or their side-cars are
+    of a host that was not told of an attachment that came late.
+    """
+    attachments = _attachments(connection, touched)
+    found = {leg.id: _by_extension(leg, attachments) for leg in touched}
+    rows = [
+        {"of_leg": leg_id, "owner": owner, "filed_under": extension}
+        for leg_id, (owner, extension) in found.items()
+        if owner
+    ]
+    if rows:
+        connection.execute(_OWNED_BY_ANOTHER, rows)
+
+
 def _login(leg: Leg, settled: Mapping[str, str | None]) -> str | None:
     return settled[leg.id] if leg.id in settled else leg.agent_login_name.strip()
 
@@ -100,4 +115,7 @@ _OWNED = (
     update(recording_leg)
     .where(recording_leg.c.id == bindparam("of_leg"))
     .values(owner_id=bindparam("owner"), extension=bindparam("filed_under"))
+)
+_OWNED_BY_ANOTHER = _OWNED.where(
+    recording_leg.c.owner_id.is_(None) | (recording_leg.c.owner_id != bindparam("owner"))
 )

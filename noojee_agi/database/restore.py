@@ -5,7 +5,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Table, select, update
 
-from noojee_agi.database import attachments, intake, notes, settings
+from noojee_agi.database import attachments, intake, notes, owners, settings
+from noojee_agi.database.attachments import Touched
 from noojee_agi.database.intake import Settled
 from noojee_agi.database.tables import (
     UtcDateTime,
@@ -144,6 +145,7 @@ def restore_legs(connection: Connection, side_cars: list[dict[str, Any]]) -> tup
     A leg that records, or has no file, although its side-car knows better, is that of an older backup.
     Returns the legs that have changed, and the others whose side-cars may be out of date now.
     """
+    attachments.take_turn(connection, changes=False)
     there = _statuses(connection, [leg["id"] for leg in side_cars])
     missing = [leg for leg in side_cars if leg["id"] not in there]
     ended = [leg for leg in side_cars if _is_ended(leg, there.get(leg["id"], "recording"))]
@@ -153,7 +155,12 @@ def restore_legs(connection: Connection, side_cars: list[dict[str, Any]]) -> tup
         leg["id"]: Settled(leg["owner"], leg["call_started_at"], leg["external_reference"]) for leg in missing
     }
     others = intake.store(connection, [*map(_start, missing), *map(_ending, ended), *noted], settled)
+    owners.find_lost(connection, [_touched(leg) for leg in side_cars if not leg["agent_login_name"]])
     return {leg["id"] for leg in (*missing, *ended)} | leg_ids(noted), others
+
+
+def _touched(leg: dict[str, Any]) -> Touched:
+    return Touched(leg["id"], "", leg["extensions"], leg["started_at"])
 
 
 def _noted(connection: Connection, side_cars: list[dict[str, Any]]) -> list[Event]:

@@ -55,7 +55,15 @@ def site(shared: Site) -> Site:
     """An installation in working order, with no accounts, no recordings and an empty spool."""
     shared.configure()
     with Store(shared.database_url).transaction() as connection:
-        for table in ("recording_leg", "call_record", "extension_attachment", "account_group", "account"):
+        for table in (
+            "recording_event",
+            "access_log",
+            "recording_leg",
+            "call_record",
+            "extension_attachment",
+            "account_group",
+            "account",
+        ):
             connection.execute(text(f"DELETE FROM {table}"))
     shutil.rmtree(shared.recordings_directory / ".spool", ignore_errors=True)
     (shared.recordings_directory / ".settings.json").unlink(missing_ok=True)

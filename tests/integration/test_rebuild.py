@@ -37,6 +37,7 @@ from noojee_agi.database import schema, settings
 from noojee_agi.database.tables import access_log, call_record, recording_event, recording_leg, team_member
 from noojee_agi.errors import BadArgument
 from noojee_agi.recordings import recording, sidecar, snapshot, spool, wav
+from noojee_agi.recordings.recording import Attachment
 from noojee_agi.recordings.snapshot import Knowledge
 from noojee_agi.sync import rebuild, renew_snapshot
 
@@ -349,6 +350,30 @@ def test_a_telephone_that_changed_hands_after_an_older_backup_belongs_to_the_las
     site.rebuild()
 
     assert site.dump()["extension_attachment"] == before["extension_attachment"]
+
+
+def test_an_owner_whom_an_attachment_that_came_late_has_settled_comes_back(site: LosableSite) -> None:
+    """Its side-car lies on a host that was not told of it, or an older backup was put back."""
+    site.set_up()
+    leg = site.completed(extensions=("777", "413"), started_at=after(-60))
+    backup = site.dump()
+    assert legs_of(backup)[leg.id]["owner_id"] == settings.account_id("lena")
+    side_car = site.side_car(leg).read_text()
+    site.recorder.store_all(Attachment("777", after(-90), "fred"))
+    site.sync()
+    before = site.dump()
+    assert legs_of(before)[leg.id]["owner_id"] == settings.account_id("fred")
+    assert site.recorder.the_leg(leg)["extension"] == "777"
+
+    site.side_car(leg).write_text(side_car)
+    site.lose()
+    site.rebuild()
+    assert site.dump() == before
+
+    put_back(site, backup)
+    site.rebuild()
+    assert site.dump() == before
+    site.recorder.assert_side_cars_tell_the_same()
 
 
 def test_a_member_who_left_after_an_older_backup_has_left(site: LosableSite) -> None:
@@ -897,7 +922,8 @@ def test_recordings_that_were_moved_are_where_they_are_now(site: LosableSite, tm
     site.rebuild()
 
     for row in before["recording_leg"]:
-        row["file"] = row["file"].replace(old, str(site.recordings))
+        for name in ("file", "purged_file"):
+            row[name] = row[name].replace(old, str(site.recordings))
     assert site.dump() == before
     site.recorder.assert_side_cars_tell_the_same()
 
