@@ -42,6 +42,8 @@ def pause_record(request: Request, channel: Channel | CommandLine, context: Cont
         if legs:
             _mark(target, Mark(legs[0].id, legs[0].file, is_paused=True), doubts)
         _end_all(target, [*running], doubts, context)
+        if not doubts.reasons:
+            ending.set_state(target, variables.PAUSED)
     troubles = ending.note(legs, recording.PAUSED, login, context.config)
     doubts.require_none()
     state = "" if target.is_other else variables.PAUSED
@@ -53,10 +55,10 @@ class _Doubts:
     """What could not be done, or seen: the rest is done all the same."""
 
     def __init__(self, first: str) -> None:
-        self._reasons = [first] if first else []
+        self.reasons = [first] if first else []
 
     def add(self, reason: str) -> None:
-        self._reasons.append(reason)
+        self.reasons.append(reason)
 
     @contextmanager
     def noted(self) -> Iterator[None]:
@@ -69,8 +71,8 @@ class _Doubts:
 
     def require_none(self) -> None:
         """Raises ManagerUnavailable."""
-        if self._reasons:
-            reason = self._reasons[0]
+        if self.reasons:
+            reason = self.reasons[0]
             raise ManagerUnavailable(f"what could be reached has ended, but something may go on: {reason}")
 
 
@@ -88,7 +90,7 @@ def _mark(target: Target, mark: Mark, doubts: _Doubts) -> None:
     channels = {each.uniqueid: each for each in [*target.ends, *(each.channel for each in target.marked)]}
     for channel in (channels or {target.channel.uniqueid: target.channel}).values():
         with doubts.noted():
-            channel.set_all({variables.PERSON_OF: str(mark), variables.STATE: variables.PAUSED})
+            channel.set(variables.PERSON_OF, str(mark))
 
 
 def _end_all(target: Target, running: Sequence[Running], doubts: _Doubts, context: Context) -> None:

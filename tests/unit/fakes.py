@@ -92,6 +92,7 @@ class FakeAsterisk:
         self.before_mixmonitor: Callable[[MixMonitor], None] = lambda mixmonitor: None
         self.raw_replies: dict[str, str] = {}  # literal line -> what is answered in place of the truth
         self.hang_up_at = 0  # the n-th command of the session
+        self.ignores_stops = False
         self.hang_up_style = DEAD_CHANNEL
         self.obeys_the_last = True  # whether the n-th command is carried out before the end
         self.left_unread = ""  # replies to a program that died before this session's
@@ -269,7 +270,7 @@ class FakeAsterisk:
         if not mixmonitor_id:
             self.complaints.append("StopMixMonitor without an id: stops somebody else's")
         for mixmonitor in self.mixmonitors:
-            if mixmonitor.id == mixmonitor_id:
+            if mixmonitor.id == mixmonitor_id and not self.ignores_stops:
                 mixmonitor.end()
         return "200 result=0\n"
 
@@ -348,14 +349,16 @@ class FakeDatabase:
         self.key_digest = access.digest(key) if key else ""
         self.logins = frozenset(logins)
         self.attached: frozenset[str] | None = None
+        self.hear_all: frozenset[str] | None = None
+        self.teams: list[dict[str, object]] | None = None
         self.is_up = True
         self.times_read = 0
 
     def __call__(self, config: Config) -> None:
         self.times_read += 1
         if self.is_up:
-            read = Snapshot(self.key_digest, self.logins, recording.now(), self.attached)
-            snapshot.save(config.snapshot_file, read)
+            known = (self.logins, recording.now(), self.attached, self.hear_all, self.teams)
+            snapshot.save(config.snapshot_file, Snapshot(self.key_digest, *known))
 
 
 def age_snapshot(config: Config, seconds: float) -> None:
