@@ -239,9 +239,9 @@ def way_in(at: Office, way: str, manager_port: int) -> Iterator[str]:
 
 
 def ask(at: Office, before: str, *programs: str) -> View:
-    """A call whose dialplan runs these, one after the other; what it sees then, while it goes on."""
+    """A call whose dialplan runs these, some talk between them; what it sees then, while it goes on."""
     suffix = "" if before else ".py"
-    return at.exchange.ask("\n".join(f"AGI({before}{program}{suffix},,,)" for program in programs))
+    return at.exchange.ask("\nWait(0.3)\n".join(f"AGI({before}{program}{suffix},,,)" for program in programs))
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -145,7 +145,7 @@ def _by_keys(made: Exchange[SipPhone]) -> None:
 
 
 def _paid(made: Exchange[SipPhone]) -> None:
-    made.phones["trunk"].dial("5550110")
+    made.phones["trunk"].dial("5550111")
     made.wait_bridged("410")
     talk(made)
     made.phones["410"].press("*5")
