@@ -9,7 +9,18 @@ from typing import Any
 import click
 
 from noojee_agi import log, paths, text
-from noojee_agi.cli import export, identity, install, legs, output, people, record, recordings, settings
+from noojee_agi.cli import (
+    export,
+    identity,
+    install,
+    legs,
+    output,
+    people,
+    purge,
+    record,
+    recordings,
+    settings,
+)
 from noojee_agi.cli.check import command
 from noojee_agi.config import Config
 from noojee_agi.errors import NoojeeError
@@ -83,7 +94,7 @@ settings.account.add_command(people.account_group)
 recordings.recordings.add_command(export.export)
 for each in (
     *(settings.db, settings.apikey, settings.account, settings.attach, settings.detach, people.team),
-    *(recordings.recordings, recordings.sync, record.record, command.check),
+    *(recordings.recordings, recordings.sync, purge.purge, record.record, command.check),
 ):
     cli.add_command(each)
 

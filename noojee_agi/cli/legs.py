@@ -125,7 +125,7 @@ def _note(store: Store, config: Config, leg: dict[str, Any], what: str, reason: 
     before = [event["at"] for event in leg["events"] if event["what"] in (HELD, RELEASED)]
     # Behind what was said last, even by a host whose clock is ahead of ours.
     moment = max([recording.now(), *(at + _INSTANT for at in before)])
-    note = Note(leg["id"], moment, what, None, f"{reason.strip()} (by {_person()})")
+    note = Note(leg["id"], moment, what, None, f"{reason.strip()} (by {person()})")
     spool.put(config.spool_directory, note)
     drain.run_own(store, config)
     told = _side_car_with(sidecar.path_of(leg), note)
@@ -148,7 +148,7 @@ def _side_car_with(path: str, note: Note) -> dict[str, Any]:
     )
 
 
-def _person() -> str:
+def person() -> str:
     """Who runs this; root acts as Asterisk's user, so that is not he."""
     for name in ("SUDO_USER", "LOGNAME"):
         if os.environ.get(name):

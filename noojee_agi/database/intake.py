@@ -123,6 +123,11 @@ def _order(leg: Any) -> tuple[datetime, str]:
     return leg.started_at, leg.id
 
 
+def lock_calls_of(connection: Connection, leg_ids: set[str]) -> None:
+    """Until this transaction has ended nobody else changes these legs or their calls."""
+    _locked(connection, leg_ids, ())
+
+
 def _locked(connection: Connection, leg_ids: set[str], record_ids: Iterable[str]) -> dict[str, Any]:
     """Those that are there; nobody else changes them, or adds a leg, before this transaction has ended."""
     rows = connection.execute(statements.LOCK_CALLS, {"leg_ids": list(leg_ids), "calls": list(record_ids)})

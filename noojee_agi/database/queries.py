@@ -24,6 +24,7 @@ from noojee_agi.database.tables import (
 )
 from noojee_agi.recordings.recording import OpenLeg
 
+Row = dict[str, Any]
 _PIECE = 200  # legs
 _NUMBERS = (call_record.c.source, call_record.c.destination, call_record.c.did)
 
@@ -61,14 +62,17 @@ def legs_statement(wanted: Filter) -> Select[Any]:
 
 
 def next_legs(
-    connection: Connection, wanted: Filter, behind: dict[str, Any] | None, count: int
-) -> list[dict[str, Any]]:
+    connection: Connection, wanted: Filter, behind: Row | None, count: int, may_be_purged: bool = False
+) -> list[Row]:
     """The next so many legs behind that one, oldest first; None: from the beginning.
 
     So each read can be a short transaction: whoever reads slowly holds nothing back, neither a vacuum nor an
     upgrade nor SQLite's checkpoint. A leg's place never changes, so each comes once.
     """
     statement, leg = legs_statement(wanted), recording_leg.c
+    if may_be_purged:
+        has_audio = leg.status.not_in(("recording", "failed"))
+        statement = statement.where(~leg.held, leg.purged_at.is_(None), has_audio)
     if behind:
         moment, leg_id = behind["started_at"], behind["id"]
         statement = statement.where(

@@ -6,7 +6,7 @@ import io
 import os
 from collections.abc import Iterator
 
-HALF_WRITTEN = ".tmp"
+HALF_WRITTEN, BEING_PURGED = ".tmp", ".purging"
 
 
 def write(path: str, content: str | bytes, is_settled: bool = False) -> None:

@@ -44,7 +44,7 @@ def run(store: Store, config: Config) -> Iterator[Finding]:
         for folder in folders:
             yield from _unknown(folder, names[folder], stems)
         seen |= folders
-    others = {os.path.dirname(path) for path in rebuild.files_below(config.recordings_directory, {})} - seen
+    others = {os.path.dirname(path) for path in rebuild.every_file(config.recordings_directory, {})} - seen
     for folder in sorted(others):
         yield from _unknown(folder, _names(folder), ())
 

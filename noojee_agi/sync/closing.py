@@ -105,15 +105,15 @@ def _by_header(leg: OpenLeg, header: Header, changed_at: datetime) -> Ending:
 
 def can_tell_who_writes(file: str) -> bool:
     """Whether the file system of this file of ours has leases: NFS, say, has none. Raises OSError."""
-    return _has_writer(file) is not None
+    return has_writer(file) is not None
 
 
 def _is_being_written(file: str, unchanged_for: timedelta) -> bool:
-    has_writer = _has_writer(file)
-    return unchanged_for < _NOT_GROWING_AFTER if has_writer is None else has_writer
+    is_open = has_writer(file)
+    return unchanged_for < _NOT_GROWING_AFTER if is_open is None else is_open
 
 
-def _has_writer(file: str) -> bool | None:
+def has_writer(file: str) -> bool | None:
     """Whether a process has the file open for writing: then a read lease is refused (fcntl(2) F_SETLEASE).
 
     None where the file system has no leases. Raises OSError when the file cannot be opened.

@@ -71,7 +71,7 @@ def save_settings(store: Store, recordings_directory: str) -> bool:
 
 def count_side_cars(recordings_directory: str) -> int:
     """How many side-cars run() is going to read."""
-    return sum(path.endswith(sidecar.SUFFIX) for path in files_below(recordings_directory, {}))
+    return sum(path.endswith(sidecar.SUFFIX) for path in every_file(recordings_directory, {}))
 
 
 def run(store: Store, recordings_directory: str, progress: Callable[[int], None]) -> Result:
@@ -82,7 +82,7 @@ def run(store: Store, recordings_directory: str, progress: Callable[[int], None]
     when the settings' copy is damaged.
     """
     result = Result(settings=restore_settings(store, recordings_directory))
-    files = files_below(recordings_directory, result.refused)
+    files = every_file(recordings_directory, result.refused)
     paths = (path for path in files if path.endswith(sidecar.SUFFIX))
     while batch := list(islice(paths, _BATCH)):
         # A drain must not write a side-car between our look at its leg and our writing it.
@@ -102,7 +102,7 @@ def files_without_side_car(store: Store, recordings_directory: str) -> Iterator[
 
     Raises StoreUnavailable and OSError.
     """
-    for path in files_below(recordings_directory, {}):
+    for path in every_file(recordings_directory, {}):
         if is_settled_audio(path) and not os.path.exists(sidecar.path_for(path)):
             with spool.lock(spool.directory_in(recordings_directory), wait=True):
                 is_known = _write_side_car_again(store, sidecar.path_for(path))
@@ -195,7 +195,7 @@ def _is_out_of_date(path: str, leg: dict[str, Any], row: dict[str, Any]) -> bool
     return sidecar.path_of(row) == path and any(row[name] != leg[name] for name in leg)
 
 
-def files_below(directory: str, unreadable: dict[str, str]) -> Iterator[str]:
+def every_file(directory: str, unreadable: dict[str, str]) -> Iterator[str]:
     """Every file below, in the order of the days; nothing hidden, such as the spool.
 
     Links to elsewhere are followed: a year may lie on another disk. unreadable: folder -> why.
@@ -226,7 +226,7 @@ def is_followed(folder: str, tops: set[str]) -> bool:
 
 
 def is_settled_audio(path: str) -> bool:
-    if path.endswith((sidecar.SUFFIX, ".tmp")):
+    if path.endswith((sidecar.SUFFIX, files.HALF_WRITTEN, files.BEING_PURGED)):
         return False
     try:
         return time.time() - os.stat(path).st_mtime > _SETTLED_SECONDS
