@@ -143,17 +143,19 @@ def _own(asked: str, channel: Channel, values: Mapping[str, str], context: Conte
     recorded = [end for end in others.ends if end.mixmonitor_id]
     if recorded:
         return _whole_conversation(target, recorded[0], context)
-    mark = marks.parse(values[variables.PERSON_OF])
-    return _with_marked(target, Marked(channel, mark, values[variables.LEG]), context) if mark else target
+    if values[variables.PERSON_OF] or any(end.mark for end in others.ends):
+        return _with_marked(target, channel, values, context)
+    return target
 
 
-def _with_marked(target: Target, own: Marked, context: Context) -> Target:
+def _with_marked(target: Target, channel: Channel, values: Mapping[str, str], context: Context) -> Target:
     """All channels of those who have talked in a leg that may go on; this one, if others cannot be seen."""
     try:
-        marked = context.find_other(target.channel.uniqueid, True).marked
+        return target._replace(marked=context.find_other(channel.uniqueid, True).marked)
     except (ManagerUnavailable, NoSuchCall):
-        marked = (own,)
-    return target._replace(marked=marked)
+        mark, leg = marks.parse(values[variables.PERSON_OF]), values[variables.LEG]
+        own = [Marked(channel, mark, leg if leg.startswith(mark.leg_id) else "")] if mark else []
+        return target._replace(marked=tuple(own))
 
 
 def _is_own_name(asked: str, channel: Channel, values: Mapping[str, str]) -> bool:

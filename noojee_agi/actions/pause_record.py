@@ -87,7 +87,9 @@ def _why_not(target: Target) -> str:
 
 def _mark(target: Target, mark: Mark, doubts: _Doubts) -> None:
     """Before anything ends: whoever follows the call begins no other leg then."""
-    channels = {each.uniqueid: each for each in [*target.ends, *(each.channel for each in target.marked)]}
+    marked, recorded = [each.channel for each in target.marked], [each.channel for each in target.running]
+    known = [*target.ends, *marked, *recorded]
+    channels = {each.uniqueid: each for each in known}
     for channel in (channels or {target.channel.uniqueid: target.channel}).values():
         with doubts.noted():
             channel.set(variables.PERSON_OF, str(mark))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from noojee_agi.actions import calls, ending
 from noojee_agi.actions.arguments import Request
 from noojee_agi.actions.context import Context
@@ -13,6 +15,9 @@ from noojee_agi.asterisk.channel import Channel
 from noojee_agi.asterisk.target import CommandLine, Marked, Target
 from noojee_agi.errors import ManagerUnavailable, NotRecording, NotStarted
 from noojee_agi.recordings import recording
+
+if TYPE_CHECKING:
+    from noojee_agi.recordings.former import Former
 
 
 def resume_record(request: Request, channel: Channel | CommandLine, context: Context) -> Result:
@@ -64,11 +69,13 @@ def _resume(target: Target, paused: list[Marked], context: Context) -> Result:
     is_here = recorded is not None and recorded.uniqueid in here
     if recorded and is_here and recorded.uniqueid != target.channel.uniqueid:
         target = context.find_other(recorded.uniqueid, True)
-    is_same = is_here and _talks_with_the_same(target, mark.leg_id, here)
+    is_same = is_here and _talks_with_the_same(target, found, here)
     return next_leg(found[1], target, is_here, context, is_same)
 
 
-def _talks_with_the_same(target: Target, leg_id: str, here: set[str]) -> bool:
-    """As far as it is known with whom the recorded channel has talked."""
+def _talks_with_the_same(target: Target, leg: tuple[str, Former], here: set[str]) -> bool:
+    """As far as it is known with whom the recorded channel has talked in that leg."""
     of_leg, *persons = target.values[variables.PERSONS].split() or [""]
-    return of_leg != leg_id or not persons or not here.isdisjoint(persons)
+    if of_leg != leg[0]:
+        persons = [leg[1].peer_uniqueid] if leg[1].peer_uniqueid else []
+    return not persons or len(here) == 1 or not here.isdisjoint(persons)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from noojee_agi import text
@@ -88,6 +88,14 @@ class Switchboard:
         """All who have talked in a leg of ours in which somebody of its conversation has."""
         legs = {end.mark.leg_id for end in self.conversation(channel) if end.mark}
         return [each for each in self.channels if each.mark and each.mark.leg_id in legs]
+
+    def recorded_in(self, legs: Collection[str]) -> list[LiveChannel]:
+        """Where these legs are recorded, or others since; such as by a third one in a bridge of three."""
+        return [
+            each
+            for each in self.channels
+            if each.mixmonitor_id and each.values.get(variables.LEG, "").partition(" ")[0] in legs
+        ]
 
     def conference(self, channel: LiveChannel) -> Iterator[LiveChannel]:
         """Who else is in its bridge, where that is a conference or has become one."""

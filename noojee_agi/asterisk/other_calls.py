@@ -103,6 +103,10 @@ def target_of(
     board = live.Switchboard(listed)
     found = board.find(asked, prefers_recorded)
     meant = found.channel
+    marked = [each for each in board.marked(meant) if each.mark]
+    recorded = {each.name: each for each in found.recorded}
+    for each in board.recorded_in({each.mark.leg_id for each in marked if each.mark}):
+        recorded.setdefault(each.name, each)
     origin = next((channel for channel in listed if channel.uniqueid == meant.linkedid), meant)
     remark = f"there are {found.others + 1} live calls: name a uniqueid for another"
     return Target(
@@ -112,13 +116,13 @@ def target_of(
         found.extensions,
         tuple(
             Running(OtherChannel(manager, end, origin, asker), end.mixmonitor_id, end.values[variables.LEG])
-            for end in found.recorded
+            for end in recorded.values()
         ),
         Peer(found.peer.name, found.peer.uniqueid) if found.peer else NOBODY,
         (remark,) if found.others else (),
         marked=tuple(
             Marked(OtherChannel(manager, each, origin, asker), each.mark, _leg_of_mark(each))
-            for each in board.marked(meant)
+            for each in marked
             if each.mark
         ),
         ends=tuple(

@@ -18,17 +18,20 @@ _MOST_HALVES = 8  # of Local channels, one behind the other
 
 
 _ASKED = (
-    *("CHANNEL(name)", "UNIQUEID", variables.MIXMONITOR_ID),
+    *("CHANNEL(name)", "UNIQUEID", variables.MIXMONITOR_ID, variables.PERSON_OF),
     *(variables.LINKEDID, variables.BRIDGEPEER, variables.DIALEDPEERNAME, variables.MEMBERINTERFACE),
 )
 
 
 class Peer(NamedTuple):
-    """mixmonitor_id: of the MixMonitor that records that end for us; empty when none was started."""
+    """mixmonitor_id: of the MixMonitor that records that end for us; empty when none was started. mark: see
+    variables.PERSON_OF.
+    """
 
     name: str
     uniqueid: str
     mixmonitor_id: str = ""
+    mark: str = ""
 
 
 NOBODY = Peer("", "")
@@ -160,9 +163,9 @@ def _look(channel: Channel, name: str) -> _Seen:
         return _Seen(Peer(name, ""))
     names = [variables.of_channel(name, variable) for variable in _ASKED]
     said = channel.get_all(*names)
-    real_name, uniqueid, mixmonitor_id, *others = (said[each] for each in names)
+    real_name, uniqueid, mixmonitor_id, mark, *others = (said[each] for each in names)
     running = _running(channel, name, recording.mixmonitor_id(mixmonitor_id))
-    return _Seen(Peer(real_name or name, uniqueid, running), *others)
+    return _Seen(Peer(real_name or name, uniqueid, running, mark), *others)
 
 
 def _running(channel: Channel, name: str, mixmonitor_id: str) -> str:

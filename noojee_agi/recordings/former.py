@@ -8,13 +8,14 @@ from noojee_agi.recordings.recording import Leg
 
 
 class Former(NamedTuple):
-    """extension: the one whose owner the leg has, as far as it is known."""
+    """extension: the one whose owner the leg has, as far as it is known. peer_uniqueid: see Leg."""
 
     server: str
     call_uniqueid: str
     tag: str
     agent_login_name: str
     extension: str
+    peer_uniqueid: str
 
 
 @disk.bounded()
@@ -41,6 +42,11 @@ def _in_spool(directory: str, file: str) -> tuple[str, Former] | None:
                     if isinstance(event, Leg) and event.file == file:
                         named = event.extension or next(iter(event.extensions), "")
                         return event.id, Former(
-                            event.server, event.call_uniqueid, event.tag, event.agent_login_name, named
+                            event.server,
+                            event.call_uniqueid,
+                            event.tag,
+                            event.agent_login_name,
+                            named,
+                            event.peer_uniqueid,
                         )
     return None

@@ -192,9 +192,7 @@ class Follower:
     def _forget(self, followed: Following, legs: Legs) -> None:
         """As when somebody has stopped or paused it, or another start has replaced it."""
         del self._followed[followed.leg_id]
-        listed = legs.channels(followed.uniqueids)
-        legs.unmark(followed.leg_id, listed)
-        self._pauses.look(listed, legs)
+        self._pauses.look(legs.forget(followed), legs)
 
     def _act(self, followed: Following, legs: Legs, listed: Sequence[LiveChannel]) -> None:
         """Do what is to be done, until that is nothing. Raises ManagerUnavailable."""
@@ -226,19 +224,14 @@ class Follower:
         """What is followed then, if anything."""
         if decision.step is Step.END:
             at = next((each for each in listed if each.uniqueid == followed.channel), None)
-            return followed._replace(mixmonitor_id="") if legs.end(followed, at) else None
+            return legs.end(followed, at, listed)
         if decision.at is None:
             return None
-        after: Following | None
-        if decision.step is Step.NEXT or legs.is_of_another(followed, decision.at, listed):
-            after = legs.next(followed, decision.at, listed)
-            if after is followed:
-                return followed
+        if decision.step is not Step.NEXT and not legs.is_of_another(followed, decision.at, listed):
+            return legs.form(followed, decision.at, listed)
+        after = legs.next(followed, decision.at, listed)
+        if after is not followed:
             reports.tell(self._events)
-        else:
-            after = followed._replace(persons=decision.persons)
-        if after is not None:
-            legs.mark(after, followed.leg_id, listed)
         return after
 
 

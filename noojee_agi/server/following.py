@@ -8,7 +8,7 @@ he will, while a third waits for both, and nothing while somebody is parked.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from enum import Enum
 from typing import NamedTuple
 
@@ -93,6 +93,8 @@ class Following(NamedTuple):
         self, board: Switchboard, recorded: LiveChannel, left: Sequence[LiveChannel]
     ) -> Decision:
         talking = persons(board, recorded)
+        if is_paused(board, talking):
+            return Decision(Step.END)
         if not self.persons:
             return Decision(Step.FORMED, recorded, talking) if talking else Decision(Step.NOTHING)
         if talking:
@@ -119,6 +121,8 @@ class Following(NamedTuple):
             return Decision(Step.NOTHING)
         for channel in left:
             talking = persons(board, channel)
+            if is_paused(board, talking):
+                return Decision(Step.OVER)
             if talking and (channel.uniqueid == self.channel or not talking.keys() <= self.persons.keys()):
                 recorded = any(end.mixmonitor_id for end in board.conversation(channel))
                 return Decision(Step.OVER) if recorded else Decision(Step.NEXT, channel, talking)
@@ -163,6 +167,14 @@ def persons(board: Switchboard, channel: LiveChannel) -> dict[str, str]:
         for other in (*board.conversation(channel), *board.conference(channel))
         if other != channel and not other.is_local and other.bridge
     }
+
+
+def is_paused(board: Switchboard, uniqueids: Collection[str]) -> bool:
+    """Whether one of these comes from a conversation that is paused: it stays so, on whichever channel."""
+    return any(
+        channel.uniqueid in uniqueids and channel.mark is not None and channel.mark.is_paused
+        for channel in board.channels
+    )
 
 
 def _waits(board: Switchboard, channel: LiveChannel) -> bool:

@@ -14,7 +14,6 @@ from noojee_agi.asterisk import other_calls, target, variables
 from noojee_agi.asterisk.live import Switchboard
 from noojee_agi.asterisk.live_channel import LiveChannel
 from noojee_agi.asterisk.manager import Manager
-from noojee_agi.asterisk.marks import Mark
 from noojee_agi.asterisk.other_calls import OtherChannel
 from noojee_agi.asterisk.target import CommandLine, Running, Target
 from noojee_agi.config import Config
@@ -22,6 +21,7 @@ from noojee_agi.errors import DiskSilent, ManagerUnavailable, NoojeeError, NoSuc
 from noojee_agi.recordings import disk, former, recording, snapshot
 from noojee_agi.recordings.snapshot import Knowledge
 from noojee_agi.server.following import Following, Step
+from noojee_agi.server.marking import Marking
 
 logger = logging.getLogger(__name__)
 
@@ -32,12 +32,13 @@ _MANY = 12  # asked for one by one; for more than these all are listed, in one g
 class Legs:
     """Over one connection of the manager interface. Each method raises ManagerUnavailable.
 
-    programs: the folder of finish_record.py; sees_ends: see Context.
+    programs: the folder of finish_record.py; sees_ends: see Context. marking: for marks.
     """
 
     def __init__(
         self, manager: Manager, config: Config, programs: str, sees_ends: Callable[[], bool]
     ) -> None:
+        self.marking = Marking(manager)
         self._manager = manager
         self._config = config
         self._asker = CommandLine("")
@@ -83,49 +84,42 @@ class Legs:
             return self._manager.get(followed.name, file) == followed.file
         return False
 
-    def mark(self, followed: Following, before: str, listed: Sequence[LiveChannel]) -> None:
-        """So that whoever follows it after us knows who was there. before: the leg's id that they had."""
-        self._set(followed.name, variables.PERSONS, " ".join([followed.leg_id, *followed.persons]))
-        self._set(followed.name, variables.PERSON_OF, "")
-        for channel in listed:
-            if channel.uniqueid in followed.persons:
-                self._mark(channel.name, followed)
-        self.unmark(before, [channel for channel in listed if channel.uniqueid not in followed.persons])
+    def form(self, followed: Following, at: LiveChannel, listed: Sequence[LiveChannel]) -> Following:
+        """The persons of the leg that records there are known now; the same leg when they are no more."""
+        with self._locked(at, [*followed.uniqueids, *(channel.uniqueid for channel in listed)]) as listed:
+            decision = followed.decide(Switchboard(listed))
+            if decision.step is not Step.FORMED or not self.still_records(followed):
+                return followed
+            formed = followed._replace(persons=decision.persons)
+            self.marking.set_all(formed, followed.leg_id, listed)
+        return formed
 
-    def mark_ended(self, followed: Following) -> None:
-        """Before its end: a recording that somebody stops has no mark at its channel."""
-        self._mark(followed.name, followed)
+    def forget(self, followed: Following) -> list[LiveChannel]:
+        """Nobody follows it any more: the channels of those who talked in it, as they are then."""
+        for at in self.channels(followed.uniqueids)[:1]:
+            with self._locked(at, followed.uniqueids) as listed:
+                self.marking.clear_all(followed.leg_id, listed)
+                return listed
+        return []
 
-    def unmark(self, leg_id: str, listed: Sequence[LiveChannel]) -> None:
-        for channel in listed:
-            if channel.mark and not channel.mark.is_paused and channel.mark.leg_id == leg_id:
-                self._set(channel.name, variables.PERSON_OF, "")
-
-    def pause(self, channel: LiveChannel, mark: Mark) -> None:
-        """It talks in a conversation that is paused."""
-        self._set(channel.name, variables.PERSON_OF, str(mark))
-        self._set(channel.name, variables.STATE, variables.PAUSED)
-
-    def _mark(self, channel: str, followed: Following) -> None:
-        self._set(channel, variables.PERSON_OF, str(Mark(followed.leg_id, followed.file)))
-
-    def _set(self, channel: str, name: str, value: str) -> None:
-        with contextlib.suppress(NoSuchCall):
-            self._manager.set(channel, name, value)
-
-    def end(self, followed: Following, at: LiveChannel | None) -> bool:
-        """The leg ends, under the conversation's lock; false when somebody else has ended it.
+    def end(
+        self, followed: Following, at: LiveChannel | None, listed: Sequence[LiveChannel]
+    ) -> Following | None:
+        """The leg as it is then: ended, or the same if things have changed meanwhile; None when it is over.
 
         at: the channel that it records; None when that is gone, and the leg has ended with it.
         """
+        ended = followed._replace(mixmonitor_id="")
         if at is None:
-            return True
-        with self._locked(at, followed.uniqueids) as listed:
+            return ended
+        with self._locked(at, [*followed.uniqueids, *(channel.uniqueid for channel in listed)]) as listed:
             if not self.still_records(followed):
-                return False
-            self.mark_ended(followed)
+                return None
+            if followed.decide(Switchboard(listed)).step is not Step.END:
+                return followed
+            self.marking.set_ended(followed)
             self._stop(followed, listed)
-        return True
+        return ended
 
     @contextlib.contextmanager
     def _locked(self, at: LiveChannel, uniqueids: Sequence[str]) -> Iterator[list[LiveChannel]]:
@@ -187,7 +181,7 @@ class Legs:
                 if known is None:
                     raise NotStarted(f"neither side-car nor spool knows leg {followed.leg_id}")
                 target = self._target(at, listed)
-                self.mark_ended(followed)
+                self.marking.set_ended(followed)
                 was_recorded = followed.channel == at.uniqueid
                 result = next_leg(known, target, was_recorded, self._context(known.server))
                 if result.status != start_record.OK:
@@ -196,11 +190,13 @@ class Legs:
                 raise
             except NoojeeError:
                 self._stop(followed, self.channels(followed.uniqueids))
-                self._set(followed.name, variables.PERSON_OF, "")
+                self.marking.clear(followed.name)
                 raise
             started = self._manager.get(at.name, variables.MIXMONITOR_ID)
+            after = Following(result.leg_id, result.file, at.uniqueid, at.name, started, decision.persons)
+            self.marking.set_all(after, followed.leg_id, listed)
         logger.info("leg %s follows %s at %s: %s", result.leg_id, followed.leg_id, at.name, result.message)
-        return Following(result.leg_id, result.file, at.uniqueid, at.name, started, decision.persons)
+        return after
 
     def _target(self, at: LiveChannel, listed: Sequence[LiveChannel]) -> Target:
         found = other_calls.target_of(self._manager, listed, at.uniqueid, self._asker)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from noojee_agi.asterisk.live import Switchboard
 from noojee_agi.asterisk.live_channel import LiveChannel
+from noojee_agi.asterisk.marks import Mark
 from noojee_agi.server.following import persons
 from noojee_agi.server.legs import Legs
 
@@ -22,14 +23,16 @@ class Pauses:
         for channel in board.channels:
             self.names.discard(channel.name)
             if channel.mark and channel.mark.is_paused:
-                self.names.add(channel.name)
-                if not any(end.mixmonitor_id for end in board.conversation(channel)):
-                    self._spread(board, channel, legs)
+                self._look_at(channel, channel.mark, board, legs)
 
-    def _spread(self, board: Switchboard, channel: LiveChannel, legs: Legs) -> None:
-        assert channel.mark
+    def _look_at(self, channel: LiveChannel, mark: Mark, board: Switchboard, legs: Legs) -> None:
         talking = persons(board, channel)
-        for other in board.channels:
-            if other.uniqueid in talking and other.mark != channel.mark:
-                legs.pause(other, channel.mark)
-                self.names.add(other.name)
+        if channel.is_agent and not talking:
+            legs.marking.clear(channel.name)  # he stays logged in, and has done with that call
+            return
+        self.names.add(channel.name)
+        if channel.talks_with_one and not any(end.mixmonitor_id for end in board.conversation(channel)):
+            for other in board.channels:
+                if other.uniqueid in talking and other.mark != mark:
+                    legs.marking.pause(other.name, mark)
+                    self.names.add(other.name)

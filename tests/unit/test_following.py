@@ -191,6 +191,13 @@ def test_an_agent_who_stays_logged_in_has_done_with_the_call_when_he_is_alone() 
     )
 
 
+def test_whoever_comes_from_a_paused_conversation_is_not_recorded() -> None:
+    comes = channel(OTHER, "b", mark=Mark("22222222-0000-4000-8000-000000000000", FILE, is_paused=True))
+
+    assert decided(AT_THE_CALLER, RECORDED, comes) == END
+    assert decided(followed(CALLER, "", AGENT), left(CALLER, "b"), comes) == OVER
+
+
 def test_who_is_around_is_found_through_bridges_and_local_channels() -> None:
     bridges = Bridges()
     halves = "Local/410@agents-1;1", "Local/410@agents-1;2"
