@@ -29,10 +29,16 @@ def show(store: Store, wanted: Filter, limit: int | None, print_pages: Callable[
     """
     with store.reading() as connection:
         if wanted.heard_by is not None:
-            wanted = wanted._replace(hears_all=hearing.require_listener(connection, wanted.heard_by))
+            owners = hearing.owners(connection, wanted.heard_by)
+            wanted = wanted if _finds_few(wanted) else wanted._replace(owners=owners)
         behind = queries.leg_before_the_newest(connection, wanted, limit) if limit else None
     print_pages(_pages(store, wanted, behind, limit))
     return behind is not None
+
+
+def _finds_few(wanted: Filter) -> bool:
+    """By an index of its own, which knows fewer legs than the owners' does."""
+    return any(each is not None for each in (wanted.leg_id, wanted.tag, wanted.uniqueid))
 
 
 def print_table(pages: Pages) -> None:

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, exists, or_, select, union
+from sqlalchemy import ColumnElement, Connection, exists, or_, select
 
 from noojee_agi.database.tables import account, account_group, recording_leg, team_member
 from noojee_agi.errors import NotAllowed
@@ -37,31 +37,25 @@ def may_hear(login: str) -> ColumnElement[bool]:
     return exists().where(listener.c.login == login, listener.c.enabled, or_(hears_all, leads_owner, own))
 
 
-def require_listener(connection: Connection, login: str) -> bool:
-    """Whether this account hears all legs. Raises NotAllowed when there is none, or it is disabled."""
+def owners(connection: Connection, login: str) -> tuple[str, ...] | None:
+    """The ids of all accounts whose legs, or some of them, this one may hear; None: it hears all.
+
+    Raises NotAllowed when there is no such account, or it is disabled.
+    """
     groups = select(account_group.c.group_name).where(account_group.c.account_id == account.c.id)
     hears_all = groups.where(account_group.c.group_name.in_(HEAR_ALL)).exists().label("hears_all")
-    asked = select(account.c.enabled, hears_all).where(account.c.login == login)
+    asked = select(account.c.id, account.c.enabled, hears_all).where(account.c.login == login)
     found = connection.execute(asked).one_or_none()
     if found is None:
         raise NotAllowed(f"there is no account {login}: see noojee-agi account list")
     if not found.enabled:
         raise NotAllowed(f"{login} is disabled, and hears nothing: noojee-agi account enable {login}")
-    return bool(found.hears_all)
-
-
-def is_possible_owner(login: str) -> ColumnElement[bool]:
-    """May_hear() is true for no other leg where login does not hear all; by the index of owners."""
-    listener = account.alias("possible_listener")
-    leading, member = team_member.alias("possible_leading"), team_member.alias("possible_member")
-    own = select(listener.c.id).where(listener.c.login == login)
-    of_members = (
-        select(member.c.account_id)
-        .join(leading, leading.c.team_id == member.c.team_id)
-        .join(listener, listener.c.id == leading.c.account_id)
-        .where(listener.c.login == login, leading.c.is_leader, leading.c.left_at.is_(None))
-    )
-    return recording_leg.c.owner_id.in_(union(own, of_members))
+    if found.hears_all:
+        return None
+    leading, member = team_member.alias("leading"), team_member.alias("member")
+    of_teams = select(member.c.account_id).join(leading, leading.c.team_id == member.c.team_id)
+    led = of_teams.where(leading.c.account_id == found.id, leading.c.is_leader, leading.c.left_at.is_(None))
+    return tuple(sorted({found.id, *connection.scalars(led)}))
 
 
 def people(connection: Connection, since: datetime | None = None) -> People:

@@ -26,6 +26,7 @@ from noojee_agi.recordings.recording import OpenLeg
 
 Row = dict[str, Any]
 _PIECE = 200  # legs
+_MOST_PLACES = 20_000  # that are looked at, of all owners together; else time finds them as soon
 _NUMBERS = (call_record.c.source, call_record.c.destination, call_record.c.did)
 
 
@@ -34,7 +35,7 @@ class Filter(NamedTuple):
 
     leg_id: or its first eight digits. uniqueid: of the recorded channel, of its partner, or of the call; with
     or without the system's name. number: the call's source, destination or DID, or the leg's extension.
-    hears_all: whether heard_by may hear all; when not, the index of owners is used.
+    owners: ids of all accounts whose legs heard_by may hear (hearing.owners), for the index of owners.
     """
 
     leg_id: str | None = None
@@ -46,7 +47,7 @@ class Filter(NamedTuple):
     started_to: datetime | None = None
     heard_by: str | None = None
     number: str | None = None
-    hears_all: bool = True
+    owners: tuple[str, ...] | None = None
 
 
 def legs(connection: Connection, wanted: Filter) -> Iterator[dict[str, Any]]:
@@ -89,15 +90,29 @@ def whole_legs(connection: Connection, leg_ids: Iterable[str]) -> list[dict[str,
 
 
 def leg_before_the_newest(connection: Connection, wanted: Filter, count: int) -> dict[str, Any] | None:
-    """Behind which the newest so many legs are; None when there are no more than these."""
-    statement = before_the_newest_statement(wanted, count)
-    return next((dict(row._mapping) for row in connection.execute(statement)), None)
+    """Behind which the newest so many legs are; None when there are no more than these.
+
+    With owners, the newest of each by an index, and of these the newest: one may have many legs or none.
+    """
+    newest = newest_statement(wanted._replace(owners=None))
+    if wanted.owners is None or len(wanted.owners) * count > _MOST_PLACES:
+        found = connection.execute(newest.offset(count).limit(1)).one_or_none()
+        return dict(found._mapping) if found else None
+    of_owner = newest.where(recording_leg.c.owner_id == bindparam("owner")).limit(count + 1)
+    places = [
+        dict(row._mapping)
+        for owner in wanted.owners
+        for row in connection.execute(of_owner, {"owner": owner})
+    ]
+    places.sort(key=lambda place: (place["started_at"], place["id"]), reverse=True)
+    return places[count] if len(places) > count else None
 
 
-def before_the_newest_statement(wanted: Filter, count: int) -> Select[Any]:
+def newest_statement(wanted: Filter) -> Select[Any]:
+    """Start and id of these legs, the newest first."""
     leg = recording_leg.c
     statement = legs_statement(wanted).with_only_columns(leg.id, leg.started_at, maintain_column_froms=True)
-    return statement.order_by(None).order_by(leg.started_at.desc(), leg.id.desc()).offset(count).limit(1)
+    return statement.order_by(None).order_by(leg.started_at.desc(), leg.id.desc())
 
 
 def legs_by_id(connection: Connection, leg_ids: Iterable[str]) -> list[dict[str, Any]]:
@@ -203,8 +218,8 @@ def _times(wanted: Filter) -> Iterator[ColumnElement[bool]]:
 def _hearing(wanted: Filter) -> Iterator[ColumnElement[bool]]:
     if wanted.heard_by is not None:
         yield hearing.may_hear(wanted.heard_by)
-        if not wanted.hears_all:
-            yield hearing.is_possible_owner(wanted.heard_by)
+    if wanted.owners is not None:
+        yield recording_leg.c.owner_id.in_(wanted.owners)
 
 
 _LEGS_BY_ID = _legs().where(recording_leg.c.id.in_(bindparam("leg_ids", expanding=True)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import statistics
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -64,6 +65,19 @@ class Base:
 
     def recordings_by_uniqueid(self) -> float:
         return self._recordings("--uniqueid", self._any()[0])
+
+    def recordings_newest(self) -> float:
+        return _milliseconds(lambda: self._site.cli("recordings", "--json", "--limit", "50"))
+
+    def query_newest(self) -> float:
+        """Both questions of that: behind which leg they are, and they."""
+
+        def ask() -> None:
+            behind = queries.leg_before_the_newest(connection, Filter(), 50)
+            assert len(queries.next_legs(connection, Filter(), behind, 50)) == 50
+
+        with self._store.reading() as connection:
+            return statistics.mean(_milliseconds(ask) for _ in range(QUERIES))
 
     def query_by_tag(self) -> float:
         return self._queries(Filter(tag=tag) for _, tag in self._some())

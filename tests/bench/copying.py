@@ -11,7 +11,7 @@ from typing import Any
 import psycopg2  # type: ignore[import-untyped]
 from sqlalchemy import make_url
 
-TABLES = ("account", "call_record", "recording_leg")
+TABLES = ("account", "account_group", "team", "team_member", "call_record", "recording_leg")
 _PIECE = 10_000  # rows
 # As superuser: the rows refer to each other rightly, nobody has to look.
 _SETTINGS = "SET session_replication_role = replica; SET maintenance_work_mem = '512MB'"
@@ -33,8 +33,9 @@ def copy(database: str, url: str) -> None:
         indexes = target.fetchall()
         for name, _ in indexes:
             target.execute(f"DROP INDEX {name}")
-        for table in TABLES:
+        for table in reversed(TABLES):
             target.execute(f"DELETE FROM {table}")
+        for table in TABLES:
             rows = source.execute(f"SELECT * FROM {table}")
             columns = ", ".join(column[0] for column in rows.description)
             target.copy_expert(f"COPY {table} ({columns}) FROM STDIN", _Lines(rows))

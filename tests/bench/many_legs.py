@@ -70,15 +70,18 @@ FROM numbered JOIN call_record ON call_record.rowid = call
 """
 
 
-def fill(database: str, legs: int) -> None:
-    """Put so many legs, rounded down to fives, into this database, which has the tables and no call yet."""
+def fill(database: str, legs: int, accounts: int = ACCOUNTS) -> None:
+    """Put so many legs, rounded down to fives, into this database, which has the tables and no call yet.
+
+    One in ten is nobody's, the others are those of agent1, agent2, …, to all of them alike.
+    """
     groups = legs // 5
     with contextlib.closing(sqlite3.connect(database, isolation_level=None)) as connection:
         connection.create_function("call_record_id", 2, intake.call_record_id, deterministic=True)
         connection.executescript(_SETTINGS)
         indexes = _drop_indexes(connection)
         values: dict[str, object] = {
-            "accounts": ACCOUNTS,
+            "accounts": accounts,
             "calls": groups * 4,
             "epoch": FIRST_CALL,
             "recording": groups * 5 - RECORDING,

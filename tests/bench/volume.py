@@ -25,6 +25,8 @@ WORK: Mapping[str, Callable[[Base], float]] = {
     "the query of that alone": Base.query_by_tag,
     "recordings --uniqueid --json": Base.recordings_by_uniqueid,
     "the query of that alone ": Base.query_by_uniqueid,
+    "recordings --limit 50 --json": Base.recordings_newest,
+    "the query of that alone  ": Base.query_newest,
     "legs that record now": Base.open_legs,
 }
 

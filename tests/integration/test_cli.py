@@ -40,6 +40,13 @@ from noojee_agi.server import server
 SECRET = "hunter2-and-more"
 
 
+# What a test leaves behind, in an order in which it can be deleted.
+_TABLES = (
+    *("access_log", "recording_event", "recording_leg", "call_record"),
+    *("extension_attachment", "account_group", "account"),
+)
+
+
 @pytest.fixture(scope="module", params=BACKENDS)
 def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Site:
     """One installation per database for the whole module; see `site`."""
@@ -55,15 +62,7 @@ def site(shared: Site) -> Site:
     """An installation in working order, with no accounts, no recordings and an empty spool."""
     shared.configure()
     with Store(shared.database_url).transaction() as connection:
-        for table in (
-            "recording_event",
-            "access_log",
-            "recording_leg",
-            "call_record",
-            "extension_attachment",
-            "account_group",
-            "account",
-        ):
+        for table in _TABLES:
             connection.execute(text(f"DELETE FROM {table}"))
     shutil.rmtree(shared.recordings_directory / ".spool", ignore_errors=True)
     (shared.recordings_directory / ".settings.json").unlink(missing_ok=True)

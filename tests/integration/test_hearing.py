@@ -144,9 +144,19 @@ def _assert_equal(
             if started_at >= since and people.may_hear(login, owner, started_at, known)
         }
         assert by_function == by_sql, login
-        if login not in known.hear_all:  # by the index of owners
-            narrowed = wanted._replace(hears_all=False)
-            assert {leg["id"] for leg in queries.legs(connection, narrowed)} == by_sql, login
+        if login in known.enabled:
+            wanted = wanted._replace(owners=hearing.owners(connection, login))
+            assert (wanted.owners is None) == (login in known.hear_all)
+            _assert_newest(connection, wanted, by_sql)
+
+
+def _assert_newest(connection: Connection, wanted: Filter, heard: set[str]) -> None:
+    """By the index of owners: the same legs, and the newest of them behind the right one."""
+    in_order = [leg["id"] for leg in queries.legs(connection, wanted)]
+    assert set(in_order) == heard
+    for count in (1, 2, len(in_order)):
+        behind = queries.leg_before_the_newest(connection, wanted, count)
+        assert (behind and behind["id"]) == (in_order[-count - 1] if len(in_order) > count else None)
 
 
 @hypothesis.settings(

@@ -24,6 +24,12 @@ from noojee_agi.database.tables import team_member
 from noojee_agi.errors import BadArgument, StoreDuplicate
 from noojee_agi.recordings import people, recording, snapshot
 
+# What a test leaves behind, in an order in which it can be deleted.
+_TABLES = (
+    *("access_log", "recording_event", "recording_leg", "call_record"),
+    *("team_member", "team", "account_group", "account"),
+)
+
 
 @pytest.fixture(scope="module", params=BACKENDS)
 def installed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Site:
@@ -39,7 +45,7 @@ def installed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 def site(installed: Site) -> Site:
     """An installation with Lea, who may lead, Fred and Ann."""
     with Store(installed.database_url).transaction() as connection:
-        for table in ("recording_leg", "call_record", "team_member", "team", "account_group", "account"):
+        for table in _TABLES:
             connection.exec_driver_sql(f"DELETE FROM {table}")
         for login in ("lea", "fred", "ann"):
             settings.add_account(connection, login, login.title(), ())
