@@ -24,7 +24,7 @@ from noojee_agi.cli import listing
 from noojee_agi.database import settings
 from noojee_agi.database.store import Store
 from noojee_agi.database.tables import access_log, recording_leg
-from noojee_agi.recordings import recording
+from noojee_agi.recordings import exported, recording
 from noojee_agi.recordings.recording import Leg
 
 
@@ -242,6 +242,28 @@ def test_what_cannot_be_noted_is_not_given_away(
     assert done.returncode == 1
     assert re.fullmatch(r"Error: [^\n]+\n", done.stderr)
     assert os.listdir(tmp_path / "to") == []
+
+
+def test_who_has_enough_has_a_table_of_what_was_copied(
+    site: Site, recorder: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    legs = [record(recorder, "fred") for _ in range(2)]
+    copy = exported.Folder.copy
+
+    def interrupted(folder: exported.Folder, source: str, name: str) -> None:
+        if source == legs[1].file:
+            raise KeyboardInterrupt
+        copy(folder, source, name)
+
+    monkeypatch.setattr(exported.Folder, "copy", interrupted)
+
+    done = run_here(site, "recordings", "export", legs[0].id, legs[1].id, "--to", str(tmp_path / "to"))
+
+    assert done.returncode == 1
+    assert sorted(os.listdir(tmp_path / "to")) == [os.path.basename(legs[0].file), "recordings.csv"]
+    table = (tmp_path / "to/recordings.csv").read_text()
+    assert [leg.id in table for leg in legs] == [True, False]
+    assert accesses(recorder) == [("", leg.id, "exported", True) for leg in legs]
 
 
 def test_options_of_the_list_do_not_go_with_it(site: Site, tmp_path: Path) -> None:
