@@ -32,6 +32,7 @@ class Config(NamedTuple):
     recordings_min_free_percent: float = 2.0
     recordings_unknown_agent: str = "record"
     recordings_follow: str = "yes"
+    recordings_keep_days: int = 0
     state_directory: str = paths.STATE_DIRECTORY
     server_name: str = os.uname().nodename
     server_socket: str = ""
@@ -154,6 +155,7 @@ _RULES: list[tuple[str, str, str]] = [
     ),
     ("recordings_unknown_agent", "record|refuse", "must be record or refuse"),
     ("recordings_follow", "yes|no", "must be yes or no"),
+    ("recordings_keep_days", r"\d{1,5}", "must be a number of days, 0 for ever"),
     ("server_name", r"[^\x00-\x1f]{1,255}", "must be 1 to 255 characters"),
     (
         "server_listen",

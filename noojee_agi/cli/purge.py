@@ -43,7 +43,12 @@ def purge(
         output.say(f"{len(legs)} recordings would be purged, {size} bytes")
         return
     with output.progress("purging", len(legs)) as update:
-        done = purging.run(store, config, wanted, f"older than {older_than} (by {person()})", update)
+
+        def progress(count: int) -> None:
+            update(count)
+            drain.run_own(store, config)  # a drain of a call's own may have found the spool locked by us
+
+        done = purging.run(store, config, wanted, f"older than {older_than} (by {person()})", progress)
     output.say(f"{done.purged} recordings purged, {done.bytes} bytes")
     for file, why in done.left_alone.items():
         output.say(f"{file} is left alone: {why}", err=True)

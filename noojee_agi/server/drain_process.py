@@ -19,6 +19,7 @@ from noojee_agi.recordings import history, spool
 from noojee_agi.recordings.recording import Event
 from noojee_agi.server import sighup
 from noojee_agi.server.counters import Counters
+from noojee_agi.server.purging import Purging
 from noojee_agi.server.tending import Tending
 from noojee_agi.sync import closing, drain, housekeeping, opening, renew_snapshot
 from noojee_agi.sync.open_recordings import OpenRecordings
@@ -57,6 +58,7 @@ class DrainProcess:
         self._store = Store(config.database_url)
         self._opened_with: Config | None = None
         self._tending = Tending(self._legs_were_closed)
+        self._purging = Purging()
         self._settled = spool.States()
         self._recordings: OpenRecordings | None = None
         self._watched_for: Config | None = None
@@ -100,6 +102,8 @@ class DrainProcess:
                 self._watched_for = config
             self._bring_in(config, is_last)
             self._tending.run_if_due(self._store, config, is_last)
+            if not is_last:
+                self._purging.run_if_due(config)
         except (NoojeeError, OSError) as exc:
             self._opened_with = None
             self._settle(config)

@@ -86,6 +86,8 @@ def recover(store: Store, config: Config) -> None:
 
 
 def _recover(store: Store, file: str) -> None:
+    if not os.path.lexists(f"{file}{BEING_PURGED}"):
+        return  # another purge was at work when we looked, and has ended it
     with store.reading() as connection:
         found = queries.legs_whose_id_begins(connection, recording.id_in(file))
         legs = queries.whole_legs(connection, [leg["id"] for leg in found])

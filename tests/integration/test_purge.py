@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -12,6 +14,7 @@ from types import FrameType
 from typing import Any
 
 import pytest
+from lab.waiting import wait_until
 
 from integration.losable import LosableSite
 from integration.recorder import exit_code, forked
@@ -20,6 +23,7 @@ from noojee_agi.database import queries
 from noojee_agi.database.queries import Filter
 from noojee_agi.recordings import recording, sidecar, spool
 from noojee_agi.recordings.recording import Leg, Note
+from noojee_agi.server import purging
 from noojee_agi.sync import purge, rebuild
 
 
@@ -130,6 +134,59 @@ def test_an_age_that_is_none_is_refused(site: LosableSite, age: str) -> None:
 
     assert done.returncode == 1
     assert "give days, such as 90d" in done.stderr
+
+
+def test_the_server_purges_what_is_older_than_keep_days(tmp_path: Path) -> None:
+    site = LosableSite(tmp_path, f"sqlite:///{tmp_path}/noojee.db", lambda: None)
+    site.set_up()
+    leg, young, held = old(site, 31), old(site, 29), old(site, 32)
+    site.recorder.store_all(Note(held.id, days_ago(1), "held", "lena", "court"))
+    site.conf.write_text(
+        site.conf.read_text().replace("[state]", "keep_days = 30\n[state]")
+        + f"listen =\nsocket = {tempfile.mkdtemp()}/agi.sock\n"
+    )
+
+    with site.start("serve", stdout=subprocess.DEVNULL) as server:
+        try:
+            wait_until(lambda: site.recorder.the_leg(leg)["purged_at"], 30, "the purge")
+            wait_until(lambda: "1 recordings purged" in site.log(), 10, "its line in the log")
+        finally:
+            server.terminate()
+
+    assert_purged(site, leg)
+    assert_is_there(site, young)
+    assert_is_there(site, held)
+    with site.store.reading() as connection:
+        (row,) = queries.whole_legs(connection, [leg.id])
+    assert row["events"][-1]["reason"] == "keep_days = 30"
+
+
+def test_without_keep_days_nothing_goes_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(purge, "run", pytest.fail)
+
+    purging.Purging().run_if_due(Config())
+
+
+def test_holds_that_race_with_a_purge_are_refused_or_keep_the_audio(site: LosableSite) -> None:
+    """At the same moment, in other processes: a hold that was said to be done is one."""
+    legs = [old(site, 95 + number) for number in range(6)]
+    holds = {
+        leg.id: site.start("recordings", "hold", leg.id, "--reason", "court", stderr=subprocess.DEVNULL)
+        for leg in legs
+    }
+    purges = [site.start("purge", "--older-than", "90d") for _ in range(2)]
+
+    ends = {leg_id: process.wait(120) for leg_id, process in holds.items()}
+    assert [process.wait(120) for process in purges] == [0, 0]
+
+    site.sync()
+    for leg in legs:
+        if ends[leg.id] == 0:
+            assert_is_there(site, leg)
+            assert site.recorder.the_leg(leg)["held"]
+        else:
+            assert not os.path.exists(leg.file)
+    site.recorder.assert_side_cars_tell_the_same()
 
 
 # --- what never goes ---

@@ -24,6 +24,7 @@ mixmonitor_options = bW(2)
 min_free_percent = 7.5
 unknown_agent = refuse
 follow = no
+keep_days = 365
 
 [state]
 directory = /srv/state
@@ -100,6 +101,7 @@ def test_every_option_is_read_and_has_its_type(tmp_path: Path) -> None:
         recordings_min_free_percent=7.5,
         recordings_unknown_agent="refuse",
         recordings_follow="no",
+        recordings_keep_days=365,
         state_directory="/srv/state",
         server_name="pbx-7",
         server_socket="/run/noojee-agi/agi.sock",
@@ -215,6 +217,8 @@ def test_an_unknown_section_or_option_is_an_error_that_names_it(
         ("recordings", "unknown_agent", "Record"),
         ("recordings", "unknown_agent", "ignore"),
         ("recordings", "follow", "on"),
+        ("recordings", "keep_days", "-1"),
+        ("recordings", "keep_days", "a year"),
         ("server", "name", ""),
         ("server", "name", "x" * 256),
         ("server", "threads", "many"),
