@@ -314,7 +314,7 @@ def test_where_files_cannot_be_watched_mixmonitor_keeps_its_end_command(
     elif what == "add":
         monkeypatch.setattr(FileWatch, "add", fail)
     else:
-        monkeypatch.setattr(closing, "_has_writer", lambda file: None)
+        monkeypatch.setattr(closing, "has_writer", lambda file: None)
     leg = begun(watching.recorder)
     with written(leg.file):
         watching.round()
