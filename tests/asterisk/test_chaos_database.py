@@ -265,7 +265,6 @@ OUTAGES: dict[str, list[Outage]] = {
 }
 
 
-@pytest.mark.alone
 @pytest.mark.parametrize("backend", list(OUTAGES))
 def test_no_call_feels_an_outage_and_no_recording_is_lost(
     world: World, backend: str, is_long: bool, tell: Tell
@@ -354,7 +353,7 @@ def test_postgresql_that_crashes_again_and_again_under_load_costs_nothing(
     world: World, on_postgresql: Office, is_long: bool, tell: Tell
 ) -> None:
     """Each time in the middle of a drain's transaction."""
-    calls, crashes, chance = 600 if is_long else 24, 0, random.Random(4711)
+    calls, crashes, chance = 600 if is_long else 12, 0, random.Random(4711)
 
     with world.proxied(), on_postgresql.traffic.flowing(calls) as flow:
         while not flow.done():
@@ -375,7 +374,7 @@ def test_a_silent_database_gathers_no_crowd_of_drains(
     world: World, on_postgresql: Office, is_long: bool, tell: Tell
 ) -> None:
     """Each would keep its memory until it gives up connecting."""
-    calls, seen = 200 if is_long else 12, [0]
+    calls, seen = 200 if is_long else 8, [0]
 
     with silent(world), on_postgresql.traffic.flowing(calls) as flow:
 
