@@ -85,8 +85,8 @@ class Playground:
 def playground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Playground]:
     site = Site(tmp_path_factory.mktemp("fuzz") / "site")
     with Served(site, {"log.level": "info"}) as served:
-        served.wait_for("sees_ends", 1)
         network_call.place(served.port, site.key)
+        served.wait_for("sees_ends", 1)
         found = Playground(served)
         yield found
         wait_until(lambda: {*found.good} <= {leg["id"] for leg in site.legs()}, 60, "all good calls")

@@ -417,24 +417,27 @@ def test_a_hand_over_whose_descriptors_are_lost_is_given_back(served: Served) ->
 
 
 @contextlib.contextmanager
+def url_of(trouble: str, served: Served) -> Iterator[str]:
+    if trouble == "a directory":
+        yield f"sqlite:///{served.site.state_directory}"
+    elif trouble == "closed":
+        yield f"postgresql+psycopg2://a:b@127.0.0.1:{free_port()}/noojee"
+    else:
+        with socket.create_server(("127.0.0.1", 0), backlog=64) as silent:
+            yield f"postgresql+psycopg2://a:b@127.0.0.1:{silent.getsockname()[1]}/noojee"
+
+
+@contextlib.contextmanager
 def database_that_is(trouble: str, served: Served) -> Iterator[None]:
     """The server's database in this state, and the snapshot so old that a wrong key has it asked."""
     with contextlib.ExitStack() as stack:
-        if trouble == "a directory":
-            for file in served.site.state_directory.glob("noojee.db*"):
-                file.unlink()
-            (served.site.state_directory / "noojee.db").mkdir()
-        elif trouble != "up":
-            port = free_port()
-            if trouble == "silent":
-                port = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=64)).getsockname()[
-                    1
-                ]
-            served.configure({"database.url": f"postgresql+psycopg2://a:b@127.0.0.1:{port}/noojee"})
-            served.reload()
         if trouble != "up":
+            served.configure({"database.url": stack.enter_context(url_of(trouble, served))})
+            served.reload()
             snapshot = served.site.snapshot
-            wait_until(lambda: time.time() - snapshot.stat().st_mtime > OLD_SECONDS, 30, "an old snapshot")
+            older = snapshot.with_suffix(".older")
+            older.write_text(snapshot.read_text().replace('"read_at": "20', '"read_at": "19'))
+            older.replace(snapshot)
         yield
 
 

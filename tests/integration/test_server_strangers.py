@@ -38,6 +38,7 @@ SOME = [("dripping reply", 20, OTHER), ("silent after environment", 320, OTHER)]
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     site = Site(tmp_path_factory.mktemp("strangers") / "site")
     with Served(site, {"log.level": "info"}) as running:
+        assert network_call.place(running.port, site.key).status == "200"
         running.wait_for("sees_ends", 1)
         yield running
 
