@@ -24,7 +24,7 @@ from noojee_agi.config import Config
 pytestmark = [pytest.mark.asterisk, pytest.mark.alone]
 
 FEW, MANY = 100, 1000  # channels
-TIMES = 15
+TIMES = 7
 NOISE = 1.5
 WAITING = """
 [waiting]

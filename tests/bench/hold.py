@@ -12,13 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bench import places, sides, table
-from bench.places import Places
 from bench.side import Hold
 from bench.sides import Sides
-from bench.ways import NOTHING, STRAIGHTFORWARD, WAYS
+from bench.ways import NOTHING, STRAIGHTFORWARD, WAYS, Way
 
 ROUNDS = 40
-WARM_UP_ROUNDS = 2
+WARM_UP_ROUNDS = 1
 BURSTS = 3
 CALLS_AT_ONCE = 40
 
@@ -31,21 +30,15 @@ class Holds:
     per_second: Mapping[str, Sequence[float]]
 
 
-def measure(where: Places, rounds: int = ROUNDS, bursts: int = BURSTS) -> Holds:
-    """Every way's holds, after warm-up rounds that do not count. Raises LabUnavailable."""
-    with sides.running(where) as running:
-        return of(running, rounds, bursts)
-
-
-def of(running: Sides, rounds: int, bursts: int) -> Holds:
-    """The same on what runs already."""
-    calls: dict[str, list[Hold]] = {way.name: [] for way in WAYS}
+def of(running: Sides, rounds: int = ROUNDS, bursts: int = BURSTS, ways: Sequence[Way] = WAYS) -> Holds:
+    """These ways' holds on what runs already, after warm-up rounds that do not count."""
+    calls: dict[str, list[Hold]] = {way.name: [] for way in ways}
     for _ in range(WARM_UP_ROUNDS + rounds):
-        for way in WAYS:
+        for way in ways:
             calls[way.name].append(running.of(way).call(way))
-    per_second: dict[str, list[float]] = {way.name: [] for way in WAYS}
+    per_second: dict[str, list[float]] = {way.name: [] for way in ways}
     for _ in range(bursts):
-        for way in WAYS:
+        for way in ways:
             per_second[way.name].append(running.of(way).per_second(way, CALLS_AT_ONCE))
     return Holds({name: of_way[WARM_UP_ROUNDS:] for name, of_way in calls.items()}, per_second)
 
@@ -79,7 +72,7 @@ def text(holds: Holds) -> str:
         f"calls a second, {CALLS_AT_ONCE} at once",
     )
     rows = []
-    for way in WAYS:
+    for way in (way for way in WAYS if way.name in holds.calls):
         calls, per_second = holds.calls[way.name], holds.per_second[way.name]
         held = median(calls)
         rows.append(
@@ -100,8 +93,9 @@ def text(holds: Holds) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.hold", description=__doc__)
     parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"calls of each way ({ROUNDS})")
-    with places.make() as where:
-        print(text(measure(where, parser.parse_args().rounds)))
+    rounds = parser.parse_args().rounds
+    with places.make() as where, sides.running(where) as running:
+        print(text(of(running, rounds)))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import selectors
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from lab import footprint
@@ -38,19 +39,28 @@ class Held:
 
 def measure(where: Places, sessions: int = SESSIONS, connections: int = CONNECTIONS) -> list[Held]:
     """One server after the other."""
+    running = (servers.ours(where), servers.peer(PEER, where))
+    return [held for each in running for held in of(each, where, sessions, connections)]
+
+
+def of(
+    running: AbstractContextManager[Server],
+    where: Places,
+    sessions: int = SESSIONS,
+    connections: int = CONNECTIONS,
+) -> list[Held]:
+    """At rest, after the sessions, with the connections."""
     kind = load_client.choose(where.memory)
-    found: list[Held] = []
-    for running in (servers.ours(where), servers.peer(PEER, where)):
-        with running as server:
-            server.rest()
-            found.append(_held(server, "at rest"))
-            outcome = kind.calling(server.port, server.key).place(sessions, AT_ONCE)
-            assert not outcome.failures, outcome.failures
-            server.wait_until_stored(sessions)
-            server.rest()
-            found.append(_held(server, f"after {sessions} sessions"))
-            with _open(server, connections) as asked:
-                found.append(_held(server, f"{connections} open, {asked} of them asked"))
+    with running as server:
+        server.rest()
+        found = [_held(server, "at rest")]
+        outcome = kind.calling(server.port, server.key).place(sessions, AT_ONCE)
+        assert not outcome.failures, outcome.failures
+        server.wait_until_stored(sessions)
+        server.rest()
+        found.append(_held(server, f"after {sessions} sessions"))
+        with _open(server, connections) as asked:
+            found.append(_held(server, f"{connections} open, {asked} of them asked"))
     return found
 
 

@@ -6,9 +6,8 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from bench import memory, places
+from bench import memory, places, servers
 from bench.memory import CONNECTIONS, Held
-from bench.servers import OURS
 
 SESSIONS = 2000
 GROWN_MEGABYTES = 16  # 4 were seen, after 10 000 sessions too: Python's own reserves
@@ -22,9 +21,9 @@ pytestmark = [pytest.mark.alone, pytest.mark.timeout(600)]
 @pytest.fixture(scope="module")
 def held(is_long: bool) -> Sequence[Held]:
     with places.in_memory() as where:
-        measured = memory.measure(where, memory.SESSIONS if is_long else SESSIONS)
+        measured = memory.of(servers.ours(where), where, memory.SESSIONS if is_long else SESSIONS)
     print(memory.text(measured))
-    return [each for each in measured if each.server == OURS]
+    return measured
 
 
 def test_memory_does_not_grow_with_sessions(held: Sequence[Held], tell: Callable[[str], None]) -> None:
