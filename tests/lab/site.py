@@ -17,6 +17,7 @@ from lab.loaded_command import loaded
 from lab.waiting import wait_until
 from noojee_agi.config import Config
 from noojee_agi.database import queries
+from noojee_agi.database.store import Store
 from noojee_agi.sync import opening
 
 PROGRAMS = Path(sys.executable).parent
@@ -40,6 +41,7 @@ class Site:
         has_loaded_drains: bool = True,
     ) -> None:
         self.has_loaded_drains = has_loaded_drains
+        self._stores: dict[str, Store] = {}
         self.folder = folder
         self.programs = programs
         self.recordings_directory = folder / "recordings"
@@ -115,7 +117,9 @@ class Site:
         known = Config.load(str(self.conf))
         names = (FILTERS.get(word, word.removeprefix("--")) for word in words[::2])
         wanted = queries.Filter(**dict(zip(names, words[1::2], strict=True)))  # type: ignore[arg-type]
-        with opening.open_database(known).reading() as connection:
+        opened = opening.open_database(known)
+        store = self._stores.setdefault(known.database_url, opened)  # which has its queries compiled
+        with store.reading() as connection:
             return [_plain(leg) for leg in queries.legs(connection, wanted)]
 
     def wait_for_legs(self, *words: str, count: int = 1, status: str | None = None) -> list[dict[str, Any]]:
