@@ -8,7 +8,7 @@ from lab.pbx import Pbx
 pytestmark = pytest.mark.asterisk
 
 # The program lives for some 60 ms: these cover its start, its middle and some time after it.
-MOMENTS = [milliseconds / 1000 for milliseconds in range(2, 202, 4)]
+MOMENTS = [milliseconds / 1000 for milliseconds in range(2, 202, 8)]
 
 
 def test_hanging_up_at_any_moment_loses_nothing(pbx: Pbx) -> None:
