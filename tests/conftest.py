@@ -22,12 +22,13 @@ ALONE = "alone"
 LONGEST = (
     "install/test_readme_commands.py",
     *("asterisk/test_following_troubles.py", "asterisk/test_following.py", "integration/test_pythons.py"),
-    *("asterisk/test_check_asterisk.py", "asterisk/test_server.py", "integration/test_rebuild.py"),
-    *("asterisk/test_other_call.py", "integration/test_server_load.py", "integration/test_server_life.py"),
-    *("integration/test_handoff.py", "asterisk/test_chaos_database.py", "asterisk/test_examples.py"),
-    *("asterisk/test_recording.py", "integration/test_cli.py", "asterisk/test_refusals.py"),
-    *("asterisk/test_chaos_kills.py", "asterisk/test_chaos_server.py", "asterisk/test_hostile_text.py"),
-    "asterisk/test_other_host.py",
+    *("asterisk/test_other_call.py", "asterisk/test_server.py", "asterisk/test_chaos_database.py"),
+    *("asterisk/test_check_asterisk.py", "asterisk/test_examples.py", "asterisk/test_recording.py"),
+    *("integration/test_kill_drain.py", "integration/test_rebuild.py", "asterisk/test_chaos_kills.py"),
+    *("integration/test_server_life.py", "integration/test_server_load.py", "asterisk/test_hostile_text.py"),
+    *("integration/test_server_fuzz.py", "integration/test_long_list.py", "asterisk/test_refusals.py"),
+    *("asterisk/test_other_host.py", "integration/test_handoff.py", "integration/test_cli.py"),
+    *("asterisk/test_right_call.py", "asterisk/test_chaos_server.py"),
 )
 # Each of their parameters is a piece of work: a machine or a Python of its own.
 PIECEMEAL = ("tests/install/test_readme_commands.py", "tests/integration/test_pythons.py")
