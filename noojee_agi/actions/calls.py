@@ -12,7 +12,7 @@ from noojee_agi.actions.context import Context
 from noojee_agi.asterisk import extensions, marks, peers, variables
 from noojee_agi.asterisk.channel import Channel
 from noojee_agi.asterisk.peers import Peer, Peers
-from noojee_agi.asterisk.target import READ, CommandLine, Marked, Running, Target
+from noojee_agi.asterisk.target import READ, CommandLine, Marked, Recordable, Running, Target
 from noojee_agi.errors import BadArgument, ManagerUnavailable, NoSuchCall
 from noojee_agi.recordings import recording
 
@@ -40,19 +40,33 @@ def admitted(
         with _found(other, channel, context, prefers_recorded) as target:
             yield target
     else:
-        with _locked(channel, values, context) as current:
-            yield _own(asked, channel, current, context)
+        with _locked(channel, values, context) as (current, is_alone):
+            yield _own(asked, channel, current, context)._replace(is_alone=is_alone)
 
 
-def with_all_ends(target: Target, context: Context) -> Target:
-    """With what only the manager interface tells of the conversation: all its ends, and what records them."""
-    if target.ends or not context.config.manager_username:
+def with_all_ends(target: Target, channel: Channel | CommandLine, context: Context) -> Target:
+    """With what only the manager interface tells of the conversation: all its ends, and what records them.
+
+    channel: the one that asks, which is reached over AGI, whatever becomes of the manager interface.
+    """
+    if not context.config.manager_username or isinstance(channel, CommandLine) or target.is_other:
         return target
-    try:
-        found = context.find_other(target.channel.uniqueid, True)
-    except (ManagerUnavailable, NoSuchCall) as exc:
-        return target._replace(unreachable=target.unreachable or str(exc))
-    return _seen_from_its_own(found, target)
+    if not target.ends:
+        try:
+            found = context.find_other(target.channel.uniqueid, True)
+        except (ManagerUnavailable, NoSuchCall) as exc:
+            return target._replace(unreachable=target.unreachable or str(exc))
+        target = _seen_from_its_own(found, target)
+
+    def nearest(each: Recordable) -> Recordable:
+        return channel if each.uniqueid == channel.uniqueid else each
+
+    return target._replace(
+        channel=nearest(target.channel),
+        running=tuple(each._replace(channel=nearest(each.channel)) for each in target.running),
+        marked=tuple(each._replace(channel=nearest(each.channel)) for each in target.marked),
+        ends=tuple(map(nearest, target.ends)),
+    )
 
 
 def ok_message(target: Target, remarks: Sequence[str]) -> str:
@@ -62,26 +76,28 @@ def ok_message(target: Target, remarks: Sequence[str]) -> str:
 
 
 @contextlib.contextmanager
-def _locked(channel: Channel, values: Mapping[str, str], context: Context) -> Iterator[Mapping[str, str]]:
-    """Under the lock of the channel's conversation; what it says of itself then.
+def _locked(
+    channel: Channel, values: Mapping[str, str], context: Context
+) -> Iterator[tuple[Mapping[str, str], bool]]:
+    """Under the lock of the channel's conversation; what it says of itself then, and whether that is held.
 
     All channels of a conversation have the same linkedid (bridge_channel.c). Without a manager interface a
     channel is reached by its own dialplan only, which waits for each program.
     """
     if not context.config.manager_username:
-        yield values
+        yield values, True
         return
     linkedid = values[variables.LINKEDID] or channel.uniqueid
     for tries_left in reversed(range(_TRIES)):
-        with _lock(linkedid, context):
+        with _lock(linkedid, context) as is_held:
             values = channel.get_all(*READ)
             before, linkedid = linkedid, values[variables.LINKEDID] or channel.uniqueid
             if linkedid == before or not tries_left:
-                yield values
+                yield values, is_held
                 return
 
 
-def _lock(linkedid: str, context: Context) -> contextlib.AbstractContextManager[None]:
+def _lock(linkedid: str, context: Context) -> contextlib.AbstractContextManager[bool]:
     return channel_lock.of(context.config.state_directory, linkedid, context.pause)
 
 
@@ -92,11 +108,12 @@ def _found(
     """Looked for once to know whose lock it is, and again under it: it may have been recorded meanwhile."""
     linkedid = _linkedid(context.find_other(asked, prefers_recorded))
     for _ in range(_TRIES):
-        with _lock(linkedid, context):
+        with _lock(linkedid, context) as is_held:
             target = context.find_other(asked, prefers_recorded)
             before, linkedid = linkedid, _linkedid(target)
             if before == linkedid:
-                yield target._replace(is_other=target.channel.uniqueid != channel.uniqueid)
+                is_other = target.channel.uniqueid != channel.uniqueid
+                yield target._replace(is_other=is_other, is_alone=is_held)
                 return
     raise NoSuchCall(f"{text.plain(asked)} goes from one call to the next: try again")
 
@@ -180,7 +197,11 @@ def _whole_conversation(target: Target, recorded: Peer, context: Context) -> Tar
 
 def _seen_from_its_own(found: Target, target: Target) -> Target:
     return found._replace(
-        extension=target.extension, extensions=target.extensions, remarks=target.remarks, is_other=False
+        extension=target.extension,
+        extensions=target.extensions,
+        remarks=target.remarks,
+        is_other=False,
+        is_alone=target.is_alone,
     )
 
 

@@ -18,36 +18,40 @@ _FLOCK = struct.Struct("hhqqi")  # fcntl(2), struct flock
 
 
 @contextlib.contextmanager
-def of(state_directory: str, linkedid: str, pause: Callable[[float], None]) -> Iterator[None]:
+def of(state_directory: str, linkedid: str, pause: Callable[[float], None]) -> Iterator[bool]:
     """Hold the lock of a conversation, whose channels have one linkedid. pause: waits so many seconds.
 
     It ends with its holder, however that ends (fcntl(2), F_OFD_SETLK).
 
-    Where it cannot be had, such as in a state directory that cannot be written, the work is done without.
+    Where it cannot be had, such as in a state directory that cannot be written, false is yielded: the work is
+    done without.
     """
-    descriptor = -1
+    descriptor, is_held = -1, False
     with contextlib.suppress(OSError):
         path = os.path.join(state_directory, _FILE)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-        _take(descriptor, zlib.crc32(linkedid.encode("utf-8", "replace")), pause)
+        is_held = _take(descriptor, zlib.crc32(linkedid.encode("utf-8", "replace")), pause)
     try:
-        yield
+        yield is_held
     finally:
         if descriptor >= 0:
             os.close(descriptor)
 
 
-def _take(descriptor: int, place: int, pause: Callable[[float], None]) -> None:
-    """Lock the byte at this place of the file, which need not be so long. Raises OSError."""
+def _take(descriptor: int, place: int, pause: Callable[[float], None]) -> bool:
+    """Lock the byte at this place of the file, which need not be so long; false when others have it.
+
+    Raises OSError.
+    """
     wanted = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, place, 1, 0)
     deadline = time.monotonic() + WAIT_SECONDS
     seconds = 0.001
     while True:
         try:
             fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, wanted)
-            return
+            return True
         except BlockingIOError:
             if time.monotonic() > deadline:
-                return
+                return False
         pause(seconds)
         seconds = min(seconds * 2, 0.02)

@@ -51,7 +51,7 @@ def legs_of_marks(marked: Iterable[Marked], login: str) -> list[OurLeg]:
     of_legs: dict[Mark, str] = {}
     for each in marked:
         of_legs[each.mark] = of_legs.get(each.mark) or each.leg
-    return [_known(leg, mark.file, login) for mark, leg in of_legs.items()]
+    return [_known(leg, mark.file, login)._replace(id=mark.leg_id) for mark, leg in of_legs.items()]
 
 
 def which(target: Target) -> str:

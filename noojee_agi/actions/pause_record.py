@@ -31,7 +31,7 @@ def pause_record(request: Request, channel: Channel | CommandLine, context: Cont
     dialplan gets, and CallGone.
     """
     with calls.admitted(request.exten_or_uniqueid, channel, context, prefers_recorded=True) as target:
-        target, login = calls.with_all_ends(target, context), request.agent_login_name.strip()
+        target, login = calls.with_all_ends(target, channel, context), request.agent_login_name.strip()
         running = ending.running(target)
         legs = ending.legs(running, login) or ending.legs_of_marks(_between(target), login)
         if not legs and not target.unreachable:
@@ -39,6 +39,8 @@ def pause_record(request: Request, channel: Channel | CommandLine, context: Cont
         ending.require_permission(login, legs, context.knowledge)
         ending.require_disk(running.values())
         doubts = _Doubts(target.unreachable)
+        if not target.is_alone:
+            doubts.add("somebody else acts on this call too, or the state directory cannot be written")
         if legs:
             _mark(target, Mark(legs[0].id, legs[0].file, is_paused=True), doubts)
         _end_all(target, [*running], doubts, context)

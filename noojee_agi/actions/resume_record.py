@@ -27,7 +27,7 @@ def resume_record(request: Request, channel: Channel | CommandLine, context: Con
     whose status the dialplan gets, and CallGone.
     """
     with calls.admitted(request.exten_or_uniqueid, channel, context, prefers_recorded=True) as target:
-        target, login = calls.with_all_ends(target, context), request.agent_login_name.strip()
+        target, login = calls.with_all_ends(target, channel, context), request.agent_login_name.strip()
         if ending.running(target):
             raise NotRecording(f"{ending.which(target)} is being recorded: it is not paused")
         paused = [each for each in target.marked if each.mark.is_paused]
@@ -36,13 +36,11 @@ def resume_record(request: Request, channel: Channel | CommandLine, context: Con
             raise NotRecording(f"{ending.which(target)} is not paused: start_record begins a recording")
         ending.require_permission(login, ending.legs_of_marks(paused, login), context.knowledge)
         result = _resume(target, paused, context)
-        if result.status == OK:
-            ending.clear_marks(target)
-            ending.set_state(target, variables.RECORDING)
+        troubles = ending.end_pause(target) if result.status == OK else []
     if result.status != OK:
         return result
     new = OurLeg(result.leg_id, result.file, None)
-    troubles = ending.note([new], recording.RESUMED, login, context.config)
+    troubles += ending.note([new], recording.RESUMED, login, context.config)
     state = "" if target.is_other else variables.RECORDING
     leg = "" if target.is_other else result.leg
     return result._replace(

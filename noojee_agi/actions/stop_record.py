@@ -20,6 +20,7 @@ def stop_record(request: Request, channel: Channel | CommandLine, context: Conte
     Raises the errors whose status the dialplan gets, and CallGone.
     """
     with calls.admitted(request.exten_or_uniqueid, channel, context, prefers_recorded=True) as target:
+        target = calls.with_all_ends(target, channel, context) if target.marked else target
         return _stop(target, request.agent_login_name.strip(), context)
 
 

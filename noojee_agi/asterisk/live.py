@@ -35,6 +35,7 @@ class Switchboard:
 
     def __init__(self, channels: Iterable[LiveChannel]) -> None:
         self.channels = [channel for channel in channels if channel.is_somebodys]
+        self.by_uniqueid = {channel.uniqueid: channel for channel in self.channels}
         self._bridges: defaultdict[str, list[LiveChannel]] = defaultdict(list)
         self._halves: defaultdict[str, list[LiveChannel]] = defaultdict(list)
         for channel in self.channels:
@@ -101,12 +102,12 @@ class Switchboard:
         """Who else is in its bridge, where that is a conference or has become one."""
         bridge = self._bridges[channel.bridge] if channel.bridge and not channel.is_waiting else []
         if len(bridge) > _PAIR or not channel.talks_with_one:
-            yield from (other for other in bridge if other != channel)
+            yield from (other for other in bridge if other != channel and not _are_agents(channel, other))
 
     def _next_to(self, channel: LiveChannel) -> Iterator[LiveChannel]:
         bridge = self._bridges[channel.bridge]
         if channel.talks_with_one and len(bridge) == _PAIR:
-            yield from (other for other in bridge if other.talks_with_one)
+            yield from (each for each in bridge if each.talks_with_one and not _are_agents(channel, each))
         if not channel.bridge:
             yield from (other for other in bridge if _is_answered_by(channel, other))
             yield from (other for other in bridge if _is_answered_by(other, channel))
@@ -129,6 +130,11 @@ class Switchboard:
         talking = [end.own_extension for end in self.conversation(channel)]
         agent = extensions.of_interface(channel.values.get(variables.MEMBERINTERFACE, ""))
         return [agent, *talking] if agent in talking else talking
+
+
+def _are_agents(one: LiveChannel, other: LiveChannel) -> bool:
+    """Both wait for callers: they have one bridge in which nobody hears the other (app_agent_pool.c)."""
+    return one.is_agent and other.is_agent
 
 
 def _is_answered_by(caller: LiveChannel, called: LiveChannel) -> bool:

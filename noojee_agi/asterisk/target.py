@@ -91,8 +91,9 @@ class Target(NamedTuple):
     extension: the one that was asked for, if any; extensions: whose owner the leg may have, in this order.
     values: of READ. running: what records this conversation for us, at whichever end. peer: with whom that
     channel talks. remarks: what the caller should know besides. unreachable: why an end of the conversation
-    that we record cannot be reached, or empty. marked: the channels of those who have talked in a leg
-    of it. ends: its telephones, the nearest first, as far as they can be reached; none when only one can.
+    that we record cannot be reached, or empty. is_alone: whether it is certain that nobody else acts on the
+    conversation now. marked: the channels of those who have talked in a leg of it. ends: its telephones, the
+    nearest first, as far as they can be reached; none when only one can.
     """
 
     channel: Recordable
@@ -104,6 +105,7 @@ class Target(NamedTuple):
     remarks: tuple[str, ...] = ()
     unreachable: str = ""
     is_other: bool = False
+    is_alone: bool = True
     marked: tuple[Marked, ...] = ()
     ends: tuple[Recordable, ...] = ()
 

@@ -8,7 +8,9 @@ from noojee_agi.recordings.recording import Leg
 
 
 class Former(NamedTuple):
-    """extension: the one whose owner the leg has, as far as it is known. peer_uniqueid: see Leg."""
+    """extension: the one whose owner the leg has, as far as it is known. extensions: all of which one may
+    say that. peer_uniqueid: see Leg.
+    """
 
     server: str
     call_uniqueid: str
@@ -16,6 +18,7 @@ class Former(NamedTuple):
     agent_login_name: str
     extension: str
     peer_uniqueid: str
+    extensions: tuple[str, ...]
 
 
 @disk.bounded()
@@ -28,7 +31,9 @@ def find(spool_directory: str, file: str) -> tuple[str, Former] | None:
 def _in_side_car(file: str) -> tuple[str, Former] | None:
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         leg = sidecar.read(sidecar.path_for(file))
-        return str(leg["id"]), Former(*(leg[name] for name in Former._fields))
+        known = {name: leg[name] for name in Former._fields}
+        known["extensions"] = tuple(leg["extensions"] or [leg["extension"]])
+        return str(leg["id"]), Former(**known)
     return None
 
 
@@ -48,5 +53,6 @@ def _in_spool(directory: str, file: str) -> tuple[str, Former] | None:
                             event.agent_login_name,
                             named,
                             event.peer_uniqueid,
+                            event.extensions,
                         )
     return None

@@ -170,17 +170,19 @@ class Follower:
         self._pauses.look(listed, legs)
         for ended in following.that_ended(listed):
             self._followed.setdefault(ended.leg_id, ended)
+        board = Switchboard(listed)
         for followed in [*self._followed.values()]:
-            self._act(followed, legs, listed)
+            if followed.with_names_of(board).decide(board).step is not Step.NOTHING:
+                self._act(followed, legs, listed)
 
     # ---- What is followed
 
     def _adopt(self, listed: Sequence[LiveChannel], legs: Legs) -> None:
         """Those that are recorded by us, and of which leg."""
         names = {channel.uniqueid: channel.name for channel in listed}
+        known = {each.mixmonitor_id for each in self._followed.values()}
         for channel in listed:
-            is_known = any(each.is_recorded_at(channel) for each in self._followed.values())
-            if channel.mixmonitor_id and not is_known:
+            if channel.mixmonitor_id and channel.mixmonitor_id not in known:
                 file = legs.file(channel)
                 if recording.is_ours(file) and (leg_id := legs.leg_id(channel, file)):
                     of_leg, *talked = channel.values[variables.PERSONS].split() or [""]
@@ -197,8 +199,9 @@ class Follower:
     def _act(self, followed: Following, legs: Legs, listed: Sequence[LiveChannel]) -> None:
         """Do what is to be done, until that is nothing. Raises ManagerUnavailable."""
         for _ in range(_STEPS):
-            followed = self._followed[followed.leg_id] = followed.with_names_of(listed)
-            decision = followed.decide(Switchboard(listed))
+            board = Switchboard(listed)
+            followed = self._followed[followed.leg_id] = followed.with_names_of(board)
+            decision = followed.decide(board)
             if decision.step is Step.NOTHING:
                 return
             try:

@@ -59,17 +59,20 @@ class Following(NamedTuple):
         """names: of channels, or their uniqueids."""
         return not names.isdisjoint([*self.names, *self.uniqueids])
 
-    def with_names_of(self, listed: Sequence[LiveChannel]) -> Following:
-        names = {channel.uniqueid: channel.name for channel in listed}
-        persons = {uniqueid: names.get(uniqueid, name) for uniqueid, name in self.persons.items()}
-        return self._replace(name=names.get(self.channel, self.name), persons=persons)
+    def with_names_of(self, board: Switchboard) -> Following:
+        def now(uniqueid: str, name: str) -> str:
+            channel = board.by_uniqueid.get(uniqueid)
+            return channel.name if channel else name
+
+        persons = {uniqueid: now(uniqueid, name) for uniqueid, name in self.persons.items()}
+        return self._replace(name=now(self.channel, self.name), persons=persons)
 
     def is_recorded_at(self, channel: LiveChannel) -> bool:
         """As far as its variables tell; see legs.still_records()."""
         return channel.mixmonitor_id == self.mixmonitor_id != ""
 
     def decide(self, board: Switchboard) -> Decision:
-        live = {channel.uniqueid: channel for channel in board.channels}
+        live = board.by_uniqueid
         recorded = live.get(self.channel)
         persons = [live[uniqueid] for uniqueid in self.persons if uniqueid in live]
         left = [channel for channel in persons if not _is_free(board, channel)]
@@ -81,9 +84,8 @@ class Following(NamedTuple):
             if self.persons and _is_free(board, recorded):
                 return Decision(Step.END)
             return self._while_recorded(board, recorded, left)
-        if recorded and not _is_free(board, recorded):
-            left = [recorded, *left]
-        return self._while_not(board, [each for each in left if self._is_marked(each)])
+        left = [recorded, *left] if recorded else left
+        return self._while_not(board, [each for each in left if self._is_marked(each) and not each.is_agent])
 
     def _is_marked(self, channel: LiveChannel) -> bool:
         """Somebody who stops the recording meanwhile, or starts another one, takes the mark away."""
@@ -111,7 +113,8 @@ class Following(NamedTuple):
         return Decision(Step.END if recorded.is_waiting or has_left else Step.NOTHING)
 
     def _while_not(self, board: Switchboard, left: Sequence[LiveChannel]) -> Decision:
-        """left: who of the last leg is still there, first the channel that was recorded.
+        """left: who of the last leg is there, first the channel that was recorded; not an agent who stays
+        logged in, since his next call is another.
 
         What only those say to each other who were in a conference with it is nobody's.
         """
@@ -142,22 +145,16 @@ def that_ended(listed: Sequence[LiveChannel]) -> list[Following]:
         if channel.mark and not channel.mark.is_paused:
             marked.setdefault(channel.mark, []).append(channel)
     found = []
+    recorded = {each.values[variables.LEG].partition(" ")[0]: each for each in listed}
     for mark, left in marked.items():
-        if not _was_stopped(mark, listed):
+        # The channel that it recorded is there, and was not left so by one who follows: somebody has stopped
+        # it. One that it still records is there, too: then it has not ended.
+        was_stopped = mark.leg_id in recorded and recorded[mark.leg_id].mark != mark
+        if not was_stopped and not all(channel.is_agent for channel in left):
             left.sort(key=lambda channel: not channel.values[variables.LEG].startswith(mark.leg_id))
             persons = {channel.uniqueid: channel.name for channel in left}
             found.append(Following(mark.leg_id, mark.file, left[0].uniqueid, left[0].name, "", persons))
     return found
-
-
-def _was_stopped(mark: Mark, listed: Sequence[LiveChannel]) -> bool:
-    """Whether the channel that it recorded is there, and was not left so by one who follows.
-
-    A channel that it still records is there, too: then it has not ended.
-    """
-    return any(
-        channel.values[variables.LEG].startswith(mark.leg_id) and channel.mark != mark for channel in listed
-    )
 
 
 def persons(board: Switchboard, channel: LiveChannel) -> dict[str, str]:
@@ -171,10 +168,8 @@ def persons(board: Switchboard, channel: LiveChannel) -> dict[str, str]:
 
 def is_paused(board: Switchboard, uniqueids: Collection[str]) -> bool:
     """Whether one of these comes from a conversation that is paused: it stays so, on whichever channel."""
-    return any(
-        channel.uniqueid in uniqueids and channel.mark is not None and channel.mark.is_paused
-        for channel in board.channels
-    )
+    marks = [board.by_uniqueid[uniqueid].mark for uniqueid in uniqueids]
+    return any(mark is not None and mark.is_paused for mark in marks)
 
 
 def _waits(board: Switchboard, channel: LiveChannel) -> bool:

@@ -32,7 +32,7 @@ class Pauses:
             return
         self.names.add(channel.name)
         if channel.talks_with_one and not any(end.mixmonitor_id for end in board.conversation(channel)):
-            for other in board.channels:
-                if other.uniqueid in talking and other.mark != mark:
+            for other in (board.by_uniqueid[uniqueid] for uniqueid in talking):
+                if other.mark != mark and other.talks_with_one:
                     legs.marking.pause(other.name, mark)
                     self.names.add(other.name)

@@ -20,6 +20,14 @@ from noojee_agi.sync import closing, rebuild
 GONE, CHANGED, OPEN, CONVERTED, UNKNOWN = KINDS = ("gone", "changed", "open", "converted", "unknown")
 _PAGE = 1000
 _NO_FILE = ("failed",)
+# What a recording may be, or be converted to.
+_AUDIO = frozenset(
+    (
+        *(".aac", ".alaw", ".amr", ".flac", ".g722", ".g723", ".g729", ".gsm", ".ilbc", ".m4a", ".mp3"),
+        *(".ogg", ".opus", ".pcm", ".raw", ".siren7", ".siren14", ".sln", ".sln16", ".sln48", ".spx"),
+        *(".ulaw", ".wav", ".webm", ".wma"),
+    )
+)
 Rows = list[dict[str, Any]]
 
 
@@ -38,8 +46,10 @@ def run(store: Store, config: Config) -> Iterator[Finding]:
     for legs in _days(store, config):
         folders = {os.path.dirname(leg["file"]) for leg in legs}
         names = {folder: _names(folder) for folder in folders}
+        audio = {folder: _by_stem(names[folder]) for folder in folders}
         for leg in legs:
-            yield from _of_leg(store, config, leg, names[os.path.dirname(leg["file"])])
+            folder, name = os.path.split(leg["file"])
+            yield from _of_leg(store, config, leg, audio[folder].get(_stem(name), []))
         stems = {_stem(leg["file"]) for leg in legs}
         for folder in folders:
             yield from _unknown(folder, names[folder], stems)
@@ -75,7 +85,18 @@ def _names(folder: str) -> list[str]:
         return []
 
 
+def _by_stem(names: Iterable[str]) -> dict[str, list[str]]:
+    """Audio files, by what stands before the suffix."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        stem, suffix = os.path.splitext(name)
+        if suffix.lower() in _AUDIO:
+            found.setdefault(stem, []).append(name)
+    return found
+
+
 def _of_leg(store: Store, config: Config, leg: dict[str, Any], names: Collection[str]) -> Iterator[Finding]:
+    """names: of audio files that may be it."""
     path, name = leg["file"], os.path.basename(leg["file"])
     if leg["status"] == "recording":
         yield from _without_end(leg)
@@ -84,7 +105,7 @@ def _of_leg(store: Store, config: Config, leg: dict[str, Any], names: Collection
         if leg["bytes"] is not None and size != leg["bytes"]:
             yield Finding(CHANGED, leg["id"], path, f"it had {leg['bytes']} bytes, and has {size}")
     elif leg["status"] not in _NO_FILE:
-        yield _gone_or_converted(store, config, leg, [each for each in names if _stem(each) == _stem(name)])
+        yield _gone_or_converted(store, config, leg, names)
 
 
 def _without_end(leg: dict[str, Any]) -> Iterator[Finding]:
@@ -95,7 +116,7 @@ def _without_end(leg: dict[str, Any]) -> Iterator[Finding]:
 
 def _gone_or_converted(store: Store, config: Config, leg: dict[str, Any], beside: Iterable[str]) -> Finding:
     folder, path = os.path.split(leg["file"])[0], leg["file"]
-    found = [os.path.join(folder, each) for each in beside if not each.endswith((sidecar.SUFFIX, ".tmp"))]
+    found = [os.path.join(folder, each) for each in beside]
     if len(found) != 1:
         more = f": {', '.join(found)} could be it" if found else ""
         return Finding(GONE, leg["id"], path, f"the file of a leg that is {leg['status']}{more}")

@@ -19,10 +19,10 @@ pytestmark = pytest.mark.asterisk
 
 LOUD, FAINT = 0.12, 0.03  # a telephone's tone has 0.24
 FRAME_MS = 20
-LATE_FRAMES = 2  # of a new person's, between his first word and the server's answer to the event
 # The goals for what is lost between two legs. No test is stricter than three times of them.
 LONGEST_SECONDS, MEDIAN_SECONDS = 0.1, 0.04
 LENIENCE = 3
+LATE_FRAMES = 2 * LENIENCE  # of a new person's, between his first word and the server's answer to the event
 CALLS = [(name, place) for name in TRANSITIONS for place in PLACES]
 AT_EACH_PLACE = pytest.mark.parametrize("place", PLACES)
 

@@ -94,7 +94,8 @@ def paused(at: Office, place: str) -> None:
 def transferred(at: Office, place: str, restarts: bool = False) -> None:
     """To Carl, who resumes it. restarts: the server is killed while it is paused, and started again."""
     reach_ann(at, f"in-{place}")
-    assert record(at, "pause", CUSTOMER, "--login", "Ann") == "200"
+    # As soon as the database knows whose it is.
+    wait_until(lambda: record(at, "pause", CUSTOMER, "--login", "Ann") == "200", 20, "the pause")
     tell_secrets(at, CUSTOMER, ANN)
     if restarts:
         at.server.kill()

@@ -54,7 +54,7 @@ def test_a_resumed_call_has_a_next_leg_of_the_same_tag_and_owner(site: Site, ast
     _, second = site.legs()
     assert asterisk.answers()["RECORDING_STATE"] == "recording"
     assert asterisk.running() == [second.file]
-    kept = ("server", "call_uniqueid", "uniqueid", "extension", "agent_login_name", "agent_known", "tag")
+    kept = ("server", "call_uniqueid", "uniqueid", "extensions", "agent_login_name", "agent_known", "tag")
     assert [getattr(second, name) for name in kept] == [getattr(first, name) for name in kept]
     assert notes(site) == [(first.id, "paused", None), (second.id, "resumed", None)]
 
