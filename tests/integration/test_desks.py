@@ -15,11 +15,12 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as examples
 from hypothesis import strategies as some
-from sqlalchemy import Connection, select
+from lab.waiting import wait_until
+from sqlalchemy import Connection, select, text
 from unit import fakes
 
 from integration.losable import LosableSite
-from integration.recorder import Recorder, after
+from integration.recorder import Recorder, after, exit_code, forked
 from integration.test_order import Undone
 from noojee_agi.database import intake, queries, settings
 from noojee_agi.database.queries import Filter
@@ -186,6 +187,30 @@ def test_a_leg_that_the_former_schema_stored_is_settled_by_the_extension_that_it
     desks.store_all(Attachment("410", after(0), "lena"))
 
     assert (desks.the_leg(leg)["owner"], desks.the_leg(leg)["extension"]) == ("lena", "410")
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("backend", ["postgresql"])
+@pytest.mark.parametrize("first", ["attachment", "leg"])
+def test_a_leg_and_an_attachment_that_two_hosts_bring_in_at_once_miss_each_other_never(
+    desks: Recorder, first: str
+) -> None:
+    """Neither sees what the other has not committed yet, so they take turns."""
+    leg = desks.leg(started_at=after(5), extensions=("410",))
+    events: list[Event] = [Attachment("410", after(0), "ann"), leg]
+    mine, theirs = events if first == "attachment" else reversed(events)
+
+    def is_waiting() -> bool:
+        with desks.store.reading() as connection:
+            return bool(connection.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted")))
+
+    with desks.store.transaction() as connection:
+        intake.store(connection, [mine])
+        child = forked(lambda: desks.store_all(theirs))
+        wait_until(is_waiting, 20, "the other host to wait")
+
+    assert exit_code(child) == 0
+    assert owners(desks) == ["ann"]
 
 
 def test_an_attachment_of_an_account_that_is_not_there_is_set_aside_until_it_is(desks: Recorder) -> None:
