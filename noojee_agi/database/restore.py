@@ -1,5 +1,6 @@
 """Rows that a database has lost, from what was kept of them outside."""
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
@@ -19,7 +20,7 @@ from noojee_agi.database.tables import (
     team,
     team_member,
 )
-from noojee_agi.recordings.recording import Access, Ending, Event, Leg, Note, leg_ids
+from noojee_agi.recordings.recording import Access, Attachment, Ending, Event, Leg, Note, leg_ids
 
 _SETTINGS = (
     *(system_variable, account, account_group, team, team_member),
@@ -63,9 +64,12 @@ def _knows_less(new: dict[str, Any] | None, old: dict[str, Any], end: str) -> bo
     )
 
 
-def restore_settings(connection: Connection, rows: dict[str, list[dict[str, Any]]]) -> int:
+def restore_settings(
+    connection: Connection, rows: dict[str, list[dict[str, Any]]], attached: Iterable[Attachment] = ()
+) -> int:
     """Insert those rows that are not there, end what has ended, take the newer variable; times may be text.
 
+    attached: what came after these rows.
     Returns how many rows have changed. Raises KeyError, TypeError and ValueError when they are none of
     settings_rows().
     """
@@ -75,7 +79,10 @@ def restore_settings(connection: Connection, rows: dict[str, list[dict[str, Any]
     groups = [row for row in rows[account_group.name] if row["account_id"] not in there]
     rows = {**rows, account_group.name: groups}
     rows.setdefault(extension_detachment.name, [])  # a copy of an older version has none
-    return sum(_restore_rows(connection, table, rows[table.name]) for table in _SETTINGS)
+    changed = sum(_restore_rows(connection, table, rows[table.name]) for table in _SETTINGS)
+    logins = {"", *connection.scalars(select(account.c.login))}
+    attachments.store(connection, [each for each in attached if each.login in logins])
+    return changed
 
 
 def _restore_rows(connection: Connection, table: Table, rows: list[dict[str, Any]]) -> int:

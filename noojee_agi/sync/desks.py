@@ -1,12 +1,13 @@
-"""After somebody has sat down elsewhere: the snapshot and the settings' copy say so."""
+"""After somebody has sat down elsewhere: the snapshot and what lies beside the settings' copy say so."""
 
 import logging
 from collections.abc import Callable, Sequence
 
 from noojee_agi.config import Config
 from noojee_agi.database.store import Store
+from noojee_agi.recordings import desk_log
 from noojee_agi.recordings.recording import Attachment, Event
-from noojee_agi.sync import rebuild, renew_snapshot
+from noojee_agi.sync import renew_snapshot
 
 logger = logging.getLogger(__name__)
 
@@ -21,18 +22,16 @@ def renewing(
 
     def told(events: Sequence[Event]) -> None:
         stored(events)
-        if any(isinstance(event, Attachment) for event in events):
-            _renew(store, config)
+        if attachments := [event for event in events if isinstance(event, Attachment)]:
+            _renew(store, config, attachments)
 
     return told
 
 
-def _renew(store: Store, config: Config) -> None:
-    """A full disk keeps nothing back that waits behind this; the next change does it again."""
-    copy = rebuild.copy_path(config.recordings_directory)
+def _renew(store: Store, config: Config, attachments: list[Attachment]) -> None:
+    """A full disk keeps nothing back that waits behind this."""
     try:
+        desk_log.add(config.recordings_directory, attachments)
         renew_snapshot.run(store, config.snapshot_file)
-        if not rebuild.save_settings(store, config.recordings_directory):
-            logger.error("%s knows settings that the database has lost: run noojee-agi sync --rebuild", copy)
     except OSError as exc:
-        logger.error("%s or %s cannot be renewed: %s", config.snapshot_file, copy, exc)
+        logger.error("an attachment is stored, but not noted outside the database: %s", exc)

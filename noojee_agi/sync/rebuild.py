@@ -18,7 +18,7 @@ from typing import Any
 from noojee_agi.database import queries, restore
 from noojee_agi.database.store import Store
 from noojee_agi.errors import NoojeeError, StoreRejected
-from noojee_agi.recordings import files, sidecar, spool
+from noojee_agi.recordings import desk_log, files, sidecar, spool
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +51,7 @@ def save_settings(store: Store, recordings_directory: str) -> bool:
 
     A damaged copy is put aside. Raises OSError and StoreUnavailable.
     """
+    desk_log.set_apart(recordings_directory)
     with store.reading() as connection:
         rows = restore.settings_rows(connection)
     path = copy_path(recordings_directory)
@@ -66,6 +67,7 @@ def save_settings(store: Store, recordings_directory: str) -> bool:
     if new != old:
         files.write(path, text)
         files.settle(path)
+    desk_log.forget(recordings_directory)
     return True
 
 
@@ -116,11 +118,11 @@ def restore_settings(store: Store, recordings_directory: str) -> int:
     Raises StoreUnavailable, OSError, and NoojeeError when the copy is damaged.
     """
     path = copy_path(recordings_directory)
-    rows = _read_settings(path)
+    rows, attached = _read_settings(path), desk_log.read(recordings_directory)
     if rows is None:
         return 0
     try:
-        return store.in_turn(lambda connection: restore.restore_settings(connection, rows))
+        return store.in_turn(lambda connection: restore.restore_settings(connection, rows, attached))
     except (StoreRejected, ValueError, KeyError, TypeError, AttributeError) as exc:
         raise _damaged(path, exc) from exc
 

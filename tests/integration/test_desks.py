@@ -26,7 +26,7 @@ from noojee_agi.database import intake, queries, settings
 from noojee_agi.database.queries import Filter
 from noojee_agi.database.store import Store
 from noojee_agi.database.tables import extension_attachment
-from noojee_agi.recordings import recording, sidecar, snapshot, spool
+from noojee_agi.recordings import desk_log, recording, sidecar, snapshot, spool
 from noojee_agi.recordings.recording import Attachment, Event, Leg, leg_ids
 
 LOGINS = ("ann", "fred", "lena")
@@ -237,5 +237,29 @@ def test_a_drain_renews_snapshot_and_settings_copy_with_an_attachment(
     known = snapshot.load(str(site.snapshot))
     assert known
     assert "777" in (known.attached or ())
-    copied = json.loads(site.settings_copy.read_text())["extension_attachment"]
-    assert [row["extension"] for row in copied if row["extension"] == "777"] == ["777"]
+    assert [each.extension for each in desk_log.read(str(site.recordings))] == ["777"]
+
+
+def test_attachments_since_the_last_copy_of_the_settings_come_back(tmp_path: Path) -> None:
+    def remove() -> None:
+        for path in tmp_path.glob("noojee.db*"):
+            path.unlink()
+
+    site = LosableSite(tmp_path, f"sqlite:///{tmp_path}/noojee.db", remove)
+    site.set_up()
+    for moment, login in ((20, "lena"), (10, "fred"), (15, "")):
+        spool.put(site.recorder.spool, Attachment("777", after(moment), login))
+        site.background_drain()
+    before, copy = site.dump(), site.settings_copy.read_text()
+    with (site.recordings / ".attachments").open("ab") as log:
+        log.write(b'\n{"event": "attached", "exten')  # a full disk
+
+    site.lose()
+
+    assert site.dump() == before
+    assert "777" not in copy
+    site.sync()  # from now on the copy has them
+    assert "777" in site.settings_copy.read_text()
+    assert desk_log.read(str(site.recordings)) == []
+    site.lose()
+    assert site.dump() == before
