@@ -14,20 +14,12 @@ from typing import Any, NamedTuple
 from noojee_agi.config import Config
 from noojee_agi.database import conversions, queries
 from noojee_agi.database.store import Store
-from noojee_agi.recordings import history, recording, sidecar, spool
+from noojee_agi.recordings import converted, history, recording, sidecar, spool
 from noojee_agi.sync import closing, rebuild
 
 GONE, CHANGED, OPEN, CONVERTED, UNKNOWN = KINDS = ("gone", "changed", "open", "converted", "unknown")
 _PAGE = 1000
 _NO_FILE = ("failed",)
-# What a recording may be, or be converted to.
-_AUDIO = frozenset(
-    (
-        *(".aac", ".alaw", ".amr", ".flac", ".g722", ".g723", ".g729", ".gsm", ".ilbc", ".m4a", ".mp3"),
-        *(".ogg", ".opus", ".pcm", ".raw", ".siren7", ".siren14", ".sln", ".sln16", ".sln48", ".spx"),
-        *(".ulaw", ".wav", ".webm", ".wma"),
-    )
-)
 Rows = list[dict[str, Any]]
 
 
@@ -89,9 +81,8 @@ def _by_stem(names: Iterable[str]) -> dict[str, list[str]]:
     """Audio files, by what stands before the suffix."""
     found: dict[str, list[str]] = {}
     for name in names:
-        stem, suffix = os.path.splitext(name)
-        if suffix.lower() in _AUDIO:
-            found.setdefault(stem, []).append(name)
+        if converted.is_audio(name):
+            found.setdefault(_stem(name), []).append(name)
     return found
 
 

@@ -23,7 +23,7 @@ from noojee_agi.config import Config
 from noojee_agi.database import intake, queries
 from noojee_agi.database.queries import Filter
 from noojee_agi.database.store import Store
-from noojee_agi.recordings import history, recording, sidecar, spool
+from noojee_agi.recordings import converted, history, recording, sidecar, spool
 from noojee_agi.recordings.files import BEING_PURGED
 from noojee_agi.recordings.recording import HELD, PURGED, Note
 from noojee_agi.sync import closing, rebuild
@@ -173,7 +173,17 @@ def _finish(leg: Row) -> None:
         os.truncate(path, 0)
         if not sidecar.write(leg):
             return  # the next purge does it
+    for each in _converted(leg["purged_file"]):
+        os.unlink(each)
     os.unlink(path)
+
+
+def _converted(file: str) -> list[str]:
+    """Ours, that somebody has made of it."""
+    about = {each: os.lstat(each) for each in converted.beside(file)}
+    return [
+        each for each, found in about.items() if stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid()
+    ]
 
 
 def _directories(config: Config) -> list[str]:

@@ -89,6 +89,18 @@ def test_old_audio_goes_and_row_and_side_car_say_when_and_who(site: LosableSite)
     assert purged(site) == "0 recordings purged, 0 bytes\n"
 
 
+def test_what_somebody_has_made_of_it_goes_with_it(site: LosableSite) -> None:
+    first = old(site)
+    made = [Path(first.file).with_suffix(suffix) for suffix in (".mp3", ".txt")]
+    for path in made:
+        path.write_bytes(b"made of it")
+
+    purged(site)
+
+    assert_purged(site, first)
+    assert [path.exists() for path in made] == [False, True]
+
+
 def test_what_was_purged_comes_back_as_that_with_a_rebuild(site: LosableSite) -> None:
     leg = old(site)
     purged(site)
