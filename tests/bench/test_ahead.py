@@ -17,7 +17,7 @@ from bench import load, places
 from bench.load import Turn, Turns
 from bench.servers import CEILING, OURS, PEERS
 
-ATTEMPTS = 3  # while the first rounds leave it open, further ones count with them
+ATTEMPTS = 5  # while the first rounds leave it open, further ones count with them
 ROUNDS, CALLS = 3, 300
 CONNECTIONS = (1, 8, 64)
 GOAL = 1.0
