@@ -60,7 +60,7 @@ def _run(store: Store, config: Config, is_patient: bool, failed_since: timedelta
     legs = open_legs(store, known)
     if not known.is_away(config.recordings_directory):
         failed = _failed_legs(store, known, failed_since) if failed_since else []
-        done.closed = _close(store, [*legs, *failed], config.spool_directory, is_patient)
+        done.closed = _close(store, config, [*legs, *failed], is_patient)
     done.problems += left_open(legs)
     _forget(config, known, former, legs)
     return done
@@ -119,7 +119,7 @@ def close_gone(store: Store, config: Config, server: str) -> int:
     ]
     for ending in endings:
         spool.put(config.spool_directory, ending)
-    drain.run(store, config.spool_directory)
+    drain.run(store, config.spool_directory, _noting_desks(store, config))
     return len(endings)
 
 
@@ -155,18 +155,22 @@ def _remembered(config: Config) -> History:
 def _follow(store: Store, config: Config, spool_directory: str, is_patient: bool, done: Result) -> None:
     """A disk that fails there keeps back nothing of here."""
     try:
-        stored = desks.renewing(store, config, lambda events: None)
-        done.stored += drain.run(store, spool_directory, stored, is_patient).stored
+        noting = _noting_desks(store, config)
+        done.stored += drain.run(store, spool_directory, noting, is_patient).stored
     except OSError as exc:
         done.problems.append(f"{spool_directory}, where events may wait, cannot be used: {exc.strerror}")
 
 
-def _close(store: Store, legs: list[OpenLeg], spool_directory: str, is_patient: bool) -> int:
+def _noting_desks(store: Store, config: Config) -> drain.Stored:
+    return desks.renewing(store, config, lambda events: None)
+
+
+def _close(store: Store, config: Config, legs: list[OpenLeg], is_patient: bool) -> int:
     endings = list(closing.endings(legs, recording.now()))
     for ending in endings:
-        spool.put(spool_directory, ending)
+        spool.put(config.spool_directory, ending)
     if endings:
-        drain.run(store, spool_directory, is_patient=is_patient)
+        drain.run(store, config.spool_directory, _noting_desks(store, config), is_patient)
     return len(endings)
 
 
