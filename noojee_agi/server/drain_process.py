@@ -74,8 +74,10 @@ class DrainProcess:
         sighup.on_sighup(self._load_config, self.use)
         threading.Thread(target=self._keep_snapshot, args=(lifeline,), daemon=True).start()
         while True:
-            closed = [self._recordings.fileno()] if self._recordings else []
-            is_soon = self._recordings is not None and self._recordings.waits
+            # Without a database what was closed is not read, and would have it tried again at once.
+            recordings = self._recordings if self._opened_with else None
+            closed = [recordings.fileno()] if recordings else []
+            is_soon = recordings is not None and recordings.waits
             seconds = _GATHER_AT_MOST_SECONDS if is_soon else _LOOK_SECONDS
             is_open = _wait([self._events, *closed], lifeline, seconds)
             deadline = time.monotonic() + _GATHER_AT_MOST_SECONDS

@@ -125,3 +125,28 @@ def test_a_spool_that_cannot_be_read_is_named_and_ends_nothing(
     (error,) = [record.message for record in caplog.records if record.levelname == "ERROR"]
     assert error.startswith("the spool cannot be read, tried again each 5 s: ")
     assert known.spool_directory in error
+
+
+def test_a_file_that_is_closed_while_the_database_is_away_wakes_nobody(
+    drain_process: DrainProcess, known: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would be tried again nine times a second, since nobody reads then what inotify tells."""
+    drain_process._drain(is_last=False)  # the recordings are watched from now on
+    drain_process.use(known._replace(database_url=AWAY))
+    waited: list[tuple[list[int], float]] = []
+
+    def wait(descriptors: list[int], lifeline: int, seconds: float) -> bool:
+        waited.append((descriptors, seconds))
+        return len(waited) < 3
+
+    monkeypatch.setattr("noojee_agi.server.drain_process._wait", wait)
+    monkeypatch.setattr("noojee_agi.server.drain_process._empty", lambda pipe: False)
+    monkeypatch.setattr("noojee_agi.server.drain_process.os.nice", lambda by: 0)
+    monkeypatch.setattr("noojee_agi.server.sighup.on_sighup", lambda load, use: None)
+    monkeypatch.setattr(drain_process, "_keep_snapshot", lambda lifeline: None)
+
+    drain_process.run(-1)
+
+    watched, away = waited[0], waited[1:]
+    assert len(watched[0]) == 2
+    assert away == [([-1], 5.0)] * 2
