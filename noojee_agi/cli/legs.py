@@ -13,9 +13,10 @@ import click
 
 from noojee_agi.cli import output
 from noojee_agi.config import Config
-from noojee_agi.database import queries
+from noojee_agi.database import hearing, queries
+from noojee_agi.database.queries import Filter
 from noojee_agi.database.store import Store
-from noojee_agi.errors import BadArgument, NoojeeError
+from noojee_agi.errors import BadArgument, NoojeeError, NotAllowed
 from noojee_agi.recordings import recording, sidecar, spool
 from noojee_agi.recordings.recording import HELD, RELEASED, Note
 from noojee_agi.sync import drain, opening
@@ -62,11 +63,15 @@ def find(store: Store, asked: str) -> dict[str, Any]:
 
 @click.command()
 @click.argument("leg_id", metavar="ID")
+@click.option("--as", "heard_by", metavar="LOGIN", help="Only if this account may hear it.")
 @click.option("--json", "as_json", is_flag=True, help="One object, with lists of events and accesses.")
 @click.pass_obj
-def show(config: Config, leg_id: str, as_json: bool) -> None:
+def show(config: Config, leg_id: str, heard_by: str | None, as_json: bool) -> None:
     """Show all of the leg ID: its call, what was done with it, who heard it or was refused."""
-    leg = find(opening.open_database(config), leg_id)
+    store = opening.open_database(config)
+    leg = find(store, leg_id)
+    if heard_by is not None:
+        _require_hearing(store, leg["id"], heard_by)
     if as_json:
         output.say_json(leg)
         return
@@ -74,6 +79,14 @@ def show(config: Config, leg_id: str, as_json: bool) -> None:
     _show_values("leg", leg, _OF_LEG)
     _show_rows("events", leg, _EVENT)
     _show_rows("accesses", leg, _ACCESS)
+
+
+def _require_hearing(store: Store, leg_id: str, login: str) -> None:
+    """Raises NotAllowed, and StoreUnavailable."""
+    with store.reading() as connection:
+        hearing.owners(connection, login)  # or it is said why there are none
+        if not [*queries.legs(connection, Filter(leg_id=leg_id, heard_by=login))]:
+            raise NotAllowed(f"{login} may not hear {leg_id}")
 
 
 def _show_values(title: str, leg: dict[str, Any], names: Sequence[str]) -> None:

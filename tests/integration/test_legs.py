@@ -48,6 +48,18 @@ def side_car(leg: Leg) -> dict[str, Any]:
 # --- show ---
 
 
+def test_show_as_somebody_is_for_those_who_may_hear_it(site: LosableSite) -> None:
+    leg = site.completed(agent_login_name="ann", agent_known=True)
+
+    assert site.run("account", "add", "carl").returncode == 0
+
+    for login in ("ann", "lena", "fred"):  # whose it is, who leads her team, and a Recording Manager
+        assert leg.id in said(site, "show", leg.id, "--as", login)
+
+    assert refusal(site, "show", leg.id[:8], "--as", "carl") == f"Error: carl may not hear {leg.id}\n"
+    assert "gone" in refusal(site, "show", leg.id, "--as", "gone")
+
+
 def test_show_tells_the_whole_story_in_order(site: LosableSite) -> None:
     leg = site.completed(tag="INV-22", agent_login_name="fred", agent_known=True)
     site.recorder.store_all(
