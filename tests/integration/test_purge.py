@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from types import FrameType
@@ -333,7 +333,7 @@ def killed_at(site: LosableSite, number: int) -> bool:
 
 
 def test_a_purge_that_is_killed_at_any_line_is_brought_to_an_end_by_the_next(
-    site: LosableSite, is_long: bool
+    site: LosableSite, backend: str, is_long: bool, tell: Callable[[str], None]
 ) -> None:
     number, step, kills = 1, 1 if is_long else 9, 0
     held = old(site)
@@ -358,6 +358,7 @@ def test_a_purge_that_is_killed_at_any_line_is_brought_to_an_end_by_the_next(
         number += step
     assert kills > 10
     site.recorder.assert_side_cars_tell_the_same()
+    tell(f"kill -9 of a purge, {backend}: {kills} kills at {number} lines, 0 half purged, 0 held ones gone")
 
 
 def test_a_file_that_was_renamed_by_a_purge_that_was_not_committed_gets_its_name_back(
