@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, case, func, select, update
+from sqlalchemy import Connection, bindparam, case, func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from noojee_agi.database.tables import access_log, recording_event, recording_leg
@@ -64,10 +64,11 @@ _INSERT_ACCESS = {
     "postgresql": postgresql.insert(access_log).on_conflict_do_nothing(),
 }
 _THIS = _LEG.id == bindparam("of_leg")
-# The latest of the two counts, in whatever order they come; of the same moment, the hold.
+# The latest of the two counts, in whatever order they come; of the same moment, the hold. Not with in_(): its
+# parameters cannot be those of several legs at once.
 _LATEST = (
     select(_EVENT.what == HELD)
-    .where(_EVENT.leg_id == bindparam("of_leg"), _EVENT.what.in_((HELD, RELEASED)))
+    .where(_EVENT.leg_id == bindparam("of_leg"), or_(_EVENT.what == HELD, _EVENT.what == RELEASED))
     .order_by(_EVENT.at.desc(), _EVENT.what)
     .limit(1)
     .scalar_subquery()
