@@ -28,7 +28,8 @@ from noojee_agi.session import handoff
 
 Tell = Callable[[str], None]
 
-FIRST, WARM_UP = 1, 400
+# A heap grows with the first few thousand sessions, and then no more (--long: 4 kB in 5 000).
+FIRST, WARM_UP = 1, 5000
 FLAT_BYTES_PER_SESSION = 100  # a page now and then, no more
 SQLITE_CACHE_BYTES = 2_000_000  # the drain process's, filled by and by
 AT_ONCE = 1000
