@@ -218,7 +218,10 @@ class Follower:
                 self._forget(followed, legs)
                 return
             del self._followed[followed.leg_id]
-            followed = self._followed[after.leg_id] = after
+            self._followed[after.leg_id] = after
+            if decision.step is Step.FORMED and after.leg_id == followed.leg_id and after.persons:
+                return  # as they were under the lock: what has changed since, an event tells
+            followed = after
             listed = self._around(followed, legs)
 
     def _do(

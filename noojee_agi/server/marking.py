@@ -28,7 +28,8 @@ class Marking:
         Not in a conference: there each is for itself, and nobody else's stop or pause ends this recording.
         """
         self._set(followed.name, variables.PERSONS, " ".join([followed.leg_id, *followed.persons]))
-        self.clear(followed.name)
+        if any(channel.mark for channel in listed if channel.name == followed.name):
+            self.clear(followed.name)
         left = [channel for channel in listed if channel.uniqueid not in followed.persons]
         for channel in listed:
             if channel not in left and channel.talks_with_one:
