@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from noojee_agi.actions import channel_lock
 from noojee_agi.actions.result import Result
 from noojee_agi.asterisk import manager, variables
 from noojee_agi.asterisk.live import Switchboard
@@ -265,3 +266,19 @@ def test_a_call_stops_its_own_recording_over_agi_when_the_manager_interface_dies
 
     assert asterisk.answers()["RECORDING_STATUS"] == "503"
     assert asterisk.running() == []
+
+
+def test_a_pause_beside_somebody_who_does_not_let_go_of_the_call_is_in_doubt(
+    site: Site, pbx: FakeManager, legs: Legs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """He may begin a recording after it; what runs has ended."""
+    monkeypatch.setattr(channel_lock, "WAIT_SECONDS", 0.05)
+    caller, _ = add(pbx, CALLER, "b"), add(pbx, ANN, "b")
+    recorded(site, legs, caller, "INV-22")
+
+    with channel_lock.of(site.config.state_directory, CALLER, lambda seconds: None) as is_held:
+        assert is_held
+        result = run(site, "pause", "at/410")
+
+    assert (result.status, caller.mixmonitors) == (503, {})
+    assert "somebody else acts on this call too" in result.message
