@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shlex
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,16 +21,15 @@ exten => 410,1,Wait(0.3)
  same => n,Answer()
  same => n,Milliwatt()
 """
-# A call's extension is TAG*SECONDS. Its context says whose recording it is: the site's. ENV() is set when it
-# must change, not by each call: a child that Asterisk forks in that instant for another AGI() inherits the C
-# library's lock of the environment, and waits for it for ever in setenv() (res_agi.c launch_script).
+# A call's extension is TAG*SECONDS. Its context says whose recording it is: the site's. No call sets ENV():
+# a child that Asterisk forks in that instant for another AGI() inherits the C library's lock of the
+# environment, and waits for it for ever in setenv() (res_agi.c launch_script).
 CONTEXT = """
 [{context}]
-exten => _[a-z].,1,ExecIf($["${{ENV(NOOJEE_AGI_CONF)}}" != "{conf}"]?Set(ENV(NOOJEE_AGI_CONF)={conf}))
- same => n,Set(apiKey={key})
+exten => _[a-z].,1,Set(apiKey={key})
  same => n,Set(tag=${{CUT(EXTEN,*,1)}})
  same => n,Set(before=${{STRFTIME(,,%s.%6q)}})
- same => n,AGI(start_record.py,,${{tag}},Fred)
+ same => n,AGI({program},,${{tag}},Fred)
  same => n,Set(after=${{STRFTIME(,,%s.%6q)}})
  same => n,Set(FILE({calls},,,al,u)=${{tag}}|${{before}}|${{after}}|${{RECORDING_STATUS}}|${{RECORDING_ID}}|\
 ${{RECORDING_FILE}})
@@ -52,19 +52,23 @@ class Call:
 
 
 class Traffic:
-    """The calls of one site. Only one site at a time may have calls: ENV() is the whole Asterisk's."""
+    """The calls of one site."""
 
     def __init__(self, site: Site, context: str) -> None:
         self.site = site
         self.context = context
         self._calls_file = site.folder / "calls"
         self._numbers = itertools.count(1)
+        self._program = site.folder / "start_record"
+        words = ["env", f"NOOJEE_AGI_CONF={site.conf}", str(site.agi_directory / "start_record.py")]
+        self._program.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
+        self._program.chmod(0o755)
 
     @property
     def dialplan(self) -> str:
         """Its context in extensions.conf."""
         return CONTEXT.format(
-            context=self.context, conf=self.site.conf, key=self.site.key, calls=self._calls_file
+            context=self.context, program=self._program, key=self.site.key, calls=self._calls_file
         )
 
     def use(self, asterisk: PrivateAsterisk) -> None:
