@@ -42,6 +42,11 @@ class Config(NamedTuple):
     manager_port: int = 5038
     manager_username: str = ""
     manager_secret: str = ""
+    http_listen: str = ""
+    http_certificate: str = ""
+    http_certificate_key: str = ""
+    http_allow: str = "127.0.0.0/8, ::1"
+    http_allow_get: str = "no"
     log_level: str = "info"
 
     def __repr__(self) -> str:
@@ -144,6 +149,8 @@ def _value(where: str, kind: object, text: str) -> object:
 
 
 _ABSOLUTE = "must be an absolute path of at most 255 letters, digits and . _ + @ = ~ : - (a shell gets it)"
+_ADDRESS = r"|(\[[0-9a-fA-F:.]+\]|[^\s:\[\]]+):\d{1,5}"
+_PATH = r"|/[^\x00-\x1f]{1,255}"
 _RULES: list[tuple[str, str, str]] = [
     ("recordings_directory", SAFE_PATH.pattern, _ABSOLUTE),
     ("state_directory", SAFE_PATH.pattern, _ABSOLUTE),
@@ -159,7 +166,7 @@ _RULES: list[tuple[str, str, str]] = [
     ("server_name", r"[^\x00-\x1f]{1,255}", "must be 1 to 255 characters"),
     (
         "server_listen",
-        r"|(\[[0-9a-fA-F:.]+\]|[^\s:\[\]]+):\d{1,5}",
+        _ADDRESS,
         "must be address:port, or empty for no FastAGI",
     ),
     ("socket_path", r"/[^\x00-\x1f]{1,106}", "must be an absolute path of at most 107 characters"),
@@ -176,5 +183,10 @@ _RULES: list[tuple[str, str, str]] = [
     ),
     ("manager_username", r"[^\x00-\x1f]{0,255}", "must be one line of at most 255 characters"),
     ("manager_secret", r"[^\x00-\x1f]{0,255}", "must be one line of at most 255 characters"),
+    ("http_listen", _ADDRESS, "must be address:port, or empty for no HTTP"),
+    ("http_certificate", _PATH, "must be an absolute path"),
+    ("http_certificate_key", _PATH, "must be an absolute path"),
+    ("http_allow", r"[0-9a-fA-F.:/, ]*", "must be networks such as 127.0.0.0/8, ::1"),
+    ("http_allow_get", "yes|no", "must be yes or no"),
     ("log_level", "debug|info|warning|error", "must be debug, info, warning or error"),
 ]

@@ -41,6 +41,13 @@ port = 5039
 username = noojee
 secret = s3cr%t=#1
 
+[http]
+listen = 0.0.0.0:8443
+certificate = /etc/ssl/pbx.pem
+certificate_key = /etc/ssl/pbx.key
+allow = 192.0.2.0/24, 2001:db8::/32
+allow_get = yes
+
 [log]
 level = debug
 """
@@ -111,6 +118,11 @@ def test_every_option_is_read_and_has_its_type(tmp_path: Path) -> None:
         manager_port=5039,
         manager_username="noojee",
         manager_secret="s3cr%t=#1",
+        http_listen="0.0.0.0:8443",
+        http_certificate="/etc/ssl/pbx.pem",
+        http_certificate_key="/etc/ssl/pbx.key",
+        http_allow="192.0.2.0/24, 2001:db8::/32",
+        http_allow_get="yes",
         log_level="debug",
     )
 

@@ -20,6 +20,7 @@ PACKAGE = Path(noojee_agi.__file__).parent
 ORDER = (
     "cli",
     "server",
+    "web",
     "session",
     "sync",
     "log",
@@ -43,6 +44,9 @@ FOREIGN = {
     "psycopg2": "noojee_agi.database",
     "click": "noojee_agi.cli",
     "greenlet": "noojee_agi.server",
+    "uvicorn": "noojee_agi.web",
+    "starlette": "noojee_agi.web",
+    "prometheus_client": "noojee_agi.web",
 }
 SLOW = (
     *("sqlalchemy", "alembic", "click", "psycopg2", "dataclasses", "inspect", "logging", "subprocess"),

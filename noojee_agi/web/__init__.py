@@ -1,0 +1,1 @@
+"""HTTP: the API, served by a process of `noojee-agi serve`."""
