@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from noojee_agi import text
 from noojee_agi.actions import access, channel_lock
 from noojee_agi.actions.context import Context
+from noojee_agi.actions.result import BUT
 from noojee_agi.asterisk import extensions, marks, peers, variables
 from noojee_agi.asterisk.channel import Channel
 from noojee_agi.asterisk.peers import Peer, Peers
@@ -72,7 +73,7 @@ def with_all_ends(target: Target, channel: Channel | CommandLine, context: Conte
 def ok_message(target: Target, remarks: Sequence[str]) -> str:
     """That it is done, for which call, if that is another than the asking one, and what is to be known."""
     which = f", {target.call}" if target.is_other else ""
-    return f"OK{which}, but {'; '.join(remarks)}" if remarks else f"OK{which}"
+    return f"OK{which}{BUT}{'; '.join(remarks)}" if remarks else f"OK{which}"
 
 
 @contextlib.contextmanager

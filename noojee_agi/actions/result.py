@@ -6,6 +6,7 @@ from noojee_agi import text
 from noojee_agi.asterisk import variables
 from noojee_agi.config import Config
 
+BUT = ", but "  # before what is to be known besides; text from outside holds no comma (text.plain)
 _MESSAGE_LIMIT = 400  # characters, so that the line stays below Asterisk's limit in any language
 
 
@@ -22,6 +23,14 @@ class Result(NamedTuple):
     file: str = ""
     leg: str = ""
     state: str = ""
+
+    @property
+    def has_remarks(self) -> bool:
+        return BUT in self.message
+
+    def with_remark(self, remark: str) -> "Result":
+        """With one more thing to be known."""
+        return self._replace(message=f"{self.message}{'; ' if self.has_remarks else BUT}{remark}")
 
     @property
     def variables(self) -> dict[str, str]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
+from typing import Protocol
 
 from noojee_agi.server.complaints import Complaints
-from noojee_agi.server.waiting import Waiting
 
 KEY_SECONDS = 5.0  # for environment and key, however the bytes are spread: a busy Asterisk is slow
 KEY_BYTES = 65536
@@ -15,22 +15,28 @@ _MOST = 2000
 _REFUSAL_SECONDS = 0.01
 
 
+class Unadmitted(Protocol):
+    """A session, or a connection that has none yet."""
+
+    def give_up(self) -> None: ...
+
+
 class Admission:
     """When there are too many, the oldest of the address that has most go: a right call is young."""
 
     def __init__(self, complaints: Complaints) -> None:
         self._complaints = complaints
-        self._address_of: dict[Waiting, str] = {}  # the oldest first
+        self._address_of: dict[Unadmitted, str] = {}  # the oldest first
         self._of_address: Counter[str] = Counter()
 
-    def add(self, session: Waiting, address: str) -> None:
+    def add(self, session: Unadmitted, address: str) -> None:
         if len(self._address_of) >= _MOST:
             self._complaints.add("%d connections show no apiKey yet: the oldest were sent away", _MOST)
             self.send_one_away()
         self._address_of[session] = address
         self._of_address[address] += 1
 
-    def remove(self, session: Waiting) -> None:
+    def remove(self, session: Unadmitted) -> None:
         """It is known now, or gone."""
         address = self._address_of.pop(session, None)
         if address is not None:

@@ -1,9 +1,10 @@
-"""The server's two sockets: FastAGI on TCP, and the hand-over on a Unix socket."""
+"""The server's sockets: FastAGI and HTTP on TCP, and the hand-over on a Unix socket."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import ipaddress
 import os
 import socket
 import stat
@@ -15,15 +16,20 @@ _BACKLOG = 1024  # connections that wait in the kernel's queue
 
 
 class Listeners:
-    """The two sockets. Raises ConfigurationError when they cannot be had."""
+    """All sockets. Raises ConfigurationError when they cannot be had."""
 
     def __init__(self, config: Config) -> None:
         self._path = config.socket_path
         self.local = _listen_locally(config.socket_path)
         self.network: socket.socket | None = None
+        self.http: socket.socket | None = None
+        self._scheme = "https" if config.http_certificate else "http"
         try:
             if config.server_listen:
-                self.network = _listen_to_network(config.server_listen)
+                self.network = _listen_to_network("[server] listen", config.server_listen)
+            if config.http_listen:
+                self.http = _listen_to_network("[http] listen", config.http_listen)
+                _require_safe(self.http, config)
         except ConfigurationError:
             self.close()
             raise
@@ -31,14 +37,13 @@ class Listeners:
     @property
     def names(self) -> str:
         """Where we are reached."""
-        if not self.network:
-            return self._path
-        host, port = self.network.getsockname()[:2]
-        return f"agi://{f'[{host}]' if ':' in host else host}:{port} and {self._path}"
+        network = [f"agi://{_address(self.network)}"] if self.network else []
+        http = [f"{self._scheme}://{_address(self.http)}"] if self.http else []
+        return " and ".join([*network, *http, self._path])
 
     @property
     def all(self) -> list[socket.socket]:
-        return [self.local, self.network] if self.network else [self.local]
+        return [each for each in (self.local, self.network, self.http) if each]
 
     def close(self) -> None:
         """Nobody finds us any more; whoever has connected is still served."""
@@ -78,7 +83,22 @@ def _answers(path: str) -> bool:
         return client.connect_ex(path) == 0
 
 
-def _listen_to_network(address: str) -> socket.socket:
+def _require_safe(listener: socket.socket, config: Config) -> None:
+    """Keys and recordings do not pass a network as they are. Raises ConfigurationError."""
+    host = listener.getsockname()[0]
+    if not ipaddress.ip_address(host.partition("%")[0]).is_loopback and not config.http_certificate:
+        raise ConfigurationError(
+            f"[http] listen = {config.http_listen}: is not loopback, so it needs certificate and"
+            " certificate_key; or listen on 127.0.0.1, behind a reverse proxy that has them"
+        )
+
+
+def _address(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def _listen_to_network(option: str, address: str) -> socket.socket:
     host, _, port = address.rpartition(":")
     try:
         found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0]
@@ -86,7 +106,7 @@ def _listen_to_network(address: str) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(found[4])
     except (OSError, OverflowError) as exc:
-        raise ConfigurationError(f"[server] listen = {address}: {exc}") from exc
+        raise ConfigurationError(f"{option} = {address}: {exc}") from exc
     listener.listen(_BACKLOG)
     listener.setblocking(False)
     return listener

@@ -15,11 +15,12 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from typing import Protocol
 
 from noojee_agi import log
 from noojee_agi.asterisk.stream import SESSION_SECONDS
 from noojee_agi.config import Config
-from noojee_agi.errors import NoojeeError
+from noojee_agi.errors import ConfigurationError, NoojeeError
 from noojee_agi.server import about
 from noojee_agi.server.counters import Counters
 from noojee_agi.server.drain_process import DrainProcess
@@ -37,9 +38,15 @@ _LAST_DRAIN_SECONDS = 20.0
 _SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD}
 _OPEN_FILES = 8192
 
-_FIXED = ("server_listen", "socket_path", "server_threads")
+_FIXED = ("server_listen", "socket_path", "server_threads", "http_listen")
 
-Process = Worker | DrainProcess | Follower
+# In which order they end: sessions bring events, which the drain process has to store.
+_FOLLOWER, _SESSIONS, _DRAIN = range(3)
+
+
+class Process(Protocol):
+    def run(self, lifeline: int) -> None: ...
+    def use(self, config: Config) -> None: ...
 
 
 class Server:
@@ -52,9 +59,7 @@ class Server:
         self._config = load_config()
         self._listeners = Listeners(self._config)
         self._children: dict[int, Process] = {}
-        self._lifelines: dict[type[Process], tuple[int, int]] = {
-            kind: os.pipe() for kind in (Follower, Worker, DrainProcess)
-        }
+        self._lifelines = {stage: os.pipe() for stage in (_FOLLOWER, _SESSIONS, _DRAIN)}
         _allow_open_files()
         log.to_file(self._config)
         self._make_processes(programs)
@@ -77,22 +82,23 @@ class Server:
     def _make_processes(self, programs: str) -> None:
         config, listeners = self._config, self._listeners
         count = min(_MAX_WORKERS, len(os.sched_getaffinity(0)), config.server_threads)
-        self._counters = numbers = Counters(count)
+        self._counters = numbers = Counters(count + 1)  # the last one is HTTP's
         (events, tell), (questions, ask) = (os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC) for _ in range(2))
         self._drain_process = DrainProcess(
             self._load_config, config, events, questions, numbers, listeners.all
         )
         self._follower = Follower(self._load_config, config, programs, numbers, tell, listeners.all)
-        links = Links(listeners.network, listeners.local, tell, ask, numbers, about.program())
+        links = Links(listeners.network, listeners.local, listeners.http, tell, ask, numbers, about.program())
         self._workers = []
         for number in range(count):
             threads = config.server_threads // count + (number < config.server_threads % count)
             self._workers.append(Worker(number, threads, self._load_config, config, programs, links))
+        self._http = [_http(self._load_config, config, programs, links, count)] if listeners.http else []
 
     @property
     def _processes(self) -> list[Process]:
         followers = [self._follower] if self._follower.is_needed else []
-        return [self._drain_process, *followers, *self._workers]
+        return [self._drain_process, *followers, *self._workers, *self._http]
 
     def _start(self, process: Process) -> None:
         child = os.fork()
@@ -102,7 +108,7 @@ class Server:
         try:
             for _, ours in self._lifelines.values():
                 os.close(ours)
-            process.run(self._lifelines[type(process)][0])
+            process.run(self._lifelines[self._stage(process)][0])
         finally:
             failure = sys.exc_info()
             if failure[0]:
@@ -128,7 +134,7 @@ class Server:
             logger.error("SIGHUP: the configuration stays as it was: %s", exc)
             return
         if any(getattr(config, name) != getattr(self._config, name) for name in _FIXED):
-            logger.warning("[server] listen, socket and threads change with a restart only")
+            logger.warning("listen, socket and threads change with a restart only")
         log.to_file(config)
         for process in (self._follower, *self._processes):
             process.use(config)  # for one that must be started again
@@ -142,25 +148,43 @@ class Server:
         """First the sessions, then the last drain."""
         self._listeners.close()
         self._counters.set_sees_ends(False)
-        for kind, seconds in (
-            (Follower, _FINISH_SECONDS),
-            (Worker, _FINISH_SECONDS),
-            (DrainProcess, _LAST_DRAIN_SECONDS),
+        for stage, seconds in (
+            (_FOLLOWER, _FINISH_SECONDS),
+            (_SESSIONS, _FINISH_SECONDS),
+            (_DRAIN, _LAST_DRAIN_SECONDS),
         ):
-            os.close(self._lifelines.pop(kind)[1])
-            self._bury(kind, seconds)
+            os.close(self._lifelines.pop(stage)[1])
+            self._bury(stage, seconds)
         logger.info("ended")
 
-    def _bury(self, kind: type[Process], seconds: float) -> None:
+    def _stage(self, process: Process) -> int:
+        of_others = {id(self._follower): _FOLLOWER, id(self._drain_process): _DRAIN}
+        return of_others.get(id(process), _SESSIONS)
+
+    def _bury(self, stage: int, seconds: float) -> None:
         """Wait for the end of these; what takes too long is killed, and the spool has what it was about."""
         deadline = time.monotonic() + seconds
-        while left := [child for child, process in self._children.items() if isinstance(process, kind)]:
+        while left := [child for child, process in self._children.items() if self._stage(process) == stage]:
             rest = deadline - time.monotonic()
             if rest <= 0:
                 for child in left:
                     os.kill(child, signal.SIGKILL)
             signal.sigtimedwait({signal.SIGCHLD}, max(rest, 0.1))
             self._buried()
+
+
+def _http(
+    load_config: Callable[[], Config], config: Config, programs: str, links: Links, number: int
+) -> Process:
+    """Raises ConfigurationError; its packages are an extra."""
+    try:
+        from noojee_agi.server.http import Http
+    except ModuleNotFoundError as exc:
+        raise ConfigurationError(
+            f"[http] listen needs {exc.name}, which is not installed: run agi/install --web, or"
+            " pip install 'noojee-agi[web]'"
+        ) from exc
+    return Http(load_config, config, programs, links, number)
 
 
 def _allow_open_files() -> None:

@@ -6,21 +6,18 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 from noojee_agi.config import Config
-from noojee_agi.recordings import disk, snapshot
-from noojee_agi.server import about, counters, reports, sighup
-from noojee_agi.server.admission import Admission, Refusals
+from noojee_agi.recordings import disk
+from noojee_agi.server import about, counters, sighup, surroundings
+from noojee_agi.server.admission import Admission
 from noojee_agi.server.complaints import Complaints
 from noojee_agi.server.counters import Counters
 from noojee_agi.server.fastagi import FastAgi
 from noojee_agi.server.programs import Programs
 from noojee_agi.server.reports import Reports
-from noojee_agi.server.snapshot_renewal import SnapshotRenewal
 from noojee_agi.server.waiting import Sessions
-from noojee_agi.session import session
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +33,7 @@ class Links(NamedTuple):
 
     network: socket.socket | None
     local: socket.socket
+    http: socket.socket | None
     events: int
     questions: int
     counters: Counters
@@ -64,6 +62,8 @@ class Worker:
     def run(self, lifeline: int) -> None:
         """Until the other end of lifeline is closed, and every session has come to its end."""
         self._links.counters.set(self._number, counters.RUNNING, 0)
+        if self._links.http:
+            self._links.http.close()
         self._loop = asyncio.new_event_loop()
         self._sessions = Sessions(self._loop, self._threads)
         self._complaints = Complaints(logger)
@@ -84,27 +84,17 @@ class Worker:
         """From the next session on."""
         self._config = config
 
-    def _make_surroundings(self) -> session.Surroundings:
-        load = snapshot.Cached()
-        return session.Surroundings(
-            self._programs,
-            lambda: self._config,
-            SnapshotRenewal(self._loop, load, partial(reports.tell, self._links.questions)),
-            load,
-            self._sessions.pause,
-            self._sessions.in_thread,
-            self._links.counters.sees_ends,
-            Refusals(self._sessions.pause).wait,
-        )
-
     def _make_services(self) -> dict[socket.socket, Serve]:
         """What serves the connections of each listening socket."""
-        links, surroundings = self._links, self._make_surroundings()
+        links = self._links
+        around = surroundings.make(
+            self._loop, self._sessions, self._programs, lambda: self._config, links.questions, links.counters
+        )
         outcome = Reports(links.counters, self._number, links.events)
-        programs = Programs(self._admission, surroundings, outcome, lambda: self._config.path, self._status)
+        programs = Programs(self._admission, around, outcome, lambda: self._config.path, self._status)
         services: dict[socket.socket, Serve] = {links.local: programs.serve}
         if links.network:
-            fastagi = FastAgi(self._admission, self._complaints, surroundings, outcome)
+            fastagi = FastAgi(self._admission, self._complaints, around, outcome)
             services[links.network] = fastagi.serve
         return services
 

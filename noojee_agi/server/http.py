@@ -1,0 +1,206 @@
+"""The server's process for HTTP: what the web asks for, it does as a worker does what Asterisk asks for."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from noojee_agi.actions import new_leg
+from noojee_agi.actions.result import Result
+from noojee_agi.config import Config
+from noojee_agi.database.store import Store
+from noojee_agi.errors import NoojeeError
+from noojee_agi.recordings import disk
+from noojee_agi.recordings.recording import Event
+from noojee_agi.recordings.snapshot import Knowledge
+from noojee_agi.server import counters, sighup, surroundings
+from noojee_agi.server.admission import Admission
+from noojee_agi.server.complaints import Complaints
+from noojee_agi.server.reports import Reports
+from noojee_agi.server.waiting import Sessions
+from noojee_agi.server.worker import Links
+from noojee_agi.session import session
+from noojee_agi.session.session import Invocation
+from noojee_agi.sync import opening
+from noojee_agi.web import app, networks, tls
+from noojee_agi.web.services import Services
+from noojee_agi.web.serving import Serving
+
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
+
+_NICENESS = 10  # audio and the dialplan's own sessions have the processor first
+_QUESTIONS_AT_ONCE = 8
+_DISK_SECONDS = 10.0
+_TELL_SECONDS = 1.0
+_LOOK_SECONDS = 0.05
+
+
+class Http:
+    """number: its slot in the counters."""
+
+    def __init__(
+        self,
+        load_config: Callable[[], Config],
+        config: Config,
+        programs: str,
+        links: Links,
+        number: int,
+    ) -> None:
+        """Raises ConfigurationError when something in [http] cannot be."""
+        networks.of(config)
+        self._load_config = load_config
+        self._config = config
+        self._programs = programs
+        self._links = links
+        self._number = number
+        self._tls = tls.context(config)
+
+    def run(self, lifeline: int) -> None:
+        """Until the other end of lifeline is closed, and every answer has come to its end."""
+        with contextlib.suppress(OSError):  # it may be forbidden
+            os.nice(_NICENESS)
+        for listener in (self._links.local, self._links.network):
+            if listener:
+                listener.close()
+        self._links.counters.set(self._number, counters.RUNNING, 0)
+        asyncio.run(self._serve(lifeline))
+
+    def use(self, config: Config) -> None:
+        """From the next request on; a certificate for the next connections."""
+        try:
+            networks.of(config)
+            if self._tls:
+                tls.renew(self._tls, config)
+        except NoojeeError as exc:
+            logger.error("[http] stays as it was: %s", exc)
+            return
+        self._config = config
+
+    async def _serve(self, lifeline: int) -> None:
+        listener = self._links.http
+        assert listener
+        self._loop = loop = asyncio.get_running_loop()
+        config = self._config
+        self._sessions = Sessions(loop, config.server_threads)
+        self._database = _Database(loop)
+        self._reports = Reports(self._links.counters, self._number, self._links.events)
+        self._complaints = Complaints(logger)
+        disk.look_whether_local(config.recordings_directory)
+        disk.use_thread(self._in_thread)
+        self._look_at_disk()
+        self._tell_complaints()
+        sighup.on_sighup(self._load_config, self.use)
+        serving = Serving(app.make(self._services()), self._tls, Admission(self._complaints))
+        loop.add_reader(lifeline, self._end, serving, lifeline)
+        await serving.serve([listener])
+        while self._sessions:
+            await asyncio.sleep(_LOOK_SECONDS)
+        self._complaints.tell(is_last=True)
+
+    def _end(self, serving: Serving, lifeline: int) -> None:
+        self._loop.remove_reader(lifeline)
+        serving.end()
+
+    def _services(self) -> Services:
+        links = self._links
+        around = surroundings.make(
+            self._loop, self._sessions, self._programs, lambda: self._config, links.questions, links.counters
+        )
+
+        async def run(invocation: Invocation, key: str) -> Result:
+            report = await self._in_session(lambda: session.run_from_command_line(invocation, key, around))
+            self._reports.add(report)
+            return report.result
+
+        def knowledge(before_asking: Callable[[], None]) -> Knowledge:
+            config = self._config
+
+            def ask() -> None:
+                before_asking()
+                around.read_database(config)
+
+            return Knowledge(config.snapshot_file, ask, around.load_snapshot)
+
+        return Services(
+            lambda: self._config,
+            run,
+            knowledge,
+            self._in_session,
+            self._of_database,
+            self._note,
+            self._metrics,
+            self._health,
+        )
+
+    async def _in_session(self, work: Callable[[], T]) -> T:
+        """What nobody foresaw is the caller's as well as the loop's, which logs it."""
+        done: asyncio.Future[T] = self._loop.create_future()
+
+        def run() -> None:
+            try:
+                result = work()
+            except NoojeeError as exc:
+                done.set_exception(exc)
+            else:
+                done.set_result(result)
+            finally:
+                if not done.done():
+                    done.set_exception(RuntimeError("a session has failed"))
+
+        self._sessions.begin(run)
+        return await done
+
+    def _in_thread(self, work: Callable[[], object]) -> object:
+        """What may block, from a session or from a thread."""
+        if threading.current_thread() is threading.main_thread():
+            return self._sessions.in_thread(work)
+        return work()
+
+    async def _of_database(self, question: Callable[[Store], T]) -> T:
+        return await self._database.ask(self._config, question)
+
+    def _note(self, event: Event) -> None:
+        """Raises NoojeeError when it cannot be noted."""
+        new_leg.note(event, config=self._config)
+        self._reports.tell_of_events()
+
+    async def _metrics(self) -> tuple[bytes, str]:
+        return b"", "text/plain"
+
+    async def _health(self) -> tuple[int, dict[str, Any]]:
+        return 200, {"ok": True}
+
+    def _look_at_disk(self) -> None:
+        """In a session, which waits for the disk in a thread."""
+        self._sessions.begin(lambda: disk.look_whether_local(self._config.recordings_directory))
+        self._loop.call_later(_DISK_SECONDS, self._look_at_disk)
+
+    def _tell_complaints(self) -> None:
+        self._complaints.tell()
+        self._loop.call_later(_TELL_SECONDS, self._tell_complaints)
+
+
+class _Database:
+    """Questions to the database, each in a thread; it is opened by the first one."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._threads = ThreadPoolExecutor(_QUESTIONS_AT_ONCE, "database")
+        self._opened: tuple[Config, Store] | None = None
+
+    async def ask(self, config: Config, question: Callable[[Store], T]) -> T:
+        """Raises NoojeeError."""
+        return await self._loop.run_in_executor(self._threads, self._ask, config, question)
+
+    def _ask(self, config: Config, question: Callable[[Store], T]) -> T:
+        opened = self._opened
+        if not opened or opened[0] is not config:
+            self._opened = opened = (config, opening.open_database(config))
+        return question(opened[1])

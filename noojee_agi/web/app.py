@@ -1,0 +1,118 @@
+"""The API: its addresses, who may come to them, and what each answer has."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from noojee_agi.web import answers, audio, call_management, networks, openapi, recording_api
+from noojee_agi.web.admission import Admission
+from noojee_agi.web.audio import Audio
+from noojee_agi.web.call_management import CallManagement
+from noojee_agi.web.endpoint import Endpoint, Handler
+from noojee_agi.web.networks import Networks
+from noojee_agi.web.recording_api import RecordingApi
+from noojee_agi.web.services import Services
+
+_GET = ("GET", "HEAD")
+_POST = ("POST",)
+_HEADERS = {
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "default-src 'none'",
+}
+_LOOK = "unexpected failure: see noojee-agi.log in the state directory"
+
+
+def make(services: Services) -> ASGIApp:
+    admission = Admission(services)
+    calls, legs = CallManagement(services, admission), RecordingApi(services, admission)
+
+    def of_calls(name: str) -> tuple[str, ...]:
+        may_get = name in call_management.WITH_GET and services.config().http_allow_get == "yes"
+        return ("POST", "GET") if may_get else _POST
+
+    async def metrics(request: Request) -> Response:
+        content, kind = await services.metrics()
+        return Response(content, media_type=kind)
+
+    async def health(request: Request) -> Response:
+        status, content = await services.health()
+        return JSONResponse(content, status)
+
+    async def document(request: Request) -> Response:
+        return JSONResponse(openapi.document())
+
+    routes = [
+        *(
+            _route(f"{call_management.PATH}/{name}", partial(calls.run, name=name), partial(of_calls, name))
+            for name in call_management.PROGRAMS
+        ),
+        *(
+            _route(f"{recording_api.PATH}/{name}", partial(legs.send, name=name), lambda: _POST)
+            for name in recording_api.QUESTIONS
+        ),
+        _route(audio.PATH, Audio(services, admission).send, lambda: _GET),
+        _route("/metrics", metrics, lambda: _GET),
+        _route("/health", health, lambda: _GET),
+        _route("/openapi.json", document, lambda: _GET),
+    ]
+    app = Starlette(
+        routes=routes,
+        exception_handlers={HTTPException: _no_such_address, Exception: _unforeseen},
+    )
+    app.router.redirect_slashes = False
+    return _Entrance(app, services)
+
+
+def _route(path: str, handler: Handler, methods: Callable[[], tuple[str, ...]]) -> Route:
+    return Route(path, Endpoint(handler, methods))
+
+
+async def _no_such_address(request: Request, exc: Exception) -> Response:
+    return answers.error(404, "there is no such address: /openapi.json has all of them")
+
+
+async def _unforeseen(request: Request, exc: Exception) -> Response:
+    """The framework has it logged then."""
+    return answers.error(500, _LOOK)
+
+
+class _Entrance:
+    """[http] allow, and the headers of each answer."""
+
+    def __init__(self, app: ASGIApp, services: Services) -> None:
+        self._app = app
+        self._services = services
+        self._read: tuple[str, Networks] = ("", ())
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(_HEADERS)
+            await send(message)
+
+        await self._app_for(scope)(scope, receive, with_headers)
+
+    def _app_for(self, scope: Scope) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
+        client = scope.get("client")
+        if client and networks.have(self._allowed(), client[0]):
+            return self._app
+        return answers.error(403, "this address may not use the API: [http] allow names those that may")
+
+    def _allowed(self) -> Networks:
+        config = self._services.config()
+        if self._read[0] != config.http_allow:
+            self._read = (config.http_allow, networks.of(config))
+        return self._read[1]

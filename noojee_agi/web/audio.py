@@ -1,0 +1,117 @@
+"""A leg's audio, whole or in ranges; whoever gets some is noted first."""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+
+from noojee_agi.database import queries
+from noojee_agi.database.queries import Filter
+from noojee_agi.database.store import Store
+from noojee_agi.errors import NotAllowed
+from noojee_agi.recordings import disk, recording
+from noojee_agi.recordings.recording import DOWNLOADED, Access
+from noojee_agi.web.admission import Admission, address_of
+from noojee_agi.web.answers import Refused
+from noojee_agi.web.services import Services
+
+PATH = "/recordings/{leg_id}/audio"
+LOGIN = "agentLoginName"
+# By the suffix of a file; any other is application/octet-stream. Of Asterisk's raw formats these have a
+# registered name (RFC 3551, RFC 2046); signed linear is little-endian here, and so is not audio/L16.
+TYPES = {
+    **dict.fromkeys(("wav", "WAV", "wav16"), "audio/wav"),
+    **dict.fromkeys(("ulaw", "ul", "mu", "pcm"), "audio/basic"),
+    **dict.fromkeys(("alaw", "al"), "audio/PCMA"),
+    **{"gsm": "audio/GSM", "g722": "audio/G722", "g729": "audio/G729", "ilbc": "audio/iLBC"},
+    **{"ogg": "audio/ogg", "opus": "audio/ogg", "mp3": "audio/mpeg"},
+}
+OTHER_TYPE = "application/octet-stream"
+_SAME_SECONDS = 60.0  # in which all pieces of one listening are noted once
+_MOST_LISTENINGS = 10_000
+
+
+class Audio:
+    def __init__(self, services: Services, admission: Admission) -> None:
+        self._services = services
+        self._admission = admission
+        self._noted: dict[tuple[str, str, str], float] = {}  # the last one is the latest
+
+    async def send(self, request: Request) -> Response:
+        given = await self._admission.arguments(request, (LOGIN,))
+        login = given.get(LOGIN).strip()
+        leg, may_hear = await self._leg(request.path_params["leg_id"], login)
+        if not may_hear:
+            await self._note(request, leg["id"], login, is_allowed=False)
+            raise NotAllowed(f"this {LOGIN} may not hear the leg")
+        path = _path(leg)
+        about = await self._services.in_session(lambda: _about(path))
+        if about is None:
+            raise Refused(404, "the audio is not on this machine: the leg's metadata names its server")
+        await self._note(request, leg["id"], login, is_allowed=True)
+        suffix = path.rpartition(".")[2]
+        return FileResponse(
+            path,
+            media_type=TYPES.get(suffix, OTHER_TYPE),
+            filename=os.path.basename(path),
+            stat_result=about,
+        )
+
+    async def _leg(self, leg_id: str, login: str) -> tuple[Mapping[str, Any], bool]:
+        """The leg, and whether that account may hear it. Without one the key is enough. Raises Refused."""
+        if not recording.is_id(leg_id):
+            raise Refused(404, "a leg's id is what start has answered as RecordingId")
+
+        def found(store: Store) -> tuple[list[dict[str, Any]], bool]:
+            with store.reading() as connection:
+                legs = list(queries.legs(connection, Filter(leg_id=leg_id)))
+                own = queries.legs(connection, Filter(leg_id=leg_id, heard_by=login)) if login else legs
+                return legs, bool([*own])
+
+        legs, may_hear = await self._services.of_database(found)
+        if not legs:
+            raise Refused(404, "there is no such leg; one that has just begun is known a second later")
+        return legs[0], may_hear
+
+    async def _note(self, request: Request, leg_id: str, login: str, is_allowed: bool) -> None:
+        """A player asks for many pieces: within a minute that is one listening. HEAD gives nothing away."""
+        if request.method == "HEAD":
+            return
+        address, now = address_of(request), time.monotonic()
+        listening = (leg_id, login, f"{address} {is_allowed}")
+        last = self._noted.pop(listening, -_SAME_SECONDS)
+        if now - last >= _SAME_SECONDS:
+            noted = Access(
+                recording.new_id(), leg_id, recording.now(), login, DOWNLOADED, is_allowed, f"HTTP {address}"
+            )
+            await self._services.in_session(lambda: self._services.note(noted))
+            last = now
+        self._noted[listening] = last
+        while len(self._noted) > _MOST_LISTENINGS:
+            del self._noted[next(iter(self._noted))]
+
+
+def _path(leg: Mapping[str, Any]) -> str:
+    """Raises Refused when there is none."""
+    if leg["purged_at"]:
+        raise Refused(410, "the audio was purged")
+    path = str(leg["file"])
+    if leg["status"] == "failed" or not recording.is_ours(path):
+        raise Refused(404, "this leg has no audio: it never began")
+    return path
+
+
+@disk.bounded()
+def _about(path: str) -> os.stat_result | None:
+    """None when there is no such file. Raises DiskSilent."""
+    try:
+        about = os.stat(path)
+    except OSError:
+        return None
+    return about if stat.S_ISREG(about.st_mode) else None

@@ -1,0 +1,38 @@
+"""One address of the API: which methods it knows, who may use it, and errors as answers."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from noojee_agi.errors import NoojeeError
+from noojee_agi.web import answers
+from noojee_agi.web.answers import Refused
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+class Endpoint:
+    """methods: those that it knows now."""
+
+    def __init__(self, handler: Handler, methods: Callable[[], Sequence[str]]) -> None:
+        self._handler = handler
+        self._methods = methods
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        try:
+            self._require_method(request)
+            response = await self._handler(request)
+        except (Refused, NoojeeError) as exc:
+            response = answers.refusal(exc)
+        await response(scope, receive, send)
+
+    def _require_method(self, request: Request) -> None:
+        known = self._methods()
+        if request.method not in known:
+            allowed = ", ".join(known)
+            raise Refused(405, f"this address knows {allowed} alone", {"Allow": allowed})
