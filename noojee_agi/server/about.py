@@ -23,7 +23,7 @@ def configuration(config: Config) -> str:
 
 def fixed(config: Config) -> str:
     """What a running server cannot change (Server._FIXED)."""
-    return f"{config.server_listen} {config.socket_path} {config.server_threads}"
+    return f"{config.server_listen} {config.socket_path} {config.server_threads} {config.http_listen}"
 
 
 def of_server(program: str, begun: Config, config: Config) -> dict[str, str]:

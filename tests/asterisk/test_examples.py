@@ -55,6 +55,13 @@ def test_run_shows_steps_legs_and_who_is_heard() -> None:
     assert (shown.returncode, shown.stderr) == (0, "")
     for part in ("Dial(PJSIP/410", "AGI(start_record.py,,INV-22)", "Ann", "████", "The call was recorded"):
         assert part in shown.stdout
+    for part in (
+        "CallManagementAPI/start?extenOrUniqueId=410",
+        '"Code": 0',
+        '"RecordingId"',
+        "It was recorded.",
+    ):
+        assert part in shown.stdout
 
 
 def test_every_example_has_its_scene() -> None:

@@ -1,15 +1,19 @@
 """One of dialplan-examples on a private Asterisk, for people: python -m lab.live_example [EXAMPLE].
 
 The dialplan's steps as they happen, the call's legs as the database has them, and who is heard in them when.
+At the end another call, which a program elsewhere has recorded by HTTP.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import sys
 import tempfile
 import threading
+import urllib.error
+import urllib.request
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,12 +23,18 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from lab import scenes, tones
+from lab import manager, scenes, tones
 from lab.asterisk import AsteriskFailed, PrivateAsterisk
+from lab.exchange import Exchange
+from lab.postgresql import free_port
 from lab.scenes import EXAMPLES, SCENES, TONES, Scene
+from lab.served import Served
+from lab.sip_phone import SipPhone
 from lab.unavailable import LabUnavailable
 
 USUAL = "inbound-queue"
+_MORE = "exten => colleague,1,Dial(PJSIP/410)\n"
+_START = "/servicemanager/rest/CallManagementAPI/start"
 _STEP = re.compile(r"Executing \[(\S+)@([\w-]+):(\d+)\] (\w+)\(\"([^\"]*)\", \"(.*)\"\)")
 _CONTEXT = re.compile(r"^\[([\w-]+)\]", re.MULTILINE)
 _LOOK_SECONDS = 0.1
@@ -55,7 +65,7 @@ def main() -> int:
 def _show(console: Console, name: str) -> int:
     scene = SCENES[name]
     with tempfile.TemporaryDirectory(prefix="noojee-agi-") as folder, ExitStack() as stack:
-        made = scenes.exchange(None, {name: scene}, Path(folder), stack)
+        made = scenes.exchange(None, {name: scene}, Path(folder), stack, _MORE)
         version = made.asterisk.installation.version
         console.print(f"Asterisk {version}, dialplan-examples/{name}.conf: {scene.says}\n")
         with _Steps(console, made.asterisk, (EXAMPLES / f"{name}.conf").read_text()):
@@ -64,7 +74,8 @@ def _show(console: Console, name: str) -> int:
         console.print(_call(legs))
         for leg in legs:
             console.print(_leg(leg))
-        return _verdict(console, scene, legs)
+        status = _verdict(console, scene, legs)
+        return _by_http(console, made) or status
 
 
 class _Steps:
@@ -121,6 +132,37 @@ def _picture(levels: Sequence[float]) -> str:
     each = -(-len(levels) // _COLUMNS) or 1
     bars = [max(levels[start : start + each]) for start in range(0, len(levels), each)]
     return "".join(_BARS[round(min(1.0, level / _LOUD) * (len(_BARS) - 1))] for level in bars)
+
+
+def _by_http(console: Console, made: Exchange[SipPhone]) -> int:
+    """411 calls 410, and somebody without a telephone has it recorded."""
+    options = {**manager.options(made.port), "http.listen": f"127.0.0.1:{free_port()}"}
+    with Served(made.site, options) as served:
+        made.phones["411"].dial("colleague")
+        made.wait_bridged("410")
+        words = f"{_START}?extenOrUniqueId=410&tag=INV-23&agentLoginName=Ann"
+        console.print(f"\n411 calls 410, and a program starts a recording by HTTP:\n\n  POST {escape(words)}")
+        answer = _post(served.http + words, made.site.key)
+        console.print_json(data=answer)
+        if answer["Code"] == 0:
+            made.wait_for_audio(answer["File"], 1)
+        made.end()
+        legs = made.site.wait_for_legs("--tag", "INV-23", status="completed") if answer["Code"] == 0 else []
+    console.print()
+    for leg in legs:
+        console.print(_leg(leg))
+    console.print("[green]It was recorded.[/]" if legs else "[red]IT WAS NOT RECORDED: see above.[/]")
+    return 0 if legs else 1
+
+
+def _post(url: str, key: str) -> dict[str, Any]:
+    """What it answers, also to what it refuses."""
+    request = urllib.request.Request(url, b"", {"X-Api-Key": key})
+    try:
+        with urllib.request.urlopen(request) as reply:
+            return dict(json.load(reply))
+    except urllib.error.HTTPError as refusal:
+        return dict(json.load(refusal))
 
 
 def _verdict(console: Console, scene: Scene, legs: Sequence[Mapping[str, Any]]) -> int:

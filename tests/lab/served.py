@@ -25,7 +25,10 @@ from noojee_agi.session import handoff
 START_SECONDS = 20.0
 STOP_SECONDS = 60.0
 SOCKET_PATH_BYTES = 107
-_SERVES = re.compile(r"^serves agi://[\d.]+:(\d+) and (.+): .*start_record", re.MULTILINE)
+DRAIN_NICENESS, HTTP_NICENESS = 19, 10  # beyond the server's own
+_SERVES = re.compile(
+    r"^serves agi://[\d.]+:(\d+) and (?:(https?://\S+) and )?(.+): .*start_record", re.MULTILINE
+)
 
 
 class Served:
@@ -44,6 +47,7 @@ class Served:
     ) -> None:
         self.site = site
         self.port = 0
+        self.http = ""  # such as https://127.0.0.1:8443, where http.listen is among the options
         self._options = {**(options or {})}
         self._address = address
         self._enter = enter
@@ -179,13 +183,16 @@ class Served:
 
     @property
     def drain_process(self) -> int:
-        """Its process for the database: the one that has made itself nicer."""
+        """Its process for the database: the one that has made itself nicest."""
+        return wait_until(lambda: self._nicer(DRAIN_NICENESS), 10, "the drain process")[0]
 
-        def nicer() -> list[int]:
-            ours = _niceness(self.pid)
-            return [child for child in processes.children(self.pid) if _niceness(child) > ours]
+    @property
+    def http_process(self) -> int:
+        return wait_until(lambda: self._nicer(HTTP_NICENESS), 10, "the process for HTTP")[0]
 
-        return wait_until(nicer, 10, "the drain process")[0]
+    def _nicer(self, by: int) -> list[int]:
+        wanted = min(19, _niceness(self.pid) + by)
+        return [child for child in processes.children(self.pid) if _niceness(child) == wanted]
 
     def _is_up(self) -> bool:
         said = _SERVES.findall(self.stdout)
@@ -193,7 +200,8 @@ class Served:
         assert self._process.poll() is None, f"noojee-agi serve has ended: {self.stderr}"
         if len(said) == self._said_before:
             return False
-        self.port, path = int(said[-1][0]), said[-1][1]
+        port, self.http, path = said[-1]
+        self.port = int(port)
         assert path == str(self.socket)
         return bool(self.status())
 
