@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from noojee_agi.config import Config
 from noojee_agi.database.store import Store
@@ -135,7 +136,7 @@ class DrainProcess:
         """
         recordings = self._recordings
         if not recordings:
-            drain.run_own(self._store, config, lambda events: self._counters.drained(), is_last)
+            self._run_own(config, lambda events: self._counters.drained(), is_last)
             return
 
         def stored(events: Sequence[Event]) -> None:
@@ -145,14 +146,22 @@ class DrainProcess:
         recordings.read()
         if ended := recordings.ended():
             spool.put(config.spool_directory, *ended)
-        done = drain.run_own(self._store, config, stored, is_last, recordings.ended_of)
+        done = self._run_own(config, stored, is_last, recordings.ended_of)
         if not done.stored or time.monotonic() > self._look_at:
             self._look_around(config, recordings)
         self._tell_whether_ends_are_seen(config, recordings)
         endings = recordings.endings(self._store, is_all_stored=not done.busy)
         if endings:
             spool.put(config.spool_directory, *endings)
-            drain.run_own(self._store, config, stored, is_last, recordings.ended_of)
+            self._run_own(config, stored, is_last, recordings.ended_of)
+
+    def _run_own(self, config: Config, *how: Any) -> drain.Result:
+        """drain.run_own(), and how long it took, if it had anything to do. Raises the same."""
+        begun = time.monotonic()
+        done = drain.run_own(self._store, config, *how)
+        if done.stored:
+            self._counters.add_drain(time.monotonic() - begun)
+        return done
 
     def _look_around(self, config: Config, recordings: OpenRecordings) -> None:
         """Another drain may have brought in what has begun, or whoever looked after it before has died.

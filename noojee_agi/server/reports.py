@@ -8,10 +8,7 @@ import os
 from noojee_agi import log
 from noojee_agi.actions.result import Report
 from noojee_agi.actions.start_record import OK
-from noojee_agi.server import counters
 from noojee_agi.server.counters import Counters
-
-_OUR_FAILURES = 500
 
 
 class Reports:
@@ -27,11 +24,10 @@ class Reports:
 
     def add(self, report: Report) -> None:
         """Of a session whose caller waits no more."""
-        self.count(counters.SESSIONS, 1)
-        if report.result.status >= _OUR_FAILURES:
-            self.count(counters.FAILED, 1)
+        result, seconds = report.result, report.milliseconds / 1000
+        self._numbers.add_session(self._worker, report.program, result.status, seconds)
         log.session(report)
-        if report.result.leg_id or report.result.status == OK:
+        if result.leg_id or result.status == OK:
             self.tell_of_events()
 
     def tell_of_events(self) -> None:

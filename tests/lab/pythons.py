@@ -70,9 +70,11 @@ def _requirements() -> list[str]:
     """What setup.cfg says, without the tools that only read the text of the tests."""
     setup = configparser.ConfigParser()
     setup.read(TOP / "setup.cfg")
-    tests = setup["options.extras_require"]["test"].split("\n")
+    extras = setup["options.extras_require"]
+    tests = extras["test"].split("\n")
     lines = [
         *setup["options"]["install_requires"].split("\n"),
+        *extras["web"].split("\n"),
         *(line for line in tests if line.startswith(_FOR_UNIT_TESTS)),
     ]
     return [line for line in lines if line and not line.startswith("#")]

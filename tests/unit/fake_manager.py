@@ -176,6 +176,9 @@ class FakeManager:
         may.add("everything")
         return [{"Response": "Success", "Message": "Authentication accepted"}]
 
+    def _ping(self, action: dict[str, str]) -> list[dict[str, str]]:
+        return [{"Response": "Success", "Ping": "Pong"}]
+
     def _status(self, action: dict[str, str]) -> list[dict[str, str]]:
         names = re.findall(r"[^,(]+(?:\([^)]*\))?", action["Variables"])
         events = [

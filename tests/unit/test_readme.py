@@ -87,12 +87,12 @@ def test_each_program_is_there_with_its_arguments(program: str) -> None:
     assert (TOP / f"agi/{program}.py").exists()
 
 
-def _statuses() -> set[int]:
+def statuses() -> set[int]:
     classes = [each for each in vars(errors).values() if isinstance(each, type)]
     return {200, *(each.status for each in classes if issubclass(each, errors.NoojeeError))}
 
 
-@pytest.mark.parametrize("status", sorted(_statuses()))
+@pytest.mark.parametrize("status", sorted(statuses()))
 def test_each_status_is_explained(status: int) -> None:
     assert re.search(rf"^\| {status} \|", README, re.MULTILINE)
 
