@@ -22,8 +22,9 @@ def configuration(config: Config) -> str:
 
 
 def fixed(config: Config) -> str:
-    """What a running server cannot change (Server._FIXED)."""
-    return f"{config.server_listen} {config.socket_path} {config.server_threads} {config.http_listen}"
+    """What a running server cannot change."""
+    sockets = (config.server_listen, config.socket_path, config.http_listen)
+    return f"{' '.join(sockets)} {config.server_threads} {bool(config.http_certificate)}"
 
 
 def of_server(program: str, begun: Config, config: Config) -> dict[str, str]:

@@ -28,7 +28,8 @@ from noojee_agi.server.worker import Links
 from noojee_agi.session import session
 from noojee_agi.session.session import Invocation
 from noojee_agi.sync import opening
-from noojee_agi.web import app, networks, tls
+from noojee_agi.web import app, metrics, networks, tls
+from noojee_agi.web.gauges import Gauges
 from noojee_agi.web.services import Services
 from noojee_agi.web.serving import Serving
 
@@ -91,6 +92,7 @@ class Http:
         self._sessions = Sessions(loop, config.server_threads)
         self._database = _Database(loop)
         self._reports = Reports(self._links.counters, self._number, self._links.events)
+        self._gauges = Gauges(lambda: self._config, self._links.counters.counted)
         self._complaints = Complaints(logger)
         disk.look_whether_local(config.recordings_directory)
         disk.use_thread(self._in_thread)
@@ -172,7 +174,7 @@ class Http:
         self._reports.tell_of_events()
 
     async def _metrics(self) -> tuple[bytes, str]:
-        return b"", "text/plain"
+        return metrics.exposition(await self._gauges.read())
 
     async def _health(self) -> tuple[int, dict[str, Any]]:
         return 200, {"ok": True}

@@ -38,8 +38,6 @@ _LAST_DRAIN_SECONDS = 20.0
 _SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD}
 _OPEN_FILES = 8192
 
-_FIXED = ("server_listen", "socket_path", "server_threads", "http_listen")
-
 # In which order they end: sessions bring events, which the drain process has to store.
 _FOLLOWER, _SESSIONS, _DRAIN = range(3)
 
@@ -133,8 +131,8 @@ class Server:
         except NoojeeError as exc:
             logger.error("SIGHUP: the configuration stays as it was: %s", exc)
             return
-        if any(getattr(config, name) != getattr(self._config, name) for name in _FIXED):
-            logger.warning("listen, socket and threads change with a restart only")
+        if about.fixed(config) != about.fixed(self._config):
+            logger.warning("listen, socket, threads, and whether there is TLS, change with a restart only")
         log.to_file(config)
         for process in (self._follower, *self._processes):
             process.use(config)  # for one that must be started again
