@@ -1,14 +1,12 @@
 """What /metrics must look for: on the disk, in the database, at the manager interface. Each may hang.
 
-So each has a thread of its own, one at a time, and who asks waits a while for it.
+So each has a thread of its own, one at a time, and whoever asks waits a while for it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
-import threading
 import time
 from collections.abc import Callable
 from typing import Generic, TypeVar
@@ -19,6 +17,7 @@ from noojee_agi.database.store import Store
 from noojee_agi.errors import NoojeeError
 from noojee_agi.recordings import history, rejected, spool
 from noojee_agi.sync import housekeeping
+from noojee_agi.web import threads
 from noojee_agi.web.readings import Counted, Disk, Readings
 
 T = TypeVar("T")
@@ -65,27 +64,18 @@ class Look(Generic[T]):
     async def value(self) -> T | None:
         """It waits for one that is at work already, and not for ever."""
         if self._answer is None or (self._answer.done() and time.monotonic() > self._until):
-            self._answer = asyncio.get_running_loop().create_future()
-            threading.Thread(target=self._run, args=(self._answer,), daemon=True).start()
+            self._answer = threads.begin(self._look)
         answer = self._answer
         await asyncio.wait([answer], timeout=_WAIT_SECONDS)
         return answer.result() if answer.done() else None
 
-    def _run(self, answer: asyncio.Future[T | None]) -> None:
-        """What nobody foresaw ends the thread, and is told as a failure is."""
-        found = None
+    def _look(self) -> T | None:
         try:
-            with contextlib.suppress(NoojeeError, OSError):
-                found = self._work()
+            return self._work()
+        except (NoojeeError, OSError):
+            return None
         finally:
             self._until = time.monotonic() + self._kept_seconds
-            with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
-                answer.get_loop().call_soon_threadsafe(_tell, answer, found)
-
-
-def _tell(answer: asyncio.Future[T | None], found: T | None) -> None:
-    if not answer.done():
-        answer.set_result(found)
 
 
 def on_disk(config: Config) -> Disk:
