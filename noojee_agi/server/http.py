@@ -9,7 +9,7 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from noojee_agi.actions import new_leg
 from noojee_agi.actions.result import Result
@@ -30,6 +30,7 @@ from noojee_agi.session.session import Invocation
 from noojee_agi.sync import opening
 from noojee_agi.web import app, metrics, networks, tls
 from noojee_agi.web.gauges import Gauges
+from noojee_agi.web.health import Health
 from noojee_agi.web.services import Services
 from noojee_agi.web.serving import Serving
 
@@ -93,6 +94,7 @@ class Http:
         self._database = _Database(loop)
         self._reports = Reports(self._links.counters, self._number, self._links.events)
         self._gauges = Gauges(lambda: self._config, self._links.counters.counted)
+        self._health = Health(self._programs, config.path)
         self._complaints = Complaints(logger)
         disk.look_whether_local(config.recordings_directory)
         disk.use_thread(self._in_thread)
@@ -102,6 +104,7 @@ class Http:
         serving = Serving(app.make(self._services()), self._tls, Admission(self._complaints))
         loop.add_reader(lifeline, self._end, serving, lifeline)
         await serving.serve([listener])
+        self._health.close()
         while self._sessions:
             await asyncio.sleep(_LOOK_SECONDS)
         self._complaints.tell(is_last=True)
@@ -138,7 +141,7 @@ class Http:
             self._of_database,
             self._note,
             self._metrics,
-            self._health,
+            self._health.answer,
         )
 
     async def _in_session(self, work: Callable[[], T]) -> T:
@@ -175,9 +178,6 @@ class Http:
 
     async def _metrics(self) -> tuple[bytes, str]:
         return metrics.exposition(await self._gauges.read())
-
-    async def _health(self) -> tuple[int, dict[str, Any]]:
-        return 200, {"ok": True}
 
     def _look_at_disk(self) -> None:
         """In a session, which waits for the disk in a thread."""
