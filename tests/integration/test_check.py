@@ -29,7 +29,17 @@ from noojee_agi.database.store import Store
 STAGES = (
     *("configuration", "asterisk", "recordings", "state", "free space", "programs", "links", "modules"),
     *("database", "clocks", "apiKey", "key of calls", "dialplan", "queues", "recorders"),
-    *("spool", "drains", "rejected", "former spools", "open legs", "server name", "server", "manager"),
+    *(
+        "spool",
+        "drains",
+        "rejected",
+        "former spools",
+        "open legs",
+        "server name",
+        "server",
+        "http",
+        "manager",
+    ),
 )
 OF_ASTERISK = ("asterisk", "links", "modules", "key of calls", "dialplan", "queues", "recorders")
 Change = Callable[[Config], Config]

@@ -30,6 +30,7 @@ ORDER = (
     "config",
     "recordings",
     "paths",
+    "certificate",
     "ini",
     "text",
     "errors",

@@ -11,6 +11,7 @@ from noojee_agi.cli.check import (
     dialplan,
     disks,
     events,
+    http,
     manager,
     programs,
     running,
@@ -53,6 +54,7 @@ def stages(config: Config, folder: str, asked: Running | None = None) -> Iterato
     yield look_behind(silent or store, "open legs", lambda: database.open_legs(config, folder))
     yield look("server name", lambda: database.server_name(config, folder, store.state == OK and not silent))
     yield look("server", lambda: server.check(config))
+    yield look("http", lambda: http.check(config, owner, folder))
     yield look("manager", lambda: manager.check(pbx, config))
 
 

@@ -88,6 +88,13 @@ def install_again(programs: str) -> str:
     return f"{stage.quoted(os.path.join(programs, 'pip'))} install --force-reinstall ."
 
 
+def install_web(programs: str) -> str:
+    """The parts of HTTP, in a checkout."""
+    if os.path.realpath(_USUAL_PROGRAMS) == programs:
+        return "agi/install --web # in a checkout of noojee-agi"
+    return f"{stage.quoted(os.path.join(programs, 'pip'))} install '.[web]' # in a checkout of noojee-agi"
+
+
 def install_elsewhere() -> str:
     return "agi/install # in a checkout of noojee-agi"
 

@@ -20,12 +20,13 @@ _ANSWER_SECONDS = 2.0
 _NO_DRAIN_SECONDS = 120  # a drain gives up on a silent database after 70
 _PEER = 3 * 4  # bytes of a process, user and group in unix(7)'s SO_PEERCRED
 _UNIT = "noojee-agi.service"
+_USUAL_PORTS = {"server": 4573, "http": 8080}
 
 
 def check(config: Config) -> str:
     """How it is. It need not run: then each program does its work itself. Raises NoojeeError."""
     if not os.path.lexists(config.socket_path):
-        _require_free_port(config)
+        require_free_port(config, "server", config.server_listen)
         return "not running, each call starts its own program"
     try:
         status, process = _asked(config.socket_path)
@@ -78,16 +79,27 @@ def _silent(path: str, exc: Exception) -> NoojeeError:
         return NoojeeError(
             f"{path} belongs to user {user}, so calls do not reach the server", "systemctl restart noojee-agi"
         )
-    process = 0
-    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as server:
-        server.settimeout(_ANSWER_SECONDS)
-        server.connect(path)
-        process = _process_of(server)
+    process = _process_at(path)
     what = f"{path} is there, but nobody answers ({exc}): start noojee-agi serve again"
     if process:
         kill = f"kill -KILL -- -{_group(process)}; rm -f {stage.quoted(path)}"
         return NoojeeError(what, kill if not _is_unit(process) else "systemctl restart noojee-agi")
     return NoojeeError(what, _remove(path))
+
+
+def _process_at(path: str) -> int:
+    """The one that listens at that socket; 0: nobody."""
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as server:
+        server.settimeout(_ANSWER_SECONDS)
+        server.connect(path)
+        return _process_of(server)
+    return 0
+
+
+def restart(config: Config) -> str:
+    """The command that has the server that runs started again."""
+    process = _process_at(config.socket_path)
+    return _restart(process) if process else _remove(config.socket_path)
 
 
 def _remove(path: str) -> str:
@@ -138,9 +150,9 @@ def _require_same(status: dict[str, Any], process: int, config: Config) -> None:
         raise NoojeeError(f"{config.path} has changed since the server has read it", reload)
 
 
-def _require_free_port(config: Config) -> None:
+def require_free_port(config: Config, section: str, listen: str) -> None:
     """A server that is started must find its port. Raises NoojeeError."""
-    host, _, port = config.server_listen.rpartition(":")
+    host, _, port = listen.rpartition(":")
     if not host:
         return
     try:
@@ -149,23 +161,25 @@ def _require_free_port(config: Config) -> None:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(found[4])
     except (OSError, OverflowError) as exc:
-        raise _unusable(config, host, int(port), exc) from exc
+        raise unusable(config, section, listen, exc) from exc
 
 
-def _unusable(config: Config, host: str, port: int, exc: Exception) -> NoojeeError:
-    code = getattr(exc, "errno", None)
-    what = f"[server] listen = {config.server_listen} cannot be had"
+def unusable(config: Config, section: str, listen: str, exc: Exception) -> NoojeeError:
+    """That address, and one that can be had."""
+    code, usual = getattr(exc, "errno", None), _USUAL_PORTS[section]
+    host, _, port = listen.rpartition(":")
+    what = f"[{section}] listen = {listen} cannot be had"
     if code == errno.EADDRINUSE:
-        free = cures.option(config, "server", "listen", f"{host}:{_free(host, port)}")
+        free = cures.option(config, section, "listen", f"{host}:{_free(host, int(port))}")
         return NoojeeError(f"{what}: another program has that port", free)
     if code == errno.EACCES:
         return NoojeeError(
             f"{what}: user {stage.user()} may have no port below 1024",
-            cures.option(config, "server", "listen", f"{host}:4573"),
+            cures.option(config, section, "listen", f"{host}:{usual}"),
         )
     return NoojeeError(
         f"{what} ({getattr(exc, 'strerror', None) or exc})",
-        cures.option(config, "server", "listen", "127.0.0.1:4573"),
+        cures.option(config, section, "listen", f"127.0.0.1:{usual}"),
     )
 
 
