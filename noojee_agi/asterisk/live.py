@@ -176,18 +176,20 @@ def _of_uniqueid(asked: str, live: Sequence[LiveChannel]) -> list[LiveChannel]:
 
 
 def _at_extension(asked: str, live: Sequence[LiveChannel]) -> list[LiveChannel]:
-    """At 410 or, if a technology is named, at PJSIP/410; Local/410@agents is whoever sits at 410."""
-    technology, slash, _ = asked.partition("/")
+    """At 410 or, if a technology is named, at PJSIP/410; Local/410@agents is whoever sits at 410.
+
+    SIP/410 is PJSIP/410 where no call is at SIP/410: a telephone keeps its number when chan_sip, which
+    Asterisk 21 has no more, is given up, and a CRM or a dialplan keeps the name that it has always had.
+    """
+    technology, slash, _ = asked.casefold().partition("/")
     wanted = extensions.of_interface(asked).casefold()
-    is_any = not slash or technology.casefold() == "local"
-    return _real(
-        [
-            channel
-            for channel in live
-            if channel.own_extension.casefold() == wanted
-            and (is_any or channel.technology == technology.casefold())
-        ]
-    )
+    there = [channel for channel in live if channel.own_extension.casefold() == wanted]
+    if not slash or technology == "local":
+        return _real(there)
+    named = _real([channel for channel in there if channel.technology == technology])
+    if not named and technology == "sip":
+        return _real([channel for channel in there if channel.technology == "pjsip"])
+    return named
 
 
 def _rank(channel: LiveChannel) -> tuple[bool, bool, bool, int, int]:

@@ -107,6 +107,7 @@ def test_a_third_party_records_the_call_of_two_telephones_by_feature_codes(excha
         lambda name, uniqueid: "at/410",
         lambda name, uniqueid: "at/PJSIP/410",
         lambda name, uniqueid: "AT/pjsip/410",
+        lambda name, uniqueid: "at/SIP/410",
         lambda name, uniqueid: f"at/{name}",
         lambda name, uniqueid: uniqueid,
         lambda name, uniqueid: uniqueid.rpartition("-")[2],
@@ -116,6 +117,7 @@ def test_a_third_party_records_the_call_of_two_telephones_by_feature_codes(excha
         "extension",
         "technology",
         "letter case",
+        "chan_sip's name",
         "channel",
         "uniqueid",
         "without the system's name",
@@ -165,7 +167,7 @@ def test_who_is_not_there_is_404(exchange: Exchange[Phone]) -> None:
     exchange.connect()
     legs = exchange.site.legs()
 
-    for asked in ("499", "SIP/410", "1700000000.1", "41"):
+    for asked in ("499", "IAX2/410", "1700000000.1", "41"):
         view = exchange.ask(START.format(f"at/{asked}"))
         assert (view.status, view.leg_id, view.agi_status) == ("404", "", "SUCCESS")
         exchange.asterisk.rx("channel request hangup Local/500@test")

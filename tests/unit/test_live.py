@@ -54,10 +54,19 @@ def test_letter_case_does_not_matter_and_the_last_hyphen_counts(asked: str) -> N
     assert found(asked, channel("SIP/trunk-a-00000003", "1.1"), TELEPHONE) == "SIP/trunk-a-00000003"
 
 
-@pytest.mark.parametrize("asked", ["41", "4100", "SIP/410", "1762420501", "762420501.7", "PJSIP", ""])
+@pytest.mark.parametrize("asked", ["41", "4100", "IAX2/410", "1762420501", "762420501.7", "PJSIP", ""])
 def test_what_names_no_live_call_is_refused(asked: str) -> None:
     with pytest.raises(NoSuchCall):
         Switchboard([TELEPHONE, ELSEWHERE]).find(asked)
+
+
+def test_sip_is_pjsip_where_there_is_no_such_call() -> None:
+    """As whoever had chan_sip before has written it everywhere."""
+    of_chan_sip = channel("SIP/410-00000004", "1762420501.9")
+    assert found("SIP/410", TELEPHONE, ELSEWHERE) == TELEPHONE.name
+    assert found("SIP/410", TELEPHONE, of_chan_sip) == of_chan_sip.name
+    with pytest.raises(NoSuchCall):
+        Switchboard([of_chan_sip, ELSEWHERE]).find("PJSIP/410")
 
 
 @pytest.mark.parametrize("asked", ["pbx1-1762420501.7", "1762420501.7"])
