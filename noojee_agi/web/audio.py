@@ -10,6 +10,7 @@ from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
+from starlette.types import Message, Receive, Scope, Send
 
 from noojee_agi.database import queries
 from noojee_agi.database.queries import Filter
@@ -17,6 +18,7 @@ from noojee_agi.database.store import Store
 from noojee_agi.errors import NotAllowed
 from noojee_agi.recordings import disk, recording
 from noojee_agi.recordings.recording import DOWNLOADED, Access
+from noojee_agi.web import answers
 from noojee_agi.web.admission import Admission, address_of
 from noojee_agi.web.answers import Refused
 from noojee_agi.web.services import Services
@@ -56,7 +58,7 @@ class Audio:
             raise Refused(404, "the audio is not on this machine: the leg's metadata names its server")
         await self._note(request, leg["id"], login, is_allowed=True)
         suffix = path.rpartition(".")[2]
-        return FileResponse(
+        return _File(
             path,
             media_type=TYPES.get(suffix, OTHER_TYPE),
             filename=os.path.basename(path),
@@ -95,6 +97,30 @@ class Audio:
         self._noted[listening] = last
         while len(self._noted) > _MOST_LISTENINGS:
             del self._noted[next(iter(self._noted))]
+
+
+class _File(FileResponse):
+    """What the framework refuses has a body as all else that is refused."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refused: list[int] = []
+
+        async def look(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] >= 400:
+                refused.append(message["status"])
+            if not refused:
+                await send(message)
+
+        await super().__call__(scope, receive, look)
+        for status in refused:
+            await self._refusal(status)(scope, receive, send)
+
+    def _refusal(self, status: int) -> Response:
+        size = self.stat_result.st_size if self.stat_result else 0
+        if status == 416:
+            message = f"the file has {size} bytes, and none in this range"
+            return answers.error(416, message, {"Content-Range": f"bytes */{size}"})
+        return answers.error(status, "Range cannot be read: write it as bytes=0-65535")
 
 
 def _path(leg: Mapping[str, Any]) -> str:
