@@ -3,9 +3,7 @@
 Asterisk's own debug log is not looked at: it shows every variable that any program reads.
 """
 
-import os
 import sqlite3
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from lab import asterisk, phones
 from lab.asterisk import Installation, PrivateAsterisk
 from lab.pbx import PARTIES, Pbx
 from lab.phones import Lines, Phone
+from lab.process_watch import ProcessWatch
 from lab.site import Site
 from lab.waiting import wait_until
 
@@ -121,33 +120,3 @@ def assert_only_the_digest_is_stored(site: Site) -> None:
         ((value,),) = database.execute("SELECT value FROM system_variable WHERE name = 'apiKey'").fetchall()
     assert value.startswith("hmac-sha256$")
     assert site.key not in value
-
-
-class ProcessWatch:
-    """Looks for a secret in the arguments and environment of every process, all the time."""
-
-    def __init__(self, secret: bytes) -> None:
-        self.found: set[bytes] = set()
-        self.looks = 0
-        self._secret = secret
-        self._is_over = threading.Event()
-        self._thread = threading.Thread(target=self._look)
-
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._is_over.set()
-        self._thread.join()
-
-    def _look(self) -> None:
-        while not self._is_over.wait(0.002):
-            self.looks += 1
-            for process in filter(str.isdigit, os.listdir("/proc")):
-                for name in ("cmdline", "environ"):
-                    try:
-                        text = Path("/proc", process, name).read_bytes()
-                    except OSError:
-                        continue  # it ended while we looked
-                    if self._secret in text:
-                        self.found.add(text)

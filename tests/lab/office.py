@@ -133,14 +133,15 @@ class Office(NamedTuple):
         return self.exchange.phones
 
 
-def office(version: int, folder: Path, stack: ExitStack) -> Office:
+def office(version: int, folder: Path, stack: ExitStack, options: Mapping[str, str] | None = None) -> Office:
+    """options: further ones of its server."""
     installation = sounds.with_silent(find(version), folder / "data", _SOUNDS)
     exchange: Exchange[SipPhone] = Exchange(
         installation, "", folder, stack, _DIALPLAN, TONES, _plug_in, _FILES, ["app_agent_pool"]
     )
     exchange.site.cli("account", "add", "Carl")
     exchange.site.cli("attach", "Carl", CARL)
-    server = stack.enter_context(Served(exchange.site, manager.options(exchange.port)))
+    server = stack.enter_context(Served(exchange.site, {**manager.options(exchange.port), **(options or {})}))
     return Office(exchange, server, stack.enter_context(Listener(exchange.port)))
 
 
