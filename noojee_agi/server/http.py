@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from noojee_agi import certificate
 from noojee_agi.actions import new_leg
 from noojee_agi.actions.result import Result
 from noojee_agi.config import Config
@@ -93,7 +94,7 @@ class Http:
         self._sessions = Sessions(loop, config.server_threads)
         self._database = _Database(loop)
         self._reports = Reports(self._links.counters, self._number, self._links.events)
-        self._gauges = Gauges(lambda: self._config, self._links.counters.counted)
+        self._gauges = Gauges(lambda: self._config, self._links.counters.counted, self._days_left)
         self._health = Health(self._programs, config.path)
         self._complaints = Complaints(logger)
         disk.look_whether_local(config.recordings_directory)
@@ -175,6 +176,11 @@ class Http:
         """Raises NoojeeError when it cannot be noted."""
         new_leg.note(event, config=self._config)
         self._reports.tell_of_events()
+
+    def _days_left(self) -> float | None:
+        with contextlib.suppress(OSError):
+            return certificate.days_left(self._config.http_certificate) if self._tls else None
+        return None
 
     async def _metrics(self) -> tuple[bytes, str]:
         return metrics.exposition(await self._gauges.read())

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import ipaddress
 import os
 import socket
 import stat
 
+from noojee_agi import certificate
 from noojee_agi.config import Config
 from noojee_agi.errors import ConfigurationError
 
@@ -29,7 +29,7 @@ class Listeners:
                 self.network = _listen_to_network("[server] listen", config.server_listen)
             if config.http_listen:
                 self.http = _listen_to_network("[http] listen", config.http_listen)
-                _require_safe(self.http, config)
+                _require_safe(config)
         except ConfigurationError:
             self.close()
             raise
@@ -83,10 +83,9 @@ def _answers(path: str) -> bool:
         return client.connect_ex(path) == 0
 
 
-def _require_safe(listener: socket.socket, config: Config) -> None:
+def _require_safe(config: Config) -> None:
     """Keys and recordings do not pass a network as they are. Raises ConfigurationError."""
-    host = listener.getsockname()[0]
-    if not ipaddress.ip_address(host.partition("%")[0]).is_loopback and not config.http_certificate:
+    if not config.http_certificate and certificate.is_needed(config.http_listen):
         raise ConfigurationError(
             f"[http] listen = {config.http_listen}: is not loopback, so it needs certificate and"
             " certificate_key; or listen on 127.0.0.1, behind a reverse proxy that has them"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 
+from noojee_agi import certificate
 from noojee_agi.config import Config
 from noojee_agi.errors import ConfigurationError
 
@@ -12,10 +13,19 @@ def context(config: Config) -> ssl.SSLContext | None:
     """None without a certificate. Raises ConfigurationError."""
     if not config.http_certificate and not config.http_certificate_key:
         return None
-    made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    made.minimum_version = ssl.TLSVersion.TLSv1_2
-    _load(made, config)
-    return made
+    if not config.http_certificate or not config.http_certificate_key:
+        raise ConfigurationError(f"{config.path}: [http] certificate and certificate_key go together")
+    try:
+        return certificate.context(config.http_certificate, config.http_certificate_key)
+    except ssl.SSLError as exc:
+        raise ConfigurationError(
+            f"{config.path}: [http] certificate and certificate_key cannot be used: they must be PEM, belong"
+            " together, and need no password"
+        ) from exc
+    except OSError as exc:
+        raise ConfigurationError(
+            f"{config.path}: [http] certificate or certificate_key: {exc}: Asterisk's user must read it"
+        ) from exc
 
 
 def renew(used: ssl.SSLContext, config: Config) -> None:
@@ -23,33 +33,6 @@ def renew(used: ssl.SSLContext, config: Config) -> None:
 
     Raises ConfigurationError.
     """
-    _load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), config)  # or used could be left with half of it
-    _load(used, config)
-
-
-def _load(into: ssl.SSLContext, config: Config) -> None:
-    certificate, key = config.http_certificate, config.http_certificate_key
-    if not certificate or not key:
-        raise ConfigurationError(
-            f"{config.path}: [http] certificate and certificate_key go together: set both"
-        )
-    for name, path in (("certificate", certificate), ("certificate_key", key)):
-        try:
-            with open(path, "rb"):
-                pass
-        except OSError as exc:
-            raise ConfigurationError(
-                f"{config.path}: [http] {name} = {path}: {exc.strerror}: Asterisk's user must read it"
-            ) from exc
-    try:
-        into.load_cert_chain(certificate, key, password=_no_password)
-    except (ssl.SSLError, ValueError, OSError) as exc:
-        raise ConfigurationError(
-            f"{config.path}: [http] certificate and certificate_key cannot be used: they must be PEM, belong"
-            " together, and need no password"
-        ) from exc
-
-
-def _no_password() -> bytes:
-    """Or OpenSSL would ask the terminal for one."""
-    raise ValueError
+    if context(config) is None:
+        raise ConfigurationError(f"{config.path}: [http] certificate: to do without one needs a restart")
+    used.load_cert_chain(config.http_certificate, config.http_certificate_key)
