@@ -1,8 +1,9 @@
 """Conditions that find few of many legs, each by an index."""
 
 import re
+from typing import Any
 
-from sqlalchemy import ColumnElement, and_, literal_column, or_, select, union
+from sqlalchemy import Column, ColumnElement, CompoundSelect, and_, literal_column, or_, select, union
 
 from noojee_agi.database.tables import call_record, recording_leg, without_system
 
@@ -27,15 +28,25 @@ def either(of_leg: ColumnElement[bool], of_call: ColumnElement[bool]) -> ColumnE
 
 def uniqueid(asked: str) -> ColumnElement[bool]:
     """Each column by its own index, too."""
+    return recording_leg.c.id.in_(_named(asked, recording_leg.c.id))
+
+
+def of_calls(asked: str) -> ColumnElement[bool]:
+    """All legs of the calls of which uniqueid() finds one."""
+    return recording_leg.c.call_record_id.in_(_named(asked, recording_leg.c.call_record_id))
+
+
+def _named(asked: str, wanted: Column[Any]) -> CompoundSelect[Any]:
+    """That column of the legs that have this uniqueid: the channel, its partner or the call."""
     leg, call = recording_leg.c, call_record.c
     its_server = select(call.server).where(call.id == leg.call_record_id).scalar_subquery()
-    own = select(leg.id).where(_is_uniqueid("recording_leg.uniqueid", its_server, asked))
-    peer = select(leg.id).where(
+    own = select(wanted).where(_is_uniqueid("recording_leg.uniqueid", its_server, asked))
+    peer = select(wanted).where(
         leg.peer_uniqueid != "", _is_uniqueid("recording_leg.peer_uniqueid", its_server, asked)
     )
     of_call = _is_uniqueid("call_record.uniqueid", call.server, asked)
-    calls = select(leg.id).join(call_record, call.id == leg.call_record_id).where(of_call)
-    return leg.id.in_(union(own, peer, calls))
+    calls = select(wanted).join(call_record, call.id == leg.call_record_id).where(of_call)
+    return union(own, peer, calls)
 
 
 def _is_uniqueid(column: str, server: ColumnElement[str], asked: str) -> ColumnElement[bool]:

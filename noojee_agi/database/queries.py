@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
+    Column,
     ColumnElement,
     Connection,
     Select,
@@ -31,11 +32,12 @@ _NUMBERS = (call_record.c.source, call_record.c.destination, call_record.c.did)
 
 
 class Filter(NamedTuple):
-    """What to look for; None means any. started: a leg's, from (inclusive) and to (exclusive).
+    """What to look for; None means any. started, ended: a leg's, from (inclusive) and to (exclusive).
 
     leg_id: or its first eight digits. uniqueid: of the recorded channel, of its partner, or of the call; with
-    or without the system's name. number: the call's source, destination or DID, or the leg's extension.
-    owners: ids of all accounts whose legs heard_by may hear (hearing.owners), for the index of owners.
+    or without the system's name. of_calls: the same, and then all legs of these calls. number: the call's
+    source, destination or DID, or the leg's extension. owners: ids of all accounts whose legs heard_by may
+    hear (hearing.owners), for the index of owners.
     """
 
     leg_id: str | None = None
@@ -48,6 +50,9 @@ class Filter(NamedTuple):
     heard_by: str | None = None
     number: str | None = None
     owners: tuple[str, ...] | None = None
+    of_calls: str | None = None
+    ended_from: datetime | None = None
+    ended_to: datetime | None = None
 
 
 def legs(connection: Connection, wanted: Filter) -> Iterator[dict[str, Any]]:
@@ -59,7 +64,13 @@ def legs(connection: Connection, wanted: Filter) -> Iterator[dict[str, Any]]:
 def legs_statement(wanted: Filter) -> Select[Any]:
     """By an index for each of id, tag, uniqueid, owner and time: there may be millions."""
     statement = _legs().where(*_conditions(wanted))
-    return statement.order_by(recording_leg.c.started_at, recording_leg.c.id)
+    return statement.order_by(_place(wanted), recording_leg.c.id)
+
+
+def _place(wanted: Filter) -> Column[Any]:
+    """By which they stand: their end where that is what was asked for, so that one index finds and orders."""
+    leg = recording_leg.c
+    return leg.started_at if wanted.ended_from is None else leg.ended_at
 
 
 def next_legs(
@@ -70,14 +81,14 @@ def next_legs(
     So each read can be a short transaction: whoever reads slowly holds nothing back, neither a vacuum nor an
     upgrade nor SQLite's checkpoint. A leg's place never changes, so each comes once.
     """
-    statement, leg = legs_statement(wanted), recording_leg.c
+    statement, leg, place = legs_statement(wanted), recording_leg.c, _place(wanted)
     if may_be_purged:
         has_audio = leg.status.not_in(("recording", "failed"))
         statement = statement.where(~leg.held, leg.purged_at.is_(None), has_audio)
     if behind:
-        moment, leg_id = behind["started_at"], behind["id"]
+        moment, leg_id = behind[place.name], behind["id"]
         statement = statement.where(
-            leg.started_at >= moment, or_(leg.started_at > moment, leg.id > leg_id)
+            place >= moment, or_(place > moment, leg.id > leg_id)
         )  # the first of the two is for the index
     return [dict(row._mapping) for row in connection.execute(statement.limit(count))]
 
@@ -197,6 +208,8 @@ def _conditions(wanted: Filter) -> Iterator[ColumnElement[bool]]:
         yield matching.either(leg.tag == wanted.tag, call.external_reference == wanted.tag)
     if wanted.uniqueid is not None:
         yield matching.uniqueid(wanted.uniqueid)
+    if wanted.of_calls is not None:
+        yield matching.of_calls(wanted.of_calls)
     if wanted.number is not None:
         yield or_(leg.extension == wanted.number, *(column == wanted.number for column in _NUMBERS))
     if wanted.owner is not None:
@@ -208,11 +221,15 @@ def _conditions(wanted: Filter) -> Iterator[ColumnElement[bool]]:
 
 
 def _times(wanted: Filter) -> Iterator[ColumnElement[bool]]:
-    started_at = recording_leg.c.started_at
+    leg = recording_leg.c
     if wanted.started_from is not None:
-        yield started_at >= wanted.started_from
+        yield leg.started_at >= wanted.started_from
     if wanted.started_to is not None:
-        yield started_at < wanted.started_to
+        yield leg.started_at < wanted.started_to
+    if wanted.ended_from is not None:
+        yield leg.ended_at >= wanted.ended_from
+    if wanted.ended_to is not None:
+        yield leg.ended_at < wanted.ended_to
 
 
 def _hearing(wanted: Filter) -> Iterator[ColumnElement[bool]]:

@@ -20,7 +20,7 @@ from noojee_agi.errors import (
     StoreUnavailable,
 )
 
-REVISION = "0004"  # the newest migration
+REVISION = "0005"  # the newest migration
 
 T = TypeVar("T")
 

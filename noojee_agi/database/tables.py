@@ -69,6 +69,7 @@ Id = Uuid(as_uuid=False).with_variant(String(36), "sqlite")
 
 # SQLite uses a partial index only where the statement says the same in plain text, not as a parameter.
 RECORDING = text("status = 'recording'")
+_ENDED = text("ended_at IS NOT NULL")
 
 
 def without_system(uniqueid: str) -> TextClause:
@@ -205,6 +206,7 @@ recording_leg = Table(
     Index("ix_recording_leg_tag", "tag"),
     Index("ix_recording_leg_owner_id", "owner_id", "started_at"),
     Index("ix_recording_leg_started_at", "started_at"),
+    Index("ix_recording_leg_ended_at", "ended_at", sqlite_where=_ENDED, postgresql_where=_ENDED),
     Index("ix_recording_leg_open", "call_record_id", sqlite_where=RECORDING, postgresql_where=RECORDING),
 )
 

@@ -131,7 +131,22 @@ INSERT INTO extension_attachment VALUES
 _WITH_PARTNERS = _FIRST.replace("960044)", "960044, '', '')").replace(
     "NULL, NULL, NULL);", "NULL, NULL, NULL, '', '');"
 )
-DATA = {"0001": _FIRST, "0002": _FIRST, "0003": _WITH_PARTNERS + _PARTNERS}
+_WITH_EVENTS = _WITH_PARTNERS.replace("'', '')", "'', '', '', FALSE, NULL, '')")
+_EVENTS = """
+INSERT INTO extension_detachment VALUES ('411', '2026-03-01T11:00:00.000000+00:00');
+INSERT INTO recording_event VALUES
+  ('aaaaaaaa-0000-4000-8000-000000000001', '2026-03-01T09:30:00.000000+00:00', 'started', 'Ann', ''),
+  ('aaaaaaaa-0000-4000-8000-000000000002', '2026-03-01T09:40:00.000000+00:00', 'started', NULL, '');
+INSERT INTO access_log VALUES
+  ('bbbbbbbb-0000-4000-8000-000000000001', '2026-03-01T10:00:00.000000+00:00', 'Ann',
+   'aaaaaaaa-0000-4000-8000-000000000001', 'exported', TRUE, '');
+"""
+DATA = {
+    "0001": _FIRST,
+    "0002": _FIRST,
+    "0003": _WITH_PARTNERS + _PARTNERS,
+    "0004": _WITH_EVENTS + _PARTNERS + _EVENTS,
+}
 
 
 def test_there_is_data_of_every_earlier_schema() -> None:
@@ -153,7 +168,8 @@ def test_an_upgrade_from_an_earlier_schema_keeps_every_row(
 
     assert store.revision() == REVISION
     after_upgrade = _rows(store)
-    peer = ("PJSIP/411-2", "17.3") if earlier == "0003" else ("", "")
+    has_partners = earlier >= "0003"
+    peer = ("PJSIP/411-2", "17.3") if has_partners else ("", "")
     for row in after_upgrade["recording_leg"]:
         assert (row["peer_channel"], row["peer_uniqueid"]) == peer
         assert (row["held"], row["purged_at"], row["purged_file"], row["extensions"]) == (0, None, "", "")
@@ -162,7 +178,7 @@ def test_an_upgrade_from_an_earlier_schema_keeps_every_row(
         ("started", None),
     ]
     assert [row["extension"] for row in after_upgrade["extension_detachment"]] == (
-        ["411"] if earlier == "0003" else []
+        ["411"] if has_partners else []
     )
     for table, rows in before.items():
         assert [
@@ -215,8 +231,16 @@ def _rows(store: Store) -> dict[str, list[dict[str, Any]]]:
             queries.legs_statement(Filter(uniqueid="pbx1-1762420501.76")),
             ["ix_recording_leg_uniqueid", "ix_recording_leg_peer_uniqueid", "ix_call_record_uniqueid"],
         ),
+        (
+            queries.legs_statement(Filter(of_calls="1762420501.76")),
+            ["ix_recording_leg_uniqueid", "ix_recording_leg_peer_uniqueid", "ix_call_record_uniqueid"],
+        ),
+        (
+            queries.legs_statement(Filter(ended_from=after(0), ended_to=after(3600))),
+            ["ix_recording_leg_ended_at"],
+        ),
     ],
-    ids=["open", "tag", "uniqueid", "uniqueid with the system's name"],
+    ids=["open", "tag", "uniqueid", "uniqueid with the system's name", "of its calls", "by the end"],
 )
 def test_indexes_find_legs_and_nothing_else_is_read_through(
     statement: Select[Any], indexes: list[str], store: Store, backend: str
