@@ -17,8 +17,11 @@ from lab.served import Served
 from lab.sip_phone import SipPhone
 from lab.waiting import wait_until
 
+from noojee_agi.web import direction
+
 pytestmark = pytest.mark.asterisk
 
+_DIRECTIONS = {"outbound": direction.OUTBOUND, "on-demand": direction.INTERNAL}
 _MORE = """
 exten => unlogged,1,Set(apiKey=wrong)
  same => n,Gosub(record-or-log,s,1(410,INV-22,Ann))
@@ -72,10 +75,12 @@ def test_every_example_has_its_scene() -> None:
 
 @pytest.mark.parametrize("name", SCENES)
 def test_it_records_for_whom_it_should(exchange: Exchange[SipPhone], name: str) -> None:
+    """And the API tells which way the call went."""
     legs = scenes.play(exchange, SCENES[name])
 
     assert [leg["status"] for leg in legs] == ["completed"] * len(legs)
     assert tuple(map(scenes.seen, legs)) == (SCENES[name].legs or tuple(map(_of_the_group, legs)))
+    assert direction.of_call(legs, {"410", "411"}) == _DIRECTIONS.get(name, direction.INBOUND)
 
 
 def _of_the_group(leg: dict[str, str]) -> Leg:
