@@ -5,6 +5,7 @@ Each fault is planted into the Asterisk that runs, and the cure is run as it is 
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import pwd
@@ -30,6 +31,8 @@ from noojee_agi.cli.install import AGI_PROGRAMS
 from noojee_agi.config import Config
 from noojee_agi.database import queries, schema
 from noojee_agi.database.store import Store
+from noojee_agi.server.counters import Counters
+from noojee_agi.web import gauges
 
 EXTENSIONS = f"""\
 [general]
@@ -376,6 +379,28 @@ def test_a_healthy_asterisk_has_no_fault_and_all_is_seen(pbx: Pbx) -> None:
     assert {name for name, stage in stages.items() if stage.state in (FAILED, NOT_SEEN)} == set()
     assert f"as user {USER}" in stages["asterisk"].text
     assert KEY not in str(stages)
+
+
+@pytest.mark.asterisk
+def test_its_manager_interface_is_up_for_metrics_over_one_connection_as_long_as_it_takes_our_user(
+    pbx: Pbx, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gauges, "_MANAGER_KEPT_SECONDS", -1.0)
+    right = Config(
+        state_directory=str(pbx.state),
+        manager_port=pbx.manager_port,
+        manager_username="noojee",
+        manager_secret="hunter2-hunter2",
+    )
+
+    async def asked(config: Config) -> tuple[list[bool | None], int]:
+        """Whether it is up, three times, and how many connections of ours there are then."""
+        read = gauges.Gauges(lambda: config, Counters(1).counted)
+        found = [(await read.read()).manager_is_up for _ in range(3)]
+        return found, len(re.findall("^ *noojee ", pbx.asterisk.rx("manager show connected"), re.MULTILINE))
+
+    assert asyncio.run(asked(right)) == ([True] * 3, 1)
+    assert asyncio.run(asked(right._replace(manager_secret="wrong")))[0] == [False] * 3
 
 
 @pytest.mark.asterisk

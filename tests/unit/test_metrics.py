@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from noojee_agi.asterisk import manager as manager_interface
 from noojee_agi.config import Config
 from noojee_agi.errors import StoreUnavailable
 from noojee_agi.server.counters import Counters
@@ -167,6 +168,32 @@ def test_its_connection_is_kept_and_made_again_when_it_broke(monkeypatch: pytest
         assert asyncio.run(ask()) == [True] * 4
 
     assert (manager.connections, len(manager.names("Login"))) == (2, 2)
+
+
+def test_each_question_has_its_own_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gauges, "_MANAGER_KEPT_SECONDS", -1.0)
+    monkeypatch.setattr(manager_interface, "PATIENCE_SECONDS", 0.6)
+    with FakeManager() as manager:
+
+        def take_long(action: dict[str, str]) -> bool:
+            if action["Action"] == "Ping":
+                time.sleep(0.25)
+            return True
+
+        manager.before = take_long
+
+        assert manager_is_up(lambda: manager.config, 4) == [True] * 4
+
+    assert manager.connections == 1
+
+
+def test_a_manager_interface_that_comes_back_is_up_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gauges, "_MANAGER_KEPT_SECONDS", -1.0)
+    monkeypatch.setattr(manager_interface, "PATIENCE_SECONDS", 0.2)
+    with FakeManager() as manager:
+        manager.before = lambda action: len(manager.actions) > 1
+
+        assert manager_is_up(lambda: manager.config, 3) == [False, True, True]
 
 
 def test_a_manager_interface_that_refuses_or_is_not_there_is_down(monkeypatch: pytest.MonkeyPatch) -> None:
