@@ -23,6 +23,11 @@ _HOUR = re.compile(r"[0-9]{1,2}")
 _MINUTE = 60  # all zones differ from UTC by whole ones
 _FURTHEST = 15 * 3600  # that a zone is from UTC
 
+# The manual's twelve, and ours.
+FIELDS = (
+    *("CallRecordId", "UniqueId", "Leg", "Source", "Destination", "DID", "Direction", "Start", "callend"),
+    *("Duration", "Tag", "Username", "RecordingId", "Status", "ExternalReference", "Server"),
+)
 Page = list[dict[str, str]]
 Pages = Iterator[Page]
 _Row = dict[str, Any]

@@ -7,10 +7,9 @@ from typing import Any
 
 from noojee_agi.actions.arguments import LIMITS
 from noojee_agi.session.session import ACTIONS
-from noojee_agi.web import audio, call_management, recording_api
+from noojee_agi.web import audio, call_management, metadata, recording_api
 from noojee_agi.web.arguments import API_KEY, KEY_HEADER
 
-FIELDS: tuple[str, ...] = ()
 Schema = dict[str, Any]
 
 _DESCRIPTIONS = {
@@ -89,8 +88,8 @@ _ERROR: Schema = {
 }
 _LEG: Schema = {
     "type": "object",
-    "required": list(FIELDS),
-    "properties": {name: {"type": "string"} for name in FIELDS},
+    "required": list(metadata.FIELDS),
+    "properties": {name: {"type": "string"} for name in metadata.FIELDS},
 }
 
 
@@ -110,7 +109,7 @@ def _of_calls(name: str) -> Schema:
 
 
 def _of_legs(name: str) -> Schema:
-    names = recording_api.QUESTIONS[name][0]
+    names = recording_api.QUESTIONS[name].names
     rows = {"type": "array", "items": {"$ref": "#/components/schemas/Leg"}}
     return {
         "post": {
