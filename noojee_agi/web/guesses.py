@@ -18,9 +18,8 @@ class Guesses:
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
-        self._wrong: OrderedDict[str, deque[float]] = (
-            OrderedDict()
-        )  # the address that guessed last is the last
+        # Who guessed last is the last.
+        self._wrong: OrderedDict[str, deque[float]] = OrderedDict()
         self._blocked_until: OrderedDict[str, float] = OrderedDict()
 
     def seconds_blocked(self, address: str) -> float:
@@ -53,10 +52,13 @@ def _put(places: OrderedDict[str, deque[float]] | OrderedDict[str, float], place
 
 
 def _place(address: str) -> str:
+    """A socket of both families has IPv4 in IPv6, and all of it in one network."""
     try:
         found = ipaddress.ip_address(address)
     except ValueError:
         return address
-    if found.version == 4:
+    if isinstance(found, ipaddress.IPv4Address):
         return address
+    if found.ipv4_mapped:
+        return str(found.ipv4_mapped)
     return str(ipaddress.ip_network((found.packed, _PREFIX), strict=False))
