@@ -13,6 +13,7 @@ from noojee_agi.config import Config
 from noojee_agi.errors import ConfigurationError
 
 _BACKLOG = 1024  # connections that wait in the kernel's queue
+_LAST_PORT = 65535
 
 
 class Listeners:
@@ -99,12 +100,14 @@ def _address(listener: socket.socket) -> str:
 
 def _listen_to_network(option: str, address: str) -> socket.socket:
     host, _, port = address.rpartition(":")
+    if int(port) > _LAST_PORT:  # getaddrinfo(3) takes what is left of it
+        raise ConfigurationError(f"{option} = {address}: there is no port {port}: at most {_LAST_PORT}")
     try:
         found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0]
         listener = socket.socket(*found[:2])
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(found[4])
-    except (OSError, OverflowError) as exc:
+    except OSError as exc:
         raise ConfigurationError(f"{option} = {address}: {exc}") from exc
     listener.listen(_BACKLOG)
     listener.setblocking(False)

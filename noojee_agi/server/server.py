@@ -60,7 +60,11 @@ class Server:
         self._lifelines = {stage: os.pipe() for stage in (_FOLLOWER, _SESSIONS, _DRAIN)}
         _allow_open_files()
         log.to_file(self._config)
-        self._make_processes(programs)
+        try:
+            self._make_processes(programs)
+        except ConfigurationError:
+            self._listeners.close()
+            raise
 
     def run(self, say: Callable[[str], None]) -> None:
         """Serve until SIGTERM or SIGINT; SIGHUP reads the configuration anew. say is told what is served."""

@@ -11,6 +11,11 @@ from noojee_agi.errors import NoojeeError, StoreUnavailable
 
 OK, WARNING = 0, 1  # Code; of an error it is the status, negative
 
+HEADERS = {
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "default-src 'none'",
+}
 _NO_DATABASE = "the database does not answer: noojee-agi check says why"
 
 

@@ -24,11 +24,6 @@ from noojee_agi.web.services import Services
 
 _GET = ("GET", "HEAD")
 _POST = ("POST",)
-_HEADERS = {
-    "Cache-Control": "no-store",
-    "X-Content-Type-Options": "nosniff",
-    "Content-Security-Policy": "default-src 'none'",
-}
 _LOOK = "unexpected failure: see noojee-agi.log in the state directory"
 
 
@@ -48,8 +43,10 @@ def make(services: Services) -> ASGIApp:
         status, content = await services.health()
         return JSONResponse(content, status)
 
+    described = JSONResponse(openapi.document()).body  # the same for all, and anybody may ask for it
+
     async def document(request: Request) -> Response:
-        return JSONResponse(openapi.document())
+        return Response(described, media_type="application/json")
 
     routes = [
         *(
@@ -100,7 +97,7 @@ class _Entrance:
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(_HEADERS)
+                MutableHeaders(scope=message).update(answers.HEADERS)
             await send(message)
 
         await self._app_for(scope)(scope, receive, with_headers)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -29,6 +29,8 @@ class Endpoint:
             response = await self._handler(request)
         except (Refused, NoojeeError) as exc:
             response = answers.refusal(exc)
+        except ClientDisconnect:  # in the middle of its form
+            return
         await response(scope, receive, send)
 
     def _require_method(self, request: Request) -> None:

@@ -5,10 +5,15 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Protocol
 
+import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from noojee_agi.web import answers
 
 REQUEST_SECONDS = 10.0  # for one request, however its bytes are spread, and for the pause before it
 _STALL_SECONDS = 30.0  # for the next 48 kB of an answer to be taken: less than 2 kB a second
+_PIECE_BYTES = 1024
+_NO_REQUEST = "this is no HTTP request, or its head is too large: 16384 bytes are allowed"
 
 
 class Unadmitted(Protocol):
@@ -36,8 +41,19 @@ class Connection(H11Protocol):
         self._look()
 
     def data_received(self, data: bytes) -> None:
-        super().data_received(data)
+        """In pieces: h11 looks at its limit only when something is missing."""
+        for begin in range(0, len(data), _PIECE_BYTES):
+            if not self.transport.is_closing():
+                super().data_received(data[begin : begin + _PIECE_BYTES])
         self._look()
+
+    def send_400_response(self, msg: str) -> None:
+        """As each other answer."""
+        answer = answers.error(400, _NO_REQUEST, {**answers.HEADERS, "Connection": "close"})
+        head = h11.Response(status_code=400, headers=answer.raw_headers, reason=b"Bad Request")
+        for event in (head, h11.Data(data=bytes(answer.body)), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()

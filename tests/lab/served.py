@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import urllib.parse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -185,6 +186,10 @@ class Served:
     def drain_process(self) -> int:
         """Its process for the database: the one that has made itself nicest."""
         return wait_until(lambda: self._nicer(DRAIN_NICENESS), 10, "the drain process")[0]
+
+    @property
+    def http_port(self) -> int:
+        return urllib.parse.urlsplit(self.http).port or 0
 
     @property
     def http_process(self) -> int:

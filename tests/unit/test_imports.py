@@ -46,6 +46,7 @@ FOREIGN = {
     "click": "noojee_agi.cli",
     "greenlet": "noojee_agi.server",
     "uvicorn": "noojee_agi.web",
+    "h11": "noojee_agi.web",
     "starlette": "noojee_agi.web",
     "prometheus_client": "noojee_agi.web",
 }
