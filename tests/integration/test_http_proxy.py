@@ -1,0 +1,178 @@
+"""nginx before the API, as agi/noojee-agi.nginx has it: who asks is seen behind it, no log has the key."""
+
+from __future__ import annotations
+
+import ssl
+import subprocess
+import wave
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from lab.crm import Crm
+from lab.curl import Answer, curl
+from lab.nginx import PrivateNginx
+from lab.postgresql import free_port
+from lab.served import Served
+from lab.site import Site
+from lab.waiting import wait_until
+from unit import fakes
+
+from noojee_agi.config import Config
+from noojee_agi.recordings import recording, spool
+
+EXAMPLE = Path(__file__).resolve().parents[2] / "agi/noojee-agi.nginx"
+NAME = "pbx.example"
+CLIENT, OTHER = "127.0.0.2", "127.0.0.3"
+START = "/servicemanager/rest/CallManagementAPI/start"
+NO_MANAGER = 503  # a start with the right key gets so far: there is no Asterisk
+
+
+class Front(NamedTuple):
+    """A site, its server, and nginx before it. leg_id: one with audio, which is in file."""
+
+    site: Site
+    served: Served
+    nginx: PrivateNginx
+    certificate: Path
+    leg_id: str
+    file: Path
+
+    def ask(self, path: str, client: str = CLIENT, **options: Any) -> Answer:
+        port = self.nginx.port
+        return curl(
+            f"https://{NAME}:{port}{path}",
+            resolve=f"{NAME}:{port}:127.0.0.1",
+            cacert=str(self.certificate),
+            interface=client,
+            **options,
+        )
+
+    def start(self, key: str, client: str = CLIENT, **options: Any) -> Answer:
+        return self.ask(START, client, data=f"extenOrUniqueId=410&apiKey={key}", **options)
+
+    def audio(self, client: str = CLIENT, **options: Any) -> Answer:
+        header = f"X-Api-Key: {self.site.key}"
+        return self.ask(f"/recordings/{self.leg_id}/audio", client, header=header, **options)
+
+
+@pytest.fixture(scope="module")
+def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
+    folder = tmp_path_factory.mktemp("front")
+    site = Site(folder / "site")
+    leg_id, file = recorded(site)
+    certificate, key = make_certificate(folder)
+    port = free_port()
+    text = EXAMPLE.read_text()
+    for shipped, ours in {
+        "http://127.0.0.1:8080": f"http://127.0.0.1:{port}",
+        "/etc/ssl/pbx.example.pem": str(certificate),
+        "/etc/ssl/private/pbx.example.key": str(key),
+    }.items():
+        assert shipped in text
+        text = text.replace(shipped, ours)
+    options = {"http.listen": f"127.0.0.1:{port}", "http.allow": f"{CLIENT}, {OTHER}"}
+    with Served(site, options) as served, PrivateNginx(folder / "nginx", text) as nginx:
+        made = Front(site, served, nginx, certificate, leg_id, file)
+        wait_until(lambda: made.audio().status == 200, 20, "the leg")
+        yield made
+
+
+def recorded(site: Site) -> tuple[str, Path]:
+    """A leg that has ended, and waits to be stored; its file."""
+    config = Config.load(str(site.conf))
+    leg_id, started = recording.new_id(), recording.now() - timedelta(minutes=1)
+    file = Path(recording.file_path(config.recordings_directory, "1.2", leg_id, "wav", started))
+    file.parent.mkdir(parents=True)
+    with wave.open(str(file), "wb") as sound:
+        sound.setparams((1, 2, 8000, 0, "NONE", ""))
+        sound.writeframes(bytes(range(256)) * 1000)
+    leg = fakes.leg(id=leg_id, server=config.server_name, file=str(file), started_at=started)
+    for event in (leg, recording.ending(leg_id, str(file), recording.now())):
+        spool.put(config.spool_directory, event)
+    return leg_id, file
+
+
+def make_certificate(folder: Path) -> tuple[Path, Path]:
+    certificate, key = folder / "certificate.pem", folder / "key.pem"
+    kind = ["-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
+    names = ["-subj", f"/CN={NAME}", "-addext", f"subjectAltName=DNS:{NAME},DNS:localhost"]
+    subprocess.run(
+        ["openssl", "req", *kind, *names, "-keyout", str(key), "-out", str(certificate)],
+        check=True,
+        capture_output=True,
+    )
+    return certificate, key
+
+
+def test_audio_comes_through_whole_and_in_ranges(front: Front) -> None:
+    content = front.file.read_bytes()
+
+    whole, piece = front.audio(), front.audio(range="100000-200000")
+
+    assert (whole.status, whole.content) == (200, content)
+    assert (piece.status, piece.content) == (206, content[100_000:200_001])
+    assert front.audio(head=True).headers["content-length"] == str(len(content))
+    assert not [path for path in (front.nginx.folder / "temporary").rglob("*") if path.is_file()]
+
+
+def test_a_crm_starts_with_the_key_in_the_query_and_curl_in_the_body(front: Front) -> None:
+    trust = ssl.create_default_context(cafile=str(front.certificate))
+    crm = Crm(f"https://localhost:{front.nginx.port}", front.site.key, trust)
+
+    said = crm.call("start", "410")
+    in_body = front.start(front.site.key)
+    in_query = front.ask(f"{START}?extenOrUniqueId=410&apiKey={front.site.key}", request="POST")
+
+    assert (said.status, said.body["Code"]) == (403, -403)  # it comes from 127.0.0.1: see below
+    for answer in (in_body, in_query):
+        assert (answer.status, answer.body["Code"]) == (NO_MANAGER, -NO_MANAGER)
+
+
+def test_who_guesses_is_shut_out_and_nobody_else_is(front: Front) -> None:
+    """However often he says that he is somebody else."""
+    told = [
+        front.start(f"guess-{number}", OTHER, header=f"X-Forwarded-For: {client}")
+        for number, client in enumerate([CLIENT, "192.0.2.1"] * 5)
+    ]
+    shut = front.start(front.site.key, OTHER, header=f"X-Forwarded-For: {CLIENT}")
+
+    assert [answer.status for answer in told] == [401] * 10
+    assert (shut.status, shut.body["Code"]) == (429, -429)
+    assert front.start(front.site.key, CLIENT).status == NO_MANAGER
+
+
+def test_allow_means_the_clients_address(front: Front) -> None:
+    """nginx's own, 127.0.0.1, is not among those that are allowed here."""
+    refused = front.start(front.site.key, "127.0.0.4")
+    claimed = front.start(front.site.key, "127.0.0.4", header=f"X-Forwarded-For: {CLIENT}")
+
+    for answer in (refused, claimed):
+        assert (answer.status, answer.body["Code"]) == (403, -403)
+    assert front.start(front.site.key).status == NO_MANAGER
+
+
+def test_no_log_of_nginx_has_the_key(front: Front) -> None:
+    """Not of what goes wrong either: too much, no server behind it, what is no request."""
+    key = front.site.key
+    path = f"{START}?extenOrUniqueId=410&apiKey={key}"
+    answers = [
+        front.ask(path, request="POST").status,
+        front.ask(path, data="t" * 20_000).status,
+        front.ask(f"{path}&{'t' * 10_000}", request="POST").status,
+        front.ask(path, request="POST", header=f"Host: {NAME}{key}").status,
+        front.ask("/nowhere", request="POST", data=f"apiKey={key}").status,
+    ]
+    front.served.stop()
+    try:
+        answers.append(front.ask(path, data=f"apiKey={key}").status)
+    finally:
+        front.served.start()
+
+    assert answers == [503, 413, 414, 503, 404, 502]
+    lines = front.nginx.log("noojee-agi.log").splitlines()
+    assert f"{CLIENT} " in lines[-1]
+    assert f'POST "{START}" 502' in lines[-1]
+    assert not front.nginx.has(key)
