@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ssl
-import subprocess
 import wave
 from collections.abc import Iterator
 from datetime import timedelta
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from lab import certificates
+from lab.certificates import NAME
 from lab.crm import Crm
 from lab.curl import Answer, curl
 from lab.nginx import PrivateNginx
@@ -24,7 +25,6 @@ from noojee_agi.config import Config
 from noojee_agi.recordings import recording, spool
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "agi/noojee-agi.nginx"
-NAME = "pbx.example"
 CLIENT, OTHER = "127.0.0.2", "127.0.0.3"
 START = "/servicemanager/rest/CallManagementAPI/start"
 NO_MANAGER = 503  # a start with the right key gets so far: there is no Asterisk
@@ -63,19 +63,19 @@ def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
     folder = tmp_path_factory.mktemp("front")
     site = Site(folder / "site")
     leg_id, file = recorded(site)
-    certificate, key = make_certificate(folder)
+    pair = certificates.make(folder)
     port = free_port()
     text = EXAMPLE.read_text()
     for shipped, ours in {
         "http://127.0.0.1:8080": f"http://127.0.0.1:{port}",
-        "/etc/ssl/pbx.example.pem": str(certificate),
-        "/etc/ssl/private/pbx.example.key": str(key),
+        "/etc/ssl/pbx.example.com.pem": str(pair.certificate),
+        "/etc/ssl/private/pbx.example.com.key": str(pair.key),
     }.items():
         assert shipped in text
         text = text.replace(shipped, ours)
     options = {"http.listen": f"127.0.0.1:{port}", "http.allow": f"{CLIENT}, {OTHER}"}
     with Served(site, options) as served, PrivateNginx(folder / "nginx", text) as nginx:
-        made = Front(site, served, nginx, certificate, leg_id, file)
+        made = Front(site, served, nginx, pair.certificate, leg_id, file)
         wait_until(lambda: made.audio().status == 200, 20, "the leg")
         yield made
 
@@ -93,18 +93,6 @@ def recorded(site: Site) -> tuple[str, Path]:
     for event in (leg, recording.ending(leg_id, str(file), recording.now())):
         spool.put(config.spool_directory, event)
     return leg_id, file
-
-
-def make_certificate(folder: Path) -> tuple[Path, Path]:
-    certificate, key = folder / "certificate.pem", folder / "key.pem"
-    kind = ["-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
-    names = ["-subj", f"/CN={NAME}", "-addext", f"subjectAltName=DNS:{NAME},DNS:localhost"]
-    subprocess.run(
-        ["openssl", "req", *kind, *names, "-keyout", str(key), "-out", str(certificate)],
-        check=True,
-        capture_output=True,
-    )
-    return certificate, key
 
 
 def test_audio_comes_through_whole_and_in_ranges(front: Front) -> None:

@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 from lab.unavailable import LabUnavailable
 
+NAME = "pbx.example.com"
+
 
 class Pair(NamedTuple):
     certificate: Path
@@ -21,14 +23,18 @@ class Pair(NamedTuple):
 
 
 def make(folder: Path, name: str = "pbx", days: int = 365, password: str = "") -> Pair:
-    """Files in that folder. password: of the key; empty: none. Raises LabUnavailable."""
+    """Files in that folder, for NAME and localhost. password: of the key; empty: none.
+
+    Raises LabUnavailable.
+    """
     if not shutil.which("openssl"):
         raise LabUnavailable("no openssl on this machine: apt-get install openssl")
     pair = Pair(folder / f"{name}.pem", folder / f"{name}.key")
     subprocess.run(
         [
             *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"),
-            *("-subj", "/CN=pbx.example.com", "-days", str(days)),
+            *("-subj", f"/CN={NAME}", "-addext", f"subjectAltName=DNS:{NAME},DNS:localhost"),
+            *("-days", str(days)),
             *("-out", str(pair.certificate), "-keyout", str(pair.key)),
             *(("-passout", f"pass:{password}") if password else ("-nodes",)),
         ],

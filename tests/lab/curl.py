@@ -14,6 +14,10 @@ PATIENCE_SECONDS = 20
 _ALWAYS = ("--silent", "--show-error", "--include", "--noproxy", "*", "--max-time", str(PATIENCE_SECONDS))
 
 
+class CurlFailed(Exception):
+    """There was no answer."""
+
+
 class Answer(NamedTuple):
     """headers: by their names in small letters."""
 
@@ -28,7 +32,10 @@ class Answer(NamedTuple):
 
 
 def curl(url: str, **options: str | Sequence[str] | bool) -> Answer:
-    """options: long ones of curl; a list is given several times: `data_urlencode=["a=1", "b=2"]`."""
+    """options: long ones of curl; a list is given several times: `data_urlencode=["a=1", "b=2"]`.
+
+    Raises CurlFailed and LabUnavailable.
+    """
     program = shutil.which("curl")
     if not program:
         raise LabUnavailable("there is no curl on this machine: install it")
@@ -38,7 +45,8 @@ def curl(url: str, **options: str | Sequence[str] | bool) -> Answer:
         capture_output=True,
         check=False,
     )
-    assert told.returncode == 0, f"curl {url.partition('?')[0]}: {told.stderr.decode()}"
+    if told.returncode:
+        raise CurlFailed(f"{url.partition('?')[0]}: {told.stderr.decode()}")
     return _answer(told.stdout)
 
 
