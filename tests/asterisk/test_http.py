@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import os
 import sqlite3
+import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from lab import api, office, tones
+from lab import api, office, readme, tones
 from lab.api import CALLS, WAYS, Api, Way, by_crm
 from lab.curl import Answer
 from lab.office import ANN, CUSTOMER, TONES
@@ -427,6 +430,37 @@ def purge(asked: Api, tag: str) -> None:
             "UPDATE recording_leg SET started_at = '2020-01-01 00:00:00.000000' WHERE tag = ?", (tag,)
         )
     assert "1 recordings purged" in site.cli("purge", "--older-than", "1d", "--tag", tag)
+
+
+# ---- agi/README.md
+
+
+def test_the_lines_of_the_readme_record_a_call_and_fetch_it(asked: Api, tmp_path: Path) -> None:
+    shown = readme.blocks("HTTP", readme.AGI)[1].replace("http://127.0.0.1:8080", asked.url)
+    *settings, fetch = (line for line in shown.splitlines())
+    lines = [line for line in settings if line.startswith("curl")]
+    settings = settings[: -len(lines)]
+    (tmp_path / "noojee.key").write_text(f"X-Api-Key: {asked.key}\n")
+
+    def run(line: str) -> bytes:
+        script = "\n".join([*settings, line])
+        environment = {**os.environ, "no_proxy": "*"}
+        return subprocess.run(
+            ["bash", "-euc", script], cwd=tmp_path, env=environment, capture_output=True, check=True
+        ).stdout
+
+    answers = []
+    for line in lines:
+        answers.append(json.loads(run(line)))
+        talk(asked)
+
+    assert [line.rpartition("/")[2] for line in lines] == ["start", "pause", "resume", "stop"]
+    assert [answer["Code"] for answer in answers] == [0] * 4
+    assert answers[0]["Message"] == f"OK, {the_call(asked)}"
+    leg = asked.leg_of(answers[-1]["RecordingId"], "completed")
+    assert (leg["tag"], leg["owner"]) == ("INV 22", "Ann")
+    run(fetch.replace("the-RecordingId", leg["id"]))
+    assert (tmp_path / "INV-22.wav").read_bytes() == Path(leg["file"]).read_bytes()
 
 
 # ---- The key
