@@ -74,6 +74,7 @@ class DrainProcess:
             listener.close()  # a port that nobody answers at would keep calls waiting
         sighup.on_sighup(self._load_config, self.use)
         threading.Thread(target=self._keep_snapshot, args=(lifeline,), daemon=True).start()
+        self._drain(is_last=False)  # what has waited for a server; from now on it sees when a recording ends
         while True:
             # Without a database what was closed is not read, and would have it tried again at once.
             recordings = self._recordings if self._opened_with else None

@@ -131,12 +131,11 @@ def test_a_file_that_is_closed_while_the_database_is_away_wakes_nobody(
     drain_process: DrainProcess, known: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else it would be tried again nine times a second, since nobody reads then what inotify tells."""
-    drain_process._drain(is_last=False)  # the recordings are watched from now on
-    drain_process.use(known._replace(database_url=AWAY))
     waited: list[tuple[list[int], float]] = []
 
     def wait(descriptors: list[int], lifeline: int, seconds: float) -> bool:
         waited.append((descriptors, seconds))
+        drain_process.use(known._replace(database_url=AWAY))
         return len(waited) < 3
 
     monkeypatch.setattr("noojee_agi.server.drain_process._wait", wait)
