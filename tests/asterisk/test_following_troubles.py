@@ -62,6 +62,12 @@ def served(exchange: Exchange[SipPhone]) -> Iterator[Served]:
         exchange.end()
 
 
+def connect(exchange: Exchange[SipPhone], place: str) -> None:
+    """Who is sent on before Asterisk has put both together, is sent nowhere."""
+    exchange.connect("411", place)
+    exchange.wait_bridged("410")
+
+
 def recording(exchange: Exchange[SipPhone]) -> list[dict[str, Any]]:
     """Without those that a killed server had only announced: they are closed within minutes."""
     legs = [leg for leg in exchange.site.legs() if leg["status"] == "recording"]
@@ -86,8 +92,7 @@ def test_each_conversation_has_one_leg_of_who_talks_after_the_server_was_killed(
 ) -> None:
     chance, kills, holder = random.Random(place), 0, "410"
     before = {leg["id"] for leg in exchange.site.legs()}
-    exchange.connect("411", place)
-    exchange.wait_bridged("410")
+    connect(exchange, place)
     wait_for_leg(exchange, PEOPLE[holder], 1)
 
     for number in range(MANY if is_long else TRANSFERS):
@@ -119,7 +124,7 @@ def test_a_transfer_during_a_lost_connection_is_followed_afterwards(
     exchange: Exchange[SipPhone], loss: str
 ) -> None:
     with Proxy(exchange.port) as proxy, Served(exchange.site, manager.options(proxy.port)):
-        exchange.connect("411", "caller")
+        connect(exchange, "caller")
         wait_for_leg(exchange, "Ann", 1)
 
         proxy.cut() if loss == "cut" else proxy.forget()
@@ -137,7 +142,7 @@ def test_a_user_who_hears_of_no_call_is_complained_of_and_the_transfer_is_follow
 ) -> None:
     deaf = {**manager.options(exchange.port), "manager.username": manager.DEAF}
     with Served(exchange.site, deaf):
-        exchange.connect("411", "caller")
+        connect(exchange, "caller")
         wait_for_leg(exchange, "Ann", 1)
 
         exchange.phones["410"].transfer("412")
@@ -153,7 +158,7 @@ def test_a_recording_that_was_stopped_stays_so_through_a_transfer(
 ) -> None:
     """Also when the recorded channel is gone then, and the server has been started again."""
     before = len(exchange.site.legs())
-    exchange.connect("411", "agent")
+    connect(exchange, "agent")
     wait_for_leg(exchange, "Ann", 1)
     assert exchange.site.record("stop", "410").returncode == 0
     wait_until(lambda: recording(exchange) == [], 20, "the end of the leg")
@@ -174,7 +179,7 @@ def test_a_dialplan_that_starts_anew_has_its_own_leg_and_no_other(
 ) -> None:
     """It starts before its telephone rings, and the follower looks at it while nobody talks."""
     before = {leg["id"] for leg in exchange.site.legs()}
-    exchange.connect("411", place)
+    connect(exchange, place)
     wait_for_leg(exchange, "Ann", 1)
 
     exchange.phones["410"].transfer("anew")
