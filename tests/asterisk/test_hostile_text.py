@@ -32,7 +32,6 @@ def test_tag_and_login_arrive_exactly_and_nothing_else_happens(
     view = pbx.dial(
         f"Set(AGIEXECFULL={'yes' if is_exec_full else 'no'})\n"
         f"AGI(start_record.py,,${{QUOTE(${{FILE({tmp_path}/tag)}})}},${{QUOTE(${{FILE({tmp_path}/login)}})}})",
-        seconds=1,
     )
 
     leg = pbx.leg(view)
@@ -49,7 +48,6 @@ def test_bytes_that_are_no_utf8_do_not_stop_a_recording(pbx: Pbx, tmp_path: Path
 
     view = pbx.dial(
         f"Set(CALLERID(name)=${{FILE({tmp_path}/tag)}})\nAGI(start_record.py,,${{FILE({tmp_path}/tag)}})",
-        seconds=1,
     )
 
     assert pbx.leg(view)["tag"] == "caf\ufffd"
@@ -62,9 +60,7 @@ def test_text_that_asterisk_cannot_split_is_safe_as_the_last_argument(
     """A lone bracket hides the commas after it from Asterisk (main/app.c __ast_app_separate_args)."""
     (tmp_path / "tag").write_text(text)
 
-    view = pbx.dial(
-        f"AGI(start_record.py,agentLoginName=Fred,${{QUOTE(tag=${{FILE({tmp_path}/tag)}})}})", seconds=1
-    )
+    view = pbx.dial(f"AGI(start_record.py,agentLoginName=Fred,${{QUOTE(tag=${{FILE({tmp_path}/tag)}})}})")
 
     leg = pbx.leg(view)
     assert (leg["tag"], leg["owner"]) == (text, "Fred")

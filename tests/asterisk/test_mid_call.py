@@ -67,9 +67,7 @@ def test_a_disk_that_fills_during_the_call_leaves_a_leg_that_tells_the_truth(pbx
 
 def test_a_killed_finish_record_is_made_good_by_sync(pbx: Pbx) -> None:
     """Long ago: what has only just ended, sync leaves to a finish_record.py that may be under way."""
-    view = pbx.dial(
-        "AGI(start_record.py,,unfinished)\nWait(1)\nStopMixMonitor(${NOOJEE_MIXMONITOR_ID})", seconds=2
-    )
+    view = pbx.dial("AGI(start_record.py,,unfinished)\nWait(1)\nStopMixMonitor(${NOOJEE_MIXMONITOR_ID})")
     pbx.leg(view)
     long_ago = recording.now() - 2 * closing.SETTLED_AFTER
     _forget_the_end(pbx, view.leg_id, long_ago)

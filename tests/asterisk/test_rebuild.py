@@ -40,8 +40,8 @@ def test_a_database_deleted_during_a_call_comes_back_and_the_call_ends_in_it(
     fresh: Pbx, tmp_path: Path
 ) -> None:
     pbx, store = fresh, Store(f"sqlite:///{tmp_path}/state/noojee.db")
-    pbx.leg(pbx.dial("AGI(start_record.py,,rebuild-1,Fred)", seconds=1))
-    pbx.leg(pbx.dial("AGI(start_record.py,500,rebuild-2)", seconds=1))
+    pbx.leg(pbx.dial("AGI(start_record.py,,rebuild-1,Fred)"))
+    pbx.leg(pbx.dial("AGI(start_record.py,500,rebuild-2)"))
     pbx.start_call("AGI(start_record.py,,rebuild-3,Fred)", seconds=None)
     (running,) = pbx.site.wait_for_legs("--tag", "rebuild-3", status="recording")
     wait_until(lambda: not pbx.site.processes(), 20, "the drain to end")
@@ -66,8 +66,8 @@ def test_calls_after_the_loss_of_the_database_have_their_owners_at_once(fresh: P
     for path in (tmp_path / "state").glob("noojee.db*"):
         path.unlink()
 
-    named = pbx.dial("AGI(start_record.py,,lost-1,Fred)", seconds=1)
-    attached = pbx.dial("AGI(start_record.py,500,lost-2)", seconds=1)
+    named = pbx.dial("AGI(start_record.py,,lost-1,Fred)")
+    attached = pbx.dial("AGI(start_record.py,500,lost-2)")
 
     assert (named.status, attached.status) == ("200", "200")
     assert [pbx.leg(view)["owner"] for view in (named, attached)] == ["Fred", "Ann"]

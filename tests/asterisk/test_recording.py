@@ -1,6 +1,7 @@
 """The main job: who is recorded, for whom, and what is in the file."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,13 @@ from lab.pbx import Pbx
 pytestmark = pytest.mark.asterisk
 
 AUDIBLE = 0.02  # of a file's power: noise is below 0.001
+TALKED = 0.4  # seconds: the first and the last frames of Pbx.dial's half may be missing
 
 
 def test_both_sides_are_in_the_file_and_the_leg_tells_its_length(pbx: Pbx) -> None:
-    view = pbx.dial("AGI(start_record.py,,INV-22,Fred)", seconds=3)
+    begun = time.monotonic()
+    view = pbx.dial("AGI(start_record.py,,INV-22,Fred)")
+    seconds = time.monotonic() - begun
 
     assert (view.status, view.message, view.agi_status) == ("200", "OK", "SUCCESS")
     leg = pbx.leg(view)
@@ -22,7 +26,7 @@ def test_both_sides_are_in_the_file_and_the_leg_tells_its_length(pbx: Pbx) -> No
     assert tones.share(audio, 425) > AUDIBLE
     assert tones.share(audio, 1004) > AUDIBLE
     assert leg["duration_seconds"] == pytest.approx(tones.duration(audio), abs=0.01)
-    assert leg["duration_seconds"] == pytest.approx(3, abs=0.5)
+    assert TALKED < leg["duration_seconds"] < seconds
     assert leg["bytes"] == audio.stat().st_size
     assert (leg["external_reference"], leg["tag"], leg["owner"]) == ("INV-22", "INV-22", "Fred")
     assert (leg["leg"], leg["agent_login_name"]) == (1, "Fred")
@@ -94,21 +98,21 @@ def test_an_unknown_login_is_refused_when_the_configuration_says_so(pbx: Pbx) ->
     ],
 )
 def test_every_form_of_the_arguments_means_the_same(pbx: Pbx, arguments: str) -> None:
-    leg = pbx.leg(pbx.dial(f"AGI(start_record.py,{arguments})", seconds=1.5))
+    leg = pbx.leg(pbx.dial(f"AGI(start_record.py,{arguments})"))
 
     assert (leg["tag"], leg["owner"], leg["extension"]) == ("forms", "Fred", "500")
 
 
 @pytest.mark.parametrize("other", ["1234567890.99", "at/499"])
 def test_another_call_is_not_found_without_the_manager_interface(pbx: Pbx, other: str) -> None:
-    view = pbx.dial(f"AGI(start_record.py,{other},elsewhere)", seconds=0.5)
+    view = pbx.dial(f"AGI(start_record.py,{other},elsewhere)")
 
     assert (view.status, view.leg_id) == ("404", "")
     assert pbx.site.legs("--tag", "elsewhere") == []
 
 
 def test_a_second_start_makes_a_new_leg_and_then_ends_the_first(pbx: Pbx) -> None:
-    view = pbx.dial("AGI(start_record.py,,one,Fred)\nWait(1)\nAGI(start_record.py,,two,Ann)", seconds=3)
+    view = pbx.dial("AGI(start_record.py,,one,Fred)\nWait(1)\nAGI(start_record.py,,two,Ann)")
 
     last = pbx.leg(view)
     first, second = pbx.site.legs("--uniqueid", last["uniqueid"])
@@ -125,13 +129,12 @@ def test_a_second_start_makes_a_new_leg_and_then_ends_the_first(pbx: Pbx) -> Non
 def test_a_failed_second_start_leaves_the_first_leg_running(pbx: Pbx) -> None:
     view = pbx.dial(
         "AGI(start_record.py,,kept,Fred)\nSet(KEPT=${RECORDING_ID})\nWait(0.5)\n"
-        "Set(apiKey=wrong)\nAGI(start_record.py,,refused,Ann)\nSet(RECORDING_ID=${KEPT})",
-        seconds=3,
+        "Set(apiKey=wrong)\nAGI(start_record.py,,refused,Ann)\nSet(RECORDING_ID=${KEPT})"
     )
 
     leg = pbx.leg(view)
     assert view.status == "401"
-    assert leg["duration_seconds"] == pytest.approx(3, abs=0.5)
+    assert tones.share(Path(leg["file"]), 1004) > AUDIBLE  # of whom is called after that
 
 
 @pytest.mark.parametrize(
@@ -140,19 +143,21 @@ def test_a_failed_second_start_leaves_the_first_leg_running(pbx: Pbx) -> None:
 def test_other_formats_of_asterisk_are_seen_and_measured(pbx: Pbx, audio_format: str, suffix: str) -> None:
     pbx.site.configure({"recordings.format": audio_format})
 
-    view = pbx.dial("AGI(start_record.py,,format)", seconds=2)
+    begun = time.monotonic()
+    view = pbx.dial("AGI(start_record.py,,format)")
+    seconds = time.monotonic() - begun
 
     leg = pbx.leg(view)
     assert (view.status, Path(view.file).suffix) == ("200", suffix)
-    assert leg["duration_seconds"] == pytest.approx(2, abs=0.5)
+    assert TALKED < leg["duration_seconds"] < seconds
 
 
 def test_only_bridged_audio_is_recorded_with_option_b(pbx: Pbx) -> None:
     pbx.site.configure({"recordings.mixmonitor_options": "b"})
 
-    leg = pbx.leg(pbx.dial("AGI(start_record.py,,bridged)\nWait(1.5)", seconds=3))
+    leg = pbx.leg(pbx.dial("AGI(start_record.py,,bridged)\nWait(1.5)"))
 
-    assert leg["duration_seconds"] == pytest.approx(1.5, abs=0.5)
+    assert TALKED < leg["duration_seconds"] < 1.5
 
 
 def test_a_caller_who_gives_up_in_the_queue_leaves_an_empty_leg(pbx: Pbx) -> None:

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.asterisk
 def test_without_the_right_key_nothing_is_recorded(pbx: Pbx, setting: str) -> None:
     files, legs = pbx.site.audio_files(), pbx.site.legs()
 
-    view = pbx.dial(f"{setting}\nAGI(start_record.py,,keyless,Fred)", seconds=2)
+    view = pbx.dial(f"{setting}\nAGI(start_record.py,,keyless,Fred)")
 
     assert (view.status, view.leg_id, view.file, view.agi_status) == ("401", "", "", "SUCCESS")
     assert "apiKey" in view.message
@@ -43,7 +43,7 @@ def test_without_the_right_key_nothing_is_recorded(pbx: Pbx, setting: str) -> No
 def test_arguments_that_cannot_be_are_refused(pbx: Pbx, arguments: str) -> None:
     files, legs = pbx.site.audio_files(), pbx.site.legs()
 
-    view = pbx.dial(f"AGI(start_record.py,{arguments})", seconds=1)
+    view = pbx.dial(f"AGI(start_record.py,{arguments})")
 
     assert (view.status, view.leg_id, view.agi_status) == ("400", "", "SUCCESS")
     assert pbx.site.key not in view.message
@@ -66,7 +66,7 @@ def test_a_recordings_folder_that_cannot_be_used_is_503(pbx: Pbx, directory: obj
     path = directory(pbx)
     pbx.site.configure({"recordings.directory": str(path)})
 
-    view = pbx.dial("AGI(start_record.py,,no-folder)", seconds=1)
+    view = pbx.dial("AGI(start_record.py,,no-folder)")
 
     assert (view.status, view.agi_status) == ("503", "SUCCESS")
     assert str(path) in view.message
@@ -77,7 +77,7 @@ def test_a_recordings_folder_that_cannot_be_used_is_503(pbx: Pbx, directory: obj
 def test_a_format_that_asterisk_does_not_know_is_503_and_the_leg_is_failed(pbx: Pbx) -> None:
     pbx.site.configure({"recordings.format": "nosuch"})
 
-    view = pbx.dial("AGI(start_record.py,,no-format)", seconds=4)
+    view = pbx.dial("AGI(start_record.py,,no-format)")
 
     assert (view.status, view.file, view.agi_status) == ("503", "", "SUCCESS")
     assert "format" in view.message
@@ -91,7 +91,7 @@ def test_a_full_disk_is_507(pbx: Pbx) -> None:
         pbx.site.configure({"recordings.directory": str(disk)})
         (disk / "ballast").write_bytes(b"x" * 64 * 1024)
 
-        view = pbx.dial("AGI(start_record.py,,full)", seconds=1)
+        view = pbx.dial("AGI(start_record.py,,full)")
 
         pbx.wait_until_idle()
         assert (view.status, view.agi_status) == ("507", "SUCCESS")
@@ -104,7 +104,7 @@ def test_a_full_disk_is_507(pbx: Pbx) -> None:
 def test_too_little_free_space_is_507(pbx: Pbx) -> None:
     pbx.site.configure({"recordings.min_free_percent": "100"})
 
-    view = pbx.dial("AGI(start_record.py,,guarded)", seconds=1)
+    view = pbx.dial("AGI(start_record.py,,guarded)")
 
     assert (view.status, view.agi_status) == ("507", "SUCCESS")
     assert "min_free_percent" in view.message
@@ -113,7 +113,7 @@ def test_too_little_free_space_is_507(pbx: Pbx) -> None:
 def test_a_configuration_with_a_typing_error_is_500_and_named(pbx: Pbx) -> None:
     pbx.site.configure({"recordings.fromat": "wav"})
 
-    view = pbx.dial("AGI(start_record.py,,typo)", seconds=1)
+    view = pbx.dial("AGI(start_record.py,,typo)")
 
     assert view.status == "500"
     assert "[recordings] fromat" in view.message
@@ -127,7 +127,7 @@ def test_a_key_that_was_changed_elsewhere_is_right_at_once(pbx: Pbx) -> None:
     pbx.site.cli("apikey", "set", text="another-key-of-enough-length\n")
     pbx.site.snapshot.write_text(old)
 
-    view = pbx.dial("Set(apiKey=another-key-of-enough-length)\nAGI(start_record.py,,changed)", seconds=1)
+    view = pbx.dial("Set(apiKey=another-key-of-enough-length)\nAGI(start_record.py,,changed)")
 
     pbx.site.cli("apikey", "set", text=pbx.site.key + "\n")
     assert view.status == "200"
@@ -140,7 +140,7 @@ def test_a_folder_that_cannot_be_written_is_503(pbx: Pbx) -> None:
         pbx.site.configure({"recordings.directory": str(disk)})
         subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
 
-        view = pbx.dial("AGI(start_record.py,,read-only)", seconds=1)
+        view = pbx.dial("AGI(start_record.py,,read-only)")
         pbx.wait_until_idle()
 
     assert (view.status, view.agi_status) == ("503", "SUCCESS")
@@ -166,7 +166,7 @@ def test_a_failure_is_one_warning_in_the_log_that_debian_keeps(pbx: Pbx) -> None
         pbx.site.configure(options.get(status))
         before = len(pbx.asterisk.messages().splitlines())
 
-        view = pbx.dial(dialplan, seconds=1)
+        view = pbx.dial(dialplan)
 
         assert view.status == status
         said = pbx.asterisk.messages().splitlines()[before:]
@@ -183,7 +183,7 @@ def test_a_disk_that_hangs_is_503_and_the_call_goes_on(pbx: Pbx) -> None:
         pbx.site.configure({"recordings.directory": str(disk.path)})
         disk.hang()
 
-        view = pbx.dial("AGI(start_record.py,,hung)", seconds=5)
+        view = pbx.dial("AGI(start_record.py,,hung)")
 
         assert (view.status, view.agi_status) == ("503", "SUCCESS")
         assert "does not answer" in pbx.asterisk.messages()

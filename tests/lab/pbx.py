@@ -11,6 +11,7 @@ from lab.asterisk import PrivateAsterisk
 from lab.site import Site
 from lab.waiting import wait_until
 
+_TALK_MS = 500
 # The far end of every call: a telephone that plays 1004 Hz, and the caller's, with 425 Hz.
 PARTIES = """
 [own-extension]
@@ -49,17 +50,23 @@ class Pbx:
         self.site = site
         self._calls = 0
 
-    def dial(self, dialplan: str, seconds: float = 1.5, extension: str = "500") -> View:
-        """Dial `extension`: its lines after Answer(), then a call to 450 for as long as the caller stays.
+    def dial(self, dialplan: str, seconds: float | None = None, extension: str = "500") -> View:
+        """Dial `extension`: its lines after Answer(), then a call to 450.
 
-        Returns what the dialplan saw when those lines had run; waits until all channels are gone.
+        The caller stays for so many seconds, or talks for half of one, however long those lines take. Returns
+        what the dialplan saw when they had run; waits until all channels are gone.
         """
-        self.start_call(dialplan, seconds, extension)
+        self.start_call(dialplan, seconds, extension, "" if seconds else f",,L({_TALK_MS})")
         self.asterisk.wait_quiet(60)
         return self.view()
 
-    def start_call(self, dialplan: str, seconds: float | None, extension: str = "500") -> None:
-        """The same, without waiting for the call's end; with seconds None, until hang_up()."""
+    def start_call(
+        self, dialplan: str, seconds: float | None, extension: str = "500", limit: str = ""
+    ) -> None:
+        """The same, without waiting for the call's end; with seconds None, until hang_up().
+
+        limit: further arguments of Dial().
+        """
         self._calls += 1
         lines = [f" same => n,{line.strip()}" for line in dialplan.strip().splitlines() if line.strip()]
         text = "\n".join(
@@ -68,7 +75,7 @@ class Pbx:
                 f"exten => {extension},1,Answer()",
                 *lines,
                 " same => n,Gosub(view,s,1)",
-                " same => n,Dial(Local/450@phones/n)",
+                f" same => n,Dial(Local/450@phones/n{limit})",
                 "exten => h,1,Gosub(view,s,1)",
                 "[view]",
                 f"exten => s,1,Set(FILE({self._view_file},,,al,u)=${{RECORDING_STATUS}}|${{RECORDING_ID}}"
@@ -109,7 +116,7 @@ class Pbx:
             return next((leg for leg in legs() if leg["status"] == status), None)
 
         def legs() -> list[dict[str, Any]]:
-            return [leg for leg in self.site.legs() if leg["id"] == view.leg_id]
+            return [leg for leg in self.site.legs("--id", view.leg_id) if leg["id"] == view.leg_id]
 
         return wait_until(
             found, 20, f"leg {view.leg_id} to be {status}", lambda: (legs(), self.site.log()[-3000:])
