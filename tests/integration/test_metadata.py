@@ -109,6 +109,7 @@ def test_a_leg_is_told_in_strings_and_in_local_time(api: Api) -> None:
         ("ExternalReference", "INV-22"),
         ("Server", "pbx1"),
     ]
+    assert tuple(found) == metadata.FIELDS
     assert api.by_uniqueid("1700000000.7") == api.by_hour("2026/03/01", "10") == [found]
 
 
