@@ -100,20 +100,11 @@ class Audio:
 
 
 class _File(FileResponse):
-    """What the framework refuses has a body as all else that is refused."""
-
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        refused: list[int] = []
-
-        async def look(message: Message) -> None:
-            if message["type"] == "http.response.start" and message["status"] >= 400:
-                refused.append(message["status"])
-            if not refused:
-                await send(message)
-
-        await super().__call__(scope, receive, look)
-        for status in refused:
-            await self._refusal(status)(scope, receive, send)
+        sending = _Sending(send)
+        await super().__call__(scope, receive, sending)
+        if sending.refused:
+            await self._refusal(sending.refused)(scope, receive, send)
 
     def _refusal(self, status: int) -> Response:
         size = self.stat_result.st_size if self.stat_result else 0
@@ -121,6 +112,30 @@ class _File(FileResponse):
             message = f"the file has {size} bytes, and none in this range"
             return answers.error(416, message, {"Content-Range": f"bytes */{size}"})
         return answers.error(status, "Range cannot be read: write it as bytes=0-65535")
+
+
+class _Sending:
+    """As much as was announced: a file that is being recorded has grown since. refused: the status, or 0.
+
+    What the framework refuses is not sent, since it has no body, or one that is not ours.
+    """
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._left = 0
+        self.refused = 0
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.refused = message["status"] if message["status"] >= 400 else 0
+            self._left = int(dict(message["headers"]).get(b"content-length", 0))
+        if self.refused:
+            return
+        if message["type"] == "http.response.body":
+            body = message.get("body", b"")[: self._left]
+            self._left -= len(body)
+            message = {**message, "body": body}
+        await self._send(message)
 
 
 def _path(leg: Mapping[str, Any]) -> str:

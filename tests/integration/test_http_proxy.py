@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import ssl
 import wave
 from collections.abc import Iterator
@@ -164,3 +165,27 @@ def test_no_log_of_nginx_has_the_key(front: Front) -> None:
     assert f"{CLIENT} " in lines[-1]
     assert f'POST "{START}" 502' in lines[-1]
     assert not front.nginx.has(key)
+
+
+def test_audio_that_grows_while_it_is_sent_is_what_there_was_at_first(front: Front) -> None:
+    """As that of a call which goes on: whoever asks was told how much comes."""
+    before = front.file.read_bytes()
+    with front.file.open("ab") as growing:
+        growing.write(bytes(16_000_000))
+    host, _, port = front.served.http.removeprefix("http://").partition(":")
+    asked = http.client.HTTPConnection(host, int(port), timeout=20, source_address=(CLIENT, 0))
+    asked.request("GET", f"/recordings/{front.leg_id}/audio", headers={"X-Api-Key": front.site.key})
+    answer = asked.getresponse()
+    begun = answer.read(1000)
+    with front.file.open("ab") as growing:
+        growing.write(b"later" * 1000)
+    try:
+        content = begun + answer.read()
+        assert answer.getheader("Content-Length") == str(len(content))
+        assert content == before + bytes(16_000_000)
+        asked.request("GET", f"/recordings/{front.leg_id}/audio", headers={"X-Api-Key": "x"})
+        assert asked.getresponse().status == 401  # over the same connection
+    finally:
+        asked.close()
+        front.file.write_bytes(before)
+    assert "Traceback" not in front.site.log()
