@@ -435,30 +435,30 @@ def purge(asked: Api, tag: str) -> None:
 # ---- agi/README.md
 
 
-def test_the_lines_of_the_readme_record_a_call_and_fetch_it(asked: Api, tmp_path: Path) -> None:
+def test_the_lines_of_the_readme_record_a_call_find_it_and_fetch_it(asked: Api, tmp_path: Path) -> None:
     shown = readme.blocks("HTTP", readme.AGI)[1].replace("http://127.0.0.1:8080", asked.url)
-    *settings, fetch = (line for line in shown.splitlines())
-    lines = [line for line in settings if line.startswith("curl")]
-    settings = settings[: -len(lines)]
+    curls = [line for line in shown.splitlines() if line.startswith("curl")]
+    settings = shown.partition("curl")[0]
+    *calls, find, fetch = curls
     (tmp_path / "noojee.key").write_text(f"X-Api-Key: {asked.key}\n")
 
     def run(line: str) -> bytes:
-        script = "\n".join([*settings, line])
+        words = ["bash", "-euc", settings + line]
         environment = {**os.environ, "no_proxy": "*"}
-        return subprocess.run(
-            ["bash", "-euc", script], cwd=tmp_path, env=environment, capture_output=True, check=True
-        ).stdout
+        return subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, check=True).stdout
 
     answers = []
-    for line in lines:
+    for line in calls:
         answers.append(json.loads(run(line)))
         talk(asked)
 
-    assert [line.rpartition("/")[2] for line in lines] == ["start", "pause", "resume", "stop"]
+    assert [line.rpartition("/")[2] for line in calls] == ["start", "pause", "resume", "stop"]
     assert [answer["Code"] for answer in answers] == [0] * 4
     assert answers[0]["Message"] == f"OK, {the_call(asked)}"
     leg = asked.leg_of(answers[-1]["RecordingId"], "completed")
     assert (leg["tag"], leg["owner"]) == ("INV 22", "Ann")
+    found = [each["RecordingId"] for each in json.loads(run(find))]
+    assert found == [answers[0]["RecordingId"], leg["id"]]
     run(fetch.replace("the-RecordingId", leg["id"]))
     assert (tmp_path / "INV-22.wav").read_bytes() == Path(leg["file"]).read_bytes()
 
