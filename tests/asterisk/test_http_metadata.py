@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 from lab import api, office
 from lab.api import LEGS, Api
+from lab.crm import Crm, parse_legs
 from lab.curl import Answer
 from lab.office import ANN, CUSTOMER
 
@@ -102,6 +103,22 @@ def test_each_leg_of_a_tag_with_all_that_the_database_knows(made: Made) -> None:
         }
         for leg in made.legs
     ]
+
+
+def test_a_crm_reads_it(made: Made) -> None:
+    """And finds the legs again by the call, and by the hour in which they ended."""
+    asked = Crm(made.api.url, made.api.key)
+    status, answer = asked.by_tag(TAG)
+    first, second = parse_legs(answer)
+    assert second.end is not None
+    of_call = asked.by_unique_id(first.unique_id)[1]
+    of_hour = asked.by_hour(second.end, second.end.hour)[1]
+
+    assert (status, first.leg, second.leg, first.tag, first.username) == (200, 1, 2, TAG, "Ann")
+    assert (first.source, first.destination, first.direction) == (CUSTOMER, ANN, "Internal")
+    assert abs((second.end - second.start).total_seconds() - made.legs[1]["duration_seconds"]) < 1
+    assert parse_legs(of_call) == [first, second]
+    assert second in parse_legs(of_hour)
 
 
 def test_however_it_is_asked(made: Made) -> None:

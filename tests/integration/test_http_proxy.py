@@ -111,11 +111,11 @@ def test_a_crm_starts_with_the_key_in_the_query_and_curl_in_the_body(front: Fron
     trust = ssl.create_default_context(cafile=str(front.certificate))
     crm = Crm(f"https://localhost:{front.nginx.port}", front.site.key, trust)
 
-    said = crm.call("start", "410")
+    status, body = crm.start("410")
     in_body = front.start(front.site.key)
     in_query = front.ask(f"{START}?extenOrUniqueId=410&apiKey={front.site.key}", request="POST")
 
-    assert (said.status, said.body["Code"]) == (403, -403)  # it comes from 127.0.0.1: see below
+    assert (status, body["Code"]) == (403, -403)  # it comes from 127.0.0.1: see below
     for answer in (in_body, in_query):
         assert (answer.status, answer.body["Code"]) == (NO_MANAGER, -NO_MANAGER)
 
