@@ -334,7 +334,12 @@ def test_without_space_a_manager_interface_or_a_right_configuration(asked: Api) 
         assert answer.body["Code"] == -status
         assert says in answer.body["Message"]
     with configured(asked, database_url="oracle://pbx"):
-        answer = wait_until(lambda: is_status(asked.audio(leg["id"]), 500), 10, "500")
+        answer = wait_until(
+            lambda: is_status(asked.audio(leg["id"]), 500),
+            10,
+            "500",
+            lambda: (asked.audio(leg["id"]), asked.at.exchange.site.log()[-3000:]),
+        )
 
     assert answer.body["Code"] == -500
     assert "[database] url" in answer.body["Message"]
