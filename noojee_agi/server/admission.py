@@ -24,14 +24,15 @@ class Unadmitted(Protocol):
 class Admission:
     """When there are too many, the oldest of the address that has most go: a right call is young."""
 
-    def __init__(self, complaints: Complaints) -> None:
+    def __init__(self, complaints: Complaints, most: int = _MOST) -> None:
         self._complaints = complaints
+        self._most = most
         self._address_of: dict[Unadmitted, str] = {}  # the oldest first
         self._of_address: Counter[str] = Counter()
 
     def add(self, session: Unadmitted, address: str) -> None:
-        if len(self._address_of) >= _MOST:
-            self._complaints.add("%d connections show no apiKey yet: the oldest were sent away", _MOST)
+        if len(self._address_of) >= self._most:
+            self._complaints.add("%d connections show no apiKey yet: the oldest were sent away", self._most)
             self.send_one_away()
         self._address_of[session] = address
         self._of_address[address] += 1

@@ -9,6 +9,7 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
 
 from noojee_agi import certificate
@@ -16,7 +17,7 @@ from noojee_agi.actions import new_leg
 from noojee_agi.actions.result import Result
 from noojee_agi.config import Config
 from noojee_agi.database.store import Store
-from noojee_agi.errors import NoojeeError
+from noojee_agi.errors import NoojeeError, StoreUnavailable
 from noojee_agi.recordings import disk
 from noojee_agi.recordings.recording import Event
 from noojee_agi.recordings.snapshot import Knowledge
@@ -39,10 +40,10 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 _NICENESS = 10  # audio and the dialplan's own sessions have the processor first
-_QUESTIONS_AT_ONCE = 8
+_QUESTIONS_AT_ONCE, _MOST_QUESTIONS = 8, 40
+_MOST, _MOST_WITH_TLS = 2000, 200  # connections that have asked for nothing yet; TLS takes 300 kB of each
 _DISK_SECONDS = 10.0
 _TELL_SECONDS = 1.0
-_LOOK_SECONDS = 0.05
 
 
 class Http:
@@ -64,6 +65,7 @@ class Http:
         self._links = links
         self._number = number
         self._tls = tls.context(config)
+        self._allowed = networks.Allowed(lambda: self._config)
 
     def run(self, lifeline: int) -> None:
         """Until the other end of lifeline is closed, and every answer has come to its end."""
@@ -79,12 +81,15 @@ class Http:
         """From the next request on; a certificate for the next connections."""
         try:
             networks.of(config)
+        except NoojeeError as exc:
+            logger.error("HTTP goes on with the configuration before: %s", exc)
+            return
+        self._config = config
+        try:
             if self._tls:
                 tls.renew(self._tls, config)
         except NoojeeError as exc:
-            logger.error("[http] stays as it was: %s", exc)
-            return
-        self._config = config
+            logger.error("the certificate before stays in use: %s", exc)
 
     async def _serve(self, lifeline: int) -> None:
         listener = self._links.http
@@ -102,17 +107,29 @@ class Http:
         self._look_at_disk()
         self._tell_complaints()
         sighup.on_sighup(self._load_config, self.use)
-        serving = Serving(app.make(self._services()), self._tls, Admission(self._complaints))
+        serving = Serving(
+            app.make(self._services()),
+            self._tls,
+            Admission(self._complaints, _MOST_WITH_TLS if self._tls else _MOST),
+            self._may_come,
+            lambda: bool(self._sessions),
+            self._complain_of_no_room,
+        )
         loop.add_reader(lifeline, self._end, serving, lifeline)
         await serving.serve([listener])
-        self._health.close()
-        while self._sessions:
-            await asyncio.sleep(_LOOK_SECONDS)
         self._complaints.tell(is_last=True)
 
     def _end(self, serving: Serving, lifeline: int) -> None:
         self._loop.remove_reader(lifeline)
+        self._health.close()
         serving.end()
+
+    def _may_come(self, address: str) -> bool:
+        """Who is on this machine may be a proxy."""
+        return networks.is_loopback(address) or self._allowed.has(address)
+
+    def _complain_of_no_room(self, exc: OSError) -> None:
+        self._complaints.add("an HTTP connection cannot be taken now: %s", exc)
 
     def _services(self) -> Services:
         links = self._links
@@ -121,9 +138,14 @@ class Http:
         )
 
         async def run(invocation: Invocation, key: str) -> Result:
-            report = await self._in_session(lambda: session.run_from_command_line(invocation, key, around))
-            self._reports.add(report)
-            return report.result
+            def whole() -> Result:
+                self._reports.count(counters.RUNNING, 1)
+                report = session.run_from_command_line(invocation, key, around)
+                self._reports.count(counters.RUNNING, -1)
+                self._reports.add(report)
+                return report.result
+
+            return await self._in_session(whole)
 
         def knowledge(before_asking: Callable[[], None]) -> Knowledge:
             config = self._config
@@ -150,15 +172,14 @@ class Http:
         done: asyncio.Future[T] = self._loop.create_future()
 
         def run() -> None:
+            tell: Callable[[], None] = partial(done.set_exception, RuntimeError("a session has failed"))
             try:
-                result = work()
+                tell = partial(done.set_result, work())
             except NoojeeError as exc:
-                done.set_exception(exc)
-            else:
-                done.set_result(result)
+                tell = partial(done.set_exception, exc)
             finally:
-                if not done.done():
-                    done.set_exception(RuntimeError("a session has failed"))
+                if not done.done():  # else nobody waits for it any more
+                    tell()
 
         self._sessions.begin(run)
         return await done
@@ -201,11 +222,20 @@ class _Database:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._threads = ThreadPoolExecutor(_QUESTIONS_AT_ONCE, "database")
+        self._waiting = 0
         self._opened: tuple[Config, Store] | None = None
 
     async def ask(self, config: Config, question: Callable[[Store], T]) -> T:
-        """Raises NoojeeError."""
-        return await self._loop.run_in_executor(self._threads, self._ask, config, question)
+        """Raises NoojeeError: StoreUnavailable also when so many wait already that it hangs."""
+        if self._waiting >= _MOST_QUESTIONS:
+            raise StoreUnavailable(f"{_MOST_QUESTIONS} questions wait for the database already")
+        self._waiting += 1
+        answer = self._loop.run_in_executor(self._threads, self._ask, config, question)
+        answer.add_done_callback(self._has_answered)
+        return await asyncio.shield(answer)
+
+    def _has_answered(self, answer: asyncio.Future[T]) -> None:
+        self._waiting -= 1
 
     def _ask(self, config: Config, question: Callable[[Store], T]) -> T:
         opened = self._opened

@@ -107,6 +107,10 @@ def _listen_to_network(option: str, address: str) -> socket.socket:
         listener = socket.socket(*found[:2])
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(found[4])
+    except PermissionError as exc:
+        raise ConfigurationError(
+            f"{option} = {address}: {exc.strerror}: take a port from 1024 on, behind a proxy if need be"
+        ) from exc
     except OSError as exc:
         raise ConfigurationError(f"{option} = {address}: {exc}") from exc
     listener.listen(_BACKLOG)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from starlette.responses import JSONResponse
 
 from noojee_agi.actions.result import Result
-from noojee_agi.errors import NoojeeError, StoreUnavailable
+from noojee_agi.errors import NoojeeError, StoreRejected, StoreUnavailable
 
 OK, WARNING = 0, 1  # Code; of an error it is the status, negative
 
@@ -16,7 +16,7 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Content-Security-Policy": "default-src 'none'",
 }
-_NO_DATABASE = "the database does not answer: noojee-agi check says why"
+_NO_DATABASE = "the database does not answer this: noojee-agi check says why"
 
 
 class Refused(Exception):
@@ -32,7 +32,7 @@ def refusal(exc: Refused | NoojeeError) -> JSONResponse:
     """The error as an answer; a database's own words, which name it, are for our log."""
     if isinstance(exc, Refused):
         return error(exc.status, str(exc), exc.headers)
-    if isinstance(exc, StoreUnavailable):
+    if isinstance(exc, StoreUnavailable | StoreRejected):
         return error(503, _NO_DATABASE)
     return error(exc.status, str(exc))
 

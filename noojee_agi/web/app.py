@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import partial
 
 from starlette.applications import Starlette
@@ -18,12 +18,14 @@ from noojee_agi.web.admission import Admission
 from noojee_agi.web.audio import Audio
 from noojee_agi.web.call_management import CallManagement
 from noojee_agi.web.endpoint import Endpoint, Handler
-from noojee_agi.web.networks import Networks
+from noojee_agi.web.networks import Allowed
 from noojee_agi.web.recording_api import RecordingApi
 from noojee_agi.web.services import Services
 
 _GET = ("GET", "HEAD")
 _POST = ("POST",)
+_NOT_ALLOWED = "this address may not use the API: [http] allow names those that may"
+_CLOSE = {"Connection": "close"}
 _LOOK = "unexpected failure: see noojee-agi.log in the state directory"
 
 
@@ -88,8 +90,7 @@ class _Entrance:
 
     def __init__(self, app: ASGIApp, services: Services) -> None:
         self._app = app
-        self._services = services
-        self._read: tuple[str, Networks] = ("", ())
+        self._allowed = Allowed(services.config)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -100,16 +101,7 @@ class _Entrance:
                 MutableHeaders(scope=message).update(answers.HEADERS)
             await send(message)
 
-        await self._app_for(scope)(scope, receive, with_headers)
-
-    def _app_for(self, scope: Scope) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
-        client = scope.get("client")
-        if client and networks.have(self._allowed(), client[0]):
-            return self._app
-        return answers.error(403, "this address may not use the API: [http] allow names those that may")
-
-    def _allowed(self) -> Networks:
-        config = self._services.config()
-        if self._read[0] != config.http_allow:
-            self._read = (config.http_allow, networks.of(config))
-        return self._read[1]
+        host, port = scope["client"] or ("", 0)
+        address = networks.canonical(host)  # a proxy may say anything
+        app = self._app if self._allowed.has(address) else answers.error(403, _NOT_ALLOWED, _CLOSE)
+        await app({**scope, "client": (address, port)}, receive, with_headers)

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 from starlette.requests import Request
 
+from noojee_agi import text
+from noojee_agi.actions.arguments import LIMITS
 from noojee_agi.web.answers import Refused
 
 API_KEY = "apiKey"
@@ -15,6 +17,7 @@ KEY_HEADER = "X-Api-Key"
 _FORM = "application/x-www-form-urlencoded"
 _MOST_BYTES = 16384  # of a body; the head has the same limit (serving)
 _MOST_FIELDS = 100
+_MOST_CHARACTERS = {**LIMITS, "uniqueId": LIMITS["extenOrUniqueId"], "date": 10, "hour": 2}
 
 
 class Arguments(NamedTuple):
@@ -35,7 +38,16 @@ async def read(request: Request, names: Sequence[str]) -> Arguments:
     form, unknown_in_form = _known(_pairs(await _body(request)), proper)
     values = {**query, **form}
     key = values.pop(API_KEY, "") or request.headers.get(KEY_HEADER, "")
-    return Arguments(values, key, unknown + unknown_in_form)
+    checked = {name: _checked(name, value) for name, value in values.items()}
+    return Arguments(checked, key, unknown + unknown_in_form)
+
+
+def _checked(name: str, value: str) -> str:
+    """The value without control characters, as a session takes it."""
+    if len(value) > _MOST_CHARACTERS[name]:
+        allowed = _MOST_CHARACTERS[name]
+        raise Refused(400, f"{name} has {len(value)} characters: {allowed} are allowed")
+    return text.without_controls(value)
 
 
 def _pairs(content: bytes) -> list[tuple[str, str]]:

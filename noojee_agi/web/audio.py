@@ -1,24 +1,23 @@
-"""A leg's audio, whole or in ranges; whoever gets some is noted first."""
+"""A leg's audio, whole or a range of it; whoever gets some is noted first."""
 
 from __future__ import annotations
 
 import os
 import stat
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, BinaryIO, NamedTuple
 
 from starlette.requests import Request
-from starlette.responses import FileResponse, Response
-from starlette.types import Message, Receive, Scope, Send
+from starlette.responses import Response, StreamingResponse
 
 from noojee_agi.database import queries
 from noojee_agi.database.queries import Filter
 from noojee_agi.database.store import Store
-from noojee_agi.errors import NotAllowed
+from noojee_agi.errors import NoojeeError, NotAllowed
 from noojee_agi.recordings import disk, recording
 from noojee_agi.recordings.recording import DOWNLOADED, Access
-from noojee_agi.web import answers
+from noojee_agi.web import ranges
 from noojee_agi.web.admission import Admission, address_of
 from noojee_agi.web.answers import Refused
 from noojee_agi.web.services import Services
@@ -35,8 +34,17 @@ TYPES = {
     **{"ogg": "audio/ogg", "opus": "audio/ogg", "mp3": "audio/mpeg"},
 }
 OTHER_TYPE = "application/octet-stream"
+_PIECE_BYTES = 65536
 _SAME_SECONDS = 60.0  # in which all pieces of one listening are noted once
 _MOST_LISTENINGS = 10_000
+
+
+class _File(NamedTuple):
+    """An open file, as long as it was then: one that is being recorded grows."""
+
+    content: BinaryIO
+    size: int
+    etag: str
 
 
 class Audio:
@@ -53,17 +61,16 @@ class Audio:
             await self._note(request, leg["id"], login, is_allowed=False)
             raise NotAllowed(f"this {LOGIN} may not hear the leg")
         path = _path(leg)
-        about = await self._services.in_session(lambda: _about(path))
-        if about is None:
+        file = await self._services.in_session(lambda: _opened(path))
+        if file is None:
             raise Refused(404, "the audio is not on this machine: the leg's metadata names its server")
-        await self._note(request, leg["id"], login, is_allowed=True)
-        suffix = path.rpartition(".")[2]
-        return _File(
-            path,
-            media_type=TYPES.get(suffix, OTHER_TYPE),
-            filename=os.path.basename(path),
-            stat_result=about,
-        )
+        try:
+            part = ranges.of(request.headers, file.size, file.etag)
+            await self._note(request, leg["id"], login, is_allowed=True)
+        except (Refused, NoojeeError):
+            file.content.close()
+            raise
+        return self._answer(request, path, file, part)
 
     async def _leg(self, leg_id: str, login: str) -> tuple[Mapping[str, Any], bool]:
         """The leg, and whether that account may hear it. Without one the key is enough. Raises Refused."""
@@ -98,44 +105,28 @@ class Audio:
         while len(self._noted) > _MOST_LISTENINGS:
             del self._noted[next(iter(self._noted))]
 
+    def _answer(self, request: Request, path: str, file: _File, part: range | None) -> Response:
+        sent = range(file.size) if part is None else part
+        headers = {
+            "Accept-Ranges": "bytes",
+            "Content-Disposition": f'attachment; filename="{os.path.basename(path)}"',
+            "Content-Length": str(len(sent)),
+            "ETag": file.etag,
+        }
+        if part is not None:
+            headers["Content-Range"] = f"bytes {sent.start}-{sent.stop - 1}/{file.size}"
+        status, kind = 200 if part is None else 206, TYPES.get(path.rpartition(".")[2], OTHER_TYPE)
+        if request.method == "HEAD":
+            file.content.close()
+            return Response(None, status, headers, kind)
+        return StreamingResponse(self._pieces(file.content, sent), status, headers, kind)
 
-class _File(FileResponse):
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        sending = _Sending(send)
-        await super().__call__(scope, receive, sending)
-        if sending.refused:
-            await self._refusal(sending.refused)(scope, receive, send)
-
-    def _refusal(self, status: int) -> Response:
-        size = self.stat_result.st_size if self.stat_result else 0
-        if status == 416:
-            message = f"the file has {size} bytes, and none in this range"
-            return answers.error(416, message, {"Content-Range": f"bytes */{size}"})
-        return answers.error(status, "Range cannot be read: write it as bytes=0-65535")
-
-
-class _Sending:
-    """As much as was announced: a file that is being recorded has grown since. refused: the status, or 0.
-
-    What the framework refuses is not sent, since it has no body, or one that is not ours.
-    """
-
-    def __init__(self, send: Send) -> None:
-        self._send = send
-        self._left = 0
-        self.refused = 0
-
-    async def __call__(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self.refused = message["status"] if message["status"] >= 400 else 0
-            self._left = int(dict(message["headers"]).get(b"content-length", 0))
-        if self.refused:
-            return
-        if message["type"] == "http.response.body":
-            body = message.get("body", b"")[: self._left]
-            self._left -= len(body)
-            message = {**message, "body": body}
-        await self._send(message)
+    async def _pieces(self, file: BinaryIO, wanted: range) -> AsyncIterator[bytes]:
+        """Raises NoojeeError when the disk hangs."""
+        with file:
+            for begin in range(wanted.start, wanted.stop, _PIECE_BYTES):
+                length = min(_PIECE_BYTES, wanted.stop - begin)
+                yield await self._services.in_session(lambda: _read(file, begin, length))  # noqa: B023
 
 
 def _path(leg: Mapping[str, Any]) -> str:
@@ -149,10 +140,23 @@ def _path(leg: Mapping[str, Any]) -> str:
 
 
 @disk.bounded()
-def _about(path: str) -> os.stat_result | None:
+def _opened(path: str) -> _File | None:
     """None when there is no such file. Raises DiskSilent."""
     try:
-        about = os.stat(path)
+        file = open(path, "rb", buffering=0)  # noqa: SIM115
     except OSError:
         return None
-    return about if stat.S_ISREG(about.st_mode) else None
+    about = os.fstat(file.fileno())
+    if not stat.S_ISREG(about.st_mode):
+        file.close()
+        return None
+    return _File(file, about.st_size, f'"{about.st_mtime_ns:x}-{about.st_size:x}"')
+
+
+@disk.bounded()
+def _read(file: BinaryIO, begin: int, length: int) -> bytes:
+    """Raises DiskSilent, and NoojeeError when so much is not there any more."""
+    piece = os.pread(file.fileno(), length, begin)
+    if len(piece) < length:
+        raise NoojeeError(f"{file.name} has become shorter")
+    return piece

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 
 from starlette.requests import ClientDisconnect, Request
@@ -11,6 +12,8 @@ from starlette.types import Receive, Scope, Send
 from noojee_agi.errors import NoojeeError
 from noojee_agi.web import answers
 from noojee_agi.web.answers import Refused
+
+logger = logging.getLogger(__name__)
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -31,10 +34,16 @@ class Endpoint:
             response = answers.refusal(exc)
         except ClientDisconnect:  # in the middle of its form
             return
-        await response(scope, receive, send)
+        try:
+            await response(scope, receive, send)
+        except NoojeeError as exc:  # in its middle: the connection is closed, so that it is seen
+            logger.error("an answer was broken off: %s", exc)
 
     def _require_method(self, request: Request) -> None:
         known = self._methods()
         if request.method not in known:
             allowed = ", ".join(known)
-            raise Refused(405, f"this address knows {allowed} alone", {"Allow": allowed})
+            # Its body is not read.
+            raise Refused(
+                405, f"this address knows {allowed} alone", {"Allow": allowed, "Connection": "close"}
+            )

@@ -52,13 +52,7 @@ def _put(places: OrderedDict[str, deque[float]] | OrderedDict[str, float], place
 
 
 def _place(address: str) -> str:
-    """A socket of both families has IPv4 in IPv6, and all of it in one network."""
-    try:
-        found = ipaddress.ip_address(address)
-    except ValueError:
+    """As networks.canonical() writes it."""
+    if ":" not in address:
         return address
-    if isinstance(found, ipaddress.IPv4Address):
-        return address
-    if found.ipv4_mapped:
-        return str(found.ipv4_mapped)
-    return str(ipaddress.ip_network((found.packed, _PREFIX), strict=False))
+    return str(ipaddress.ip_network((address, _PREFIX), strict=False))

@@ -39,7 +39,7 @@ class Health:
     """One check at a time. programs: the folder of noojee-agi. configuration: the server's; empty: none."""
 
     def __init__(self, programs: str, configuration: str) -> None:
-        self._command = (os.path.join(programs, "noojee-agi"), "check", "--json")
+        self._command = (os.path.join(programs, "noojee-agi"), "check", "--json", "--passive")
         named = {"NOOJEE_AGI_CONF": configuration} if configuration else {}
         self._environment = {**os.environ, **named}
         self._said = _Said(-_TOO_OLD_SECONDS, (_ILL, _body(False, None, [], _NOT_YET)))
@@ -50,11 +50,14 @@ class Health:
 
     async def answer(self) -> tuple[int, dict[str, Any]]:
         """Status and body, as of the last check; who comes first, or after a long time, waits for one."""
-        age = time.monotonic() - self._said.begun
+        before = self._said
+        age = time.monotonic() - before.begun
         if age > _KEPT_SECONDS and (self._work is None or self._work.done()):
             self._work = threads.begin(self._check)
         if age > _TOO_OLD_SECONDS and self._work:
             await asyncio.wait([self._work], timeout=_PATIENCE_SECONDS)
+        if age > _TOO_OLD_SECONDS and self._said is before:
+            return _ILL, _body(False, None, [], _NOT_YET)
         return self._said.answer
 
     def close(self) -> None:

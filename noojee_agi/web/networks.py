@@ -1,9 +1,9 @@
-"""[http] allow: the networks that may use the API."""
+"""Addresses, and [http] allow: the networks that may use the API."""
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from noojee_agi.config import Config
 from noojee_agi.errors import ConfigurationError
@@ -22,12 +22,34 @@ def of(config: Config) -> Networks:
         ) from exc
 
 
-def have(networks: Networks, address: str) -> bool:
-    """Whether an address, as the socket says it, is in one of them."""
+def canonical(address: str) -> str:
+    """An address in its one way of writing it, IPv4 in IPv6 as IPv4; empty when it is none."""
     try:
-        found = ipaddress.ip_address(address.partition("%")[0])
+        found = ipaddress.ip_address(address)
     except ValueError:
-        return False
-    if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped:
-        found = found.ipv4_mapped
-    return any(found in network for network in networks)
+        return ""
+    if isinstance(found, ipaddress.IPv6Address):
+        if found.ipv4_mapped:
+            return str(found.ipv4_mapped)
+        return str(ipaddress.IPv6Address(found.packed))  # without its zone
+    return str(found)
+
+
+class Allowed:
+    """[http] allow of the configuration of now."""
+
+    def __init__(self, config: Callable[[], Config]) -> None:
+        self._config = config
+        self._written = ""
+        self._networks: Networks = ()
+
+    def has(self, address: str) -> bool:
+        """Whether an address, as canonical() writes it, is in one of these networks."""
+        config = self._config()
+        if self._written != config.http_allow:
+            self._networks, self._written = of(config), config.http_allow
+        return bool(address) and any(ipaddress.ip_address(address) in each for each in self._networks)
+
+
+def is_loopback(address: str) -> bool:
+    return bool(address) and ipaddress.ip_address(address).is_loopback

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from lab import certificates, network_call, processes, web
+from lab import certificates, manager, network_call, processes, web
 from lab.certificates import Pair
 from lab.postgresql import free_port
 from lab.served import Served
@@ -29,7 +29,8 @@ from lab.waiting import wait_until
 LISTEN = {"http.listen": "127.0.0.1:0", "log.level": "info"}
 DOCUMENT = "/openapi.json"
 START_SECONDS = 60.0
-STAYS = "[http] stays as it was"
+GOES_ON = "HTTP goes on with the configuration before"
+STAYS = "the certificate before stays in use"
 _FD = re.compile(r"socket:\[(\d+)\]")
 
 
@@ -311,7 +312,7 @@ def test_an_address_that_is_not_allowed_is_refused_and_a_wrong_allow_leaves_it_s
         assert web.start(served.http_port, site.key).status == 403
         served.configure({"http.allow": "127.0.0.1/8"})
         served.reload()
-        wait_until(lambda: STAYS in site.log(), 10, "what is wrong to be said")
+        wait_until(lambda: GOES_ON in site.log(), 10, "what is wrong to be said")
         assert web.get(served.http_port, DOCUMENT).status == 403
         served.configure({"http.allow": "127.0.0.0/8"})
         served.reload()
@@ -345,44 +346,34 @@ def test_a_killed_process_is_started_again(served: Served) -> None:
     assert network_call.place(served.port, served.site.key).status == "200"
 
 
-@contextlib.contextmanager
-def half_a_start(served: Served) -> Iterator[tuple[socket.socket, bytes]]:
-    """A request of which the server has some, and the rest of it."""
-    form = f"extenOrUniqueId=410&apiKey={served.site.key}".encode()
-    head = (
-        f"POST {web.CALLS}/start HTTP/1.1\r\nHost: a\r\nContent-Length: {len(form)}\r\nExpect: 100-continue"
-    )
-    with socket.create_connection(("127.0.0.1", served.http_port), 20) as connection:
-        connection.sendall(f"{head}\r\n\r\n".encode() + form[:7])
-        assert connection.recv(100).startswith(b"HTTP/1.1 100 ")
-        yield connection, form[7:]
-
-
 def refuses(port: int) -> bool:
     with socket.socket() as caller:
         return caller.connect_ex(("127.0.0.1", port)) != 0
 
 
 @pytest.mark.parametrize("is_killed", [False, True], ids=["SIGTERM", "its father killed"])
-def test_at_the_end_a_request_that_has_begun_is_answered(served: Served, is_killed: bool) -> None:
-    everybody = processes.children(served.pid)
-    with half_a_start(served) as (connection, rest):
+def test_at_the_end_a_start_that_is_under_way_is_answered(site: Site, is_killed: bool) -> None:
+    """It waits for a manager interface that says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as mute, contextlib.ExitStack() as stack:
+        options = {**LISTEN, **manager.options(mute.getsockname()[1])}
+        served = stack.enter_context(Served(site, {**options, "recordings.follow": "no"}))
+        everybody = processes.children(served.pid)
+        asked = f"{web.CALLS}/start?extenOrUniqueId=410&apiKey={site.key}"
+        caller = stack.enter_context(socket.create_connection(("127.0.0.1", served.http_port), 20))
+        caller.sendall(f"POST {asked} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+        stack.enter_context(mute.accept()[0])
         if is_killed:
             os.kill(served.pid, signal.SIGKILL)
         else:
             served.terminate()
         wait_until(lambda: refuses(served.http_port), 10, "a port that is given back")
-        answer = web.said(connection, rest)
-    ((status, headers),) = web.heads(answer)
-    assert status == 503  # there is no Asterisk here
-    assert "no-store" in headers
-    wait_until(lambda: not set(everybody) & set(alive(everybody)), 20, "the end of all processes")
-    assert not listening(served.http_port)
-    if is_killed:
-        served.kill()
-    else:
-        assert served.stop() == 0
-    assert "Traceback" not in served.site.log() + served.stderr
+        ((status, headers),) = web.heads(web.said(caller))
+
+        assert status == 503
+        assert "no-store" in headers
+        wait_until(lambda: not set(everybody) & set(alive(everybody)), 20, "the end of all processes")
+        assert "start_record 503" in site.log()
+        assert "Traceback" not in site.log() + served.stderr
 
 
 def alive(some: list[int]) -> list[int]:
@@ -396,7 +387,9 @@ def alive(some: list[int]) -> list[int]:
 
 def test_at_the_end_nobody_waits_for_who_says_nothing(served: Served) -> None:
     with contextlib.ExitStack() as stack:
-        for words in (b"", b"GET / HTTP/1.1\r\nHo", b"GET /openapi.json HTTP/1.1\r\nHost: a\r\n\r\n") * 5:
+        half = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf"
+        whole = b"GET /openapi.json HTTP/1.1\r\nHost: a\r\n\r\n"
+        for words in (b"", b"GET / HTTP/1.1\r\nHo", half, whole) * 5:
             each = stack.enter_context(socket.create_connection(("127.0.0.1", served.http_port), 20))
             each.sendall(words)
         begun = time.monotonic()

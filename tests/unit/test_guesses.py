@@ -96,13 +96,8 @@ def test_an_address_answers_for_itself_alone(guessed: Guesses) -> None:
         ("2001:db8::1", "2001:db8::ffff:ffff:ffff:ffff", True),
         ("2001:db8::1", "2001:0DB8:0000:0000::2", True),
         ("2001:db8::1", "2001:db8:0:1::1", False),
-        ("fe80::1%eth0", "fe80::2%eth1", True),
         ("::1", "192.0.2.1", False),
-        # A socket of both families says so of IPv4: all of them are in one /64.
-        ("::ffff:192.0.2.1", "192.0.2.1", True),
-        ("::ffff:192.0.2.1", "::ffff:192.0.2.2", False),
         ("", "192.0.2.1", False),
-        ("not an address", "not an address", True),
     ],
 )
 def test_a_place_is_an_address_or_a_network_of_ipv6(

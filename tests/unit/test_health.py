@@ -70,7 +70,7 @@ def test_who_asks_first_waits_for_the_check_and_the_others_get_the_same(fake: Fa
         {"name": "asterisk", "state": "not seen"},
     ]
     assert others == [first, first]
-    assert [line.split(" ", 1)[1] for line in fake.lines()] == ["/etc/other.conf check --json"]
+    assert [line.split(" ", 1)[1] for line in fake.lines()] == ["/etc/other.conf check --json --passive"]
 
 
 def test_a_stage_that_fails_makes_it_ill_and_nothing_that_it_says_gets_out(fake: Fake) -> None:

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from starlette.requests import Request
 from starlette.types import Message
 
+from noojee_agi import text
+from noojee_agi.actions.arguments import LIMITS
 from noojee_agi.web import arguments
 from noojee_agi.web.answers import Refused
 from noojee_agi.web.arguments import Arguments
@@ -71,7 +73,7 @@ def refused(
         (b"tag=", {"tag": ""}),
         (b"tag", {"tag": ""}),
         (b"&&tag=x&", {"tag": "x"}),
-        (b"tag=%00", {"tag": "\0"}),
+        (b"tag=%00a%0D%0Ab", {"tag": " a  b"}),
     ],
 )
 def test_query_and_form_are_read_alike(written: bytes, values: dict[str, str]) -> None:
@@ -81,9 +83,17 @@ def test_query_and_form_are_read_alike(written: bytes, values: dict[str, str]) -
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=60))
-def test_any_text_comes_as_it_was_written(text: str) -> None:
+def test_any_text_comes_as_it_was_written_but_for_its_controls(written: str) -> None:
     for quote in (urllib.parse.quote_plus, urllib.parse.quote):
-        assert read(query=f"tag={quote(text)}".encode()).get("tag") == text
+        assert read(query=f"tag={quote(written)}".encode()).get("tag") == text.without_controls(written)
+
+
+@pytest.mark.parametrize("name", ["tag", "extenOrUniqueId"])
+def test_what_is_too_long_is_refused_as_in_a_dialplan(name: str) -> None:
+    most = LIMITS[name]
+    assert read(query=f"{name}={'x' * most}".encode()).get(name) == "x" * most
+    said = f"{name} has {most + 1} characters: {most} are allowed"
+    assert refused(query=f"{name}={'x' * (most + 1)}".encode()) == (400, said)
 
 
 def test_the_form_wins() -> None:
@@ -159,9 +169,10 @@ def test_what_cannot_be_read_is_refused(written: bytes) -> None:
 
 @pytest.mark.parametrize("pieces", [1, 7, LIMIT])
 def test_a_body_may_have_16_kb_however_it_comes(pieces: int) -> None:
-    body = b"tag=" + b"x" * (LIMIT - 4)
+    body = b"key=" + b"x" * (LIMIT - 10) + b"&tag=x"
     step = LIMIT // pieces
-    assert len(read(body=[body[at : at + step] for at in range(0, LIMIT, step)]).get("tag")) == LIMIT - 4
+    found = read(body=[body[at : at + step] for at in range(0, len(body), step)])
+    assert (found.get("tag"), found.unknown) == ("x", 1)
 
 
 def test_a_larger_body_is_not_read_to_its_end() -> None:

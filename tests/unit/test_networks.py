@@ -7,6 +7,7 @@ import pytest
 from noojee_agi.config import Config
 from noojee_agi.errors import ConfigurationError
 from noojee_agi.web import networks
+from noojee_agi.web.networks import Allowed
 
 
 def allowed(allow: str) -> networks.Networks:
@@ -69,11 +70,35 @@ def test_what_is_no_network_is_refused_with_what_to_write(allow: str) -> None:
     ],
 )
 def test_an_address_is_in_a_network_of_its_family(allow: str, address: str, is_in: bool) -> None:
-    assert networks.have(allowed(allow), address) == is_in
+    config = Config(http_allow=allow)
+    assert Allowed(lambda: config).has(networks.canonical(address)) == is_in
 
 
 def test_what_the_contract_allows_is_loopback() -> None:
-    default = networks.of(Config())
-    assert networks.have(default, "127.0.0.1")
-    assert networks.have(default, "::1")
-    assert not networks.have(default, "192.0.2.1")
+    default = Allowed(Config)
+    assert default.has("127.0.0.1")
+    assert default.has("::1")
+    assert not default.has("192.0.2.1")
+
+
+@pytest.mark.parametrize(
+    ("said", "address"),
+    [
+        ("127.0.0.1", "127.0.0.1"),
+        ("::ffff:127.0.0.1", "127.0.0.1"),
+        ("2001:DB8:0::1", "2001:db8::1"),
+        ("fe80::1%eth0", "fe80::1"),
+        ("127.0.0.1%<b>", ""),
+        ("<b>", ""),
+        ("", ""),
+    ],
+)
+def test_an_address_has_one_way_of_being_written(said: str, address: str) -> None:
+    assert networks.canonical(said) == address
+
+
+@pytest.mark.parametrize(
+    ("address", "is_loopback"), [("127.0.0.9", True), ("::1", True), ("192.0.2.1", False), ("", False)]
+)
+def test_whether_it_is_this_machine(address: str, is_loopback: bool) -> None:
+    assert networks.is_loopback(address) == is_loopback

@@ -26,8 +26,13 @@ from noojee_agi.recordings import disk
 __all__ = ["Stage", "stages"]
 
 
-def stages(config: Config, folder: str, asked: Running | None = None) -> Iterator[Stage]:
-    """Run every stage, also after a failed one. folder: of our programs. asked: the Asterisk that runs."""
+def stages(
+    config: Config, folder: str, asked: Running | None = None, is_passive: bool = False
+) -> Iterator[Stage]:
+    """Run every stage, also after a failed one. folder: of our programs. asked: the Asterisk that runs.
+
+    is_passive: leave no line in our log, and run no program for that.
+    """
     pbx = asked or Running(os.devnull)
     owner = cures.owner(pbx.owner)
     yield look("configuration", lambda: disks.configuration(config, owner))
@@ -36,7 +41,7 @@ def stages(config: Config, folder: str, asked: Running | None = None) -> Iterato
     silent = recordings if disk.does_not_answer() else None  # who looks there waits for ever
     yield (state := look("state", lambda: disks.state(config, owner)))
     yield look_behind(silent, "free space", lambda: disks.free_space(config))
-    yield look("programs", lambda: _programs(pbx, config, folder))
+    yield look("programs", lambda: _programs(pbx, config, folder, is_passive))
     yield look("links", lambda: asterisk.links(pbx, folder))
     yield look("modules", lambda: asterisk.modules(pbx, config))
     below = state if database.is_in_state(config) and not os.path.isdir(config.state_directory) else None
@@ -58,8 +63,10 @@ def stages(config: Config, folder: str, asked: Running | None = None) -> Iterato
     yield look("manager", lambda: manager.check(pbx, config))
 
 
-def _programs(pbx: Running, config: Config, folder: str) -> str:
+def _programs(pbx: Running, config: Config, folder: str, is_passive: bool) -> str:
     """As Asterisk's user, with Asterisk's environment; with our own where Asterisk cannot be asked."""
+    if is_passive:
+        raise stage.NotSeen("not run, since each of them would leave a line in the log")
     if pbx.owner not in (None, os.geteuid()):
         raise stage.NotSeen(f"only user {identity.user_name(pbx.owner or 0)} runs them as Asterisk does")
     try:

@@ -26,15 +26,16 @@ _WORDS = {stage.OK: "ok", stage.FAILED: "FAIL", stage.NOT_SEEN: "?"}
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="A list with one object per stage.")
 @click.option("--asterisk-conf", default="", help="Of the Asterisk that runs, if it has its own (-C).")
+@click.option("--passive", "is_passive", is_flag=True, help="Leave no line in the log: for monitoring.")
 @click.option("--call", "is_call", is_flag=True, help="Also place a call through Asterisk; asks first.")
 @click.option("--yes", "is_agreed", is_flag=True, help="With --call: do not ask.")
-def check(as_json: bool, asterisk_conf: str, is_call: bool, is_agreed: bool) -> None:
+def check(as_json: bool, asterisk_conf: str, is_passive: bool, is_call: bool, is_agreed: bool) -> None:
     """Check every stage, from the dialplan to the database: ok, FAIL and what to do, or not seen (?)."""
     asked = running.of(asterisk_conf, os.environ)
     if is_call and not is_agreed:
         click.confirm(_QUESTION, abort=True, err=True)
     found = []
-    for each in stages(asked, is_call):
+    for each in stages(asked, is_call, is_passive):
         found.append(each)
         if not as_json:
             output.say(f"{_WORDS[each.state]:<4}  {each.name:<14} {each.text}")
@@ -44,14 +45,14 @@ def check(as_json: bool, asterisk_conf: str, is_call: bool, is_agreed: bool) -> 
         sys.exit(1)
 
 
-def stages(asked: Running, is_call: bool = False) -> Iterator[Stage]:
+def stages(asked: Running, is_call: bool = False, is_passive: bool = False) -> Iterator[Stage]:
     """All of them, as Asterisk's user; only the first where it cannot be told who that is."""
     try:
         config = _begin(asked)
     except (NoojeeError, OSError) as exc:
         yield _mistake(exc, asked)
         return
-    yield from checks.stages(config, install.programs_folder(), asked)
+    yield from checks.stages(config, install.programs_folder(), asked, is_passive)
     if is_call:
         yield from call.stages(asked, config)
 
