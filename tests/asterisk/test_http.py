@@ -386,12 +386,9 @@ def test_audio_whole_and_in_ranges(asked: Api) -> None:
     assert (middle.status, middle.content) == (206, content[1000:3000])
     assert middle.headers["content-range"] == f"bytes 1000-2999/{size}"
     assert (last.status, last.content) == (206, content[-500:])
-    assert two.status == 206
-    assert two.headers["content-type"].startswith("multipart/byteranges")
-    assert [content[0:100] in two.content, content[2000:2100] in two.content] == [True, True]
+    assert [(answer.status, answer.content) for answer in (two, unread)] == [(200, content)] * 2
     assert (beyond.status, beyond.headers["content-range"]) == (416, f"bytes */{size}")
     assert (beyond.body["Code"], f"{size} bytes" in beyond.body["Message"]) == (-416, True)
-    assert (unread.status, unread.body["Code"]) == (400, -400)
 
 
 def test_audio_for_who_may_hear_it_until_it_is_purged(asked: Api) -> None:
