@@ -144,26 +144,31 @@ def test_allow_means_the_clients_address(front: Front) -> None:
 
 
 def test_no_log_of_nginx_has_the_key(front: Front) -> None:
-    """Not of what goes wrong either: too much, no server behind it, what is no request."""
+    """Not of what goes wrong either: too much, no server behind it. That is said as the API says it."""
     key = front.site.key
     path = f"{START}?extenOrUniqueId=410&apiKey={key}"
     answers = [
-        front.ask(path, request="POST").status,
-        front.ask(path, data="t" * 20_000).status,
-        front.ask(f"{path}&{'t' * 10_000}", request="POST").status,
-        front.ask(path, request="POST", header=f"Host: {NAME}{key}").status,
-        front.ask("/nowhere", request="POST", data=f"apiKey={key}").status,
+        front.ask(path, request="POST"),
+        front.ask(path, data="t" * 20_000),
+        front.ask(f"{path}&{'t' * 20_000}", request="POST"),
+        front.ask(path, request="POST", header=f"Host: {NAME}{key}"),
+        front.ask("/nowhere", request="POST", data=f"apiKey={key}"),
     ]
+    larger = front.ask(path, data="t" * 70_000)
     front.served.stop()
     try:
-        answers.append(front.ask(path, data=f"apiKey={key}").status)
+        answers.append(front.ask(path, data=f"apiKey={key}"))
     finally:
         front.served.start()
 
-    assert answers == [503, 413, 414, 503, 404, 502]
-    lines = front.nginx.log("noojee-agi.log").splitlines()
-    assert f"{CLIENT} " in lines[-1]
-    assert f'POST "{START}" 502' in lines[-1]
+    assert [answer.status for answer in answers] == [503, 413, 400, 503, 404, 503]
+    for answer in answers:
+        assert answer.body["Code"] == -answer.status
+        assert answer.body["Message"]
+    assert larger.status == 413  # by nginx
+    last = front.nginx.log("noojee-agi.log").splitlines()[-1]
+    assert last.startswith(f"{CLIENT} ")
+    assert f'POST "{START}" 503' in last
     assert not front.nginx.has(key)
 
 
