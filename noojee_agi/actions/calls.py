@@ -98,8 +98,10 @@ def _locked(
                 return
 
 
-def _lock(linkedid: str, context: Context) -> contextlib.AbstractContextManager[bool]:
-    return channel_lock.of(context.config.state_directory, linkedid, context.pause)
+def _lock(
+    linkedid: str, context: Context, is_patient: bool = False
+) -> contextlib.AbstractContextManager[bool]:
+    return channel_lock.of(context.config.state_directory, linkedid, context.pause, is_patient)
 
 
 @contextlib.contextmanager
@@ -108,8 +110,9 @@ def _found(
 ) -> Iterator[Target]:
     """Looked for once to know whose lock it is, and again under it: it may have been recorded meanwhile."""
     linkedid = _linkedid(context.find_other(asked, prefers_recorded))
+    is_patient = isinstance(channel, CommandLine)
     for _ in range(_TRIES):
-        with _lock(linkedid, context) as is_held:
+        with _lock(linkedid, context, is_patient) as is_held:
             target = context.find_other(asked, prefers_recorded)
             before, linkedid = linkedid, _linkedid(target)
             if before == linkedid:

@@ -272,7 +272,7 @@ def test_a_pause_beside_somebody_who_does_not_let_go_of_the_call_is_in_doubt(
     site: Site, pbx: FakeManager, legs: Legs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """He may begin a recording after it; what runs has ended."""
-    monkeypatch.setattr(channel_lock, "WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(channel_lock, "PATIENT_SECONDS", 0.05)
     caller, _ = add(pbx, CALLER, "b"), add(pbx, ANN, "b")
     recorded(site, legs, caller, "INV-22")
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
 
-from noojee_agi.actions import start_record
+from noojee_agi.actions import channel_lock, start_record
 from noojee_agi.actions.result import Report
 from noojee_agi.asterisk import manager
 from noojee_agi.session import session
@@ -434,6 +436,20 @@ def test_the_command_line_starts_and_stops(site: Site, other: FakeChannel) -> No
 @pytest.mark.parametrize(("asked", "status"), [("AT/410", 200), ("at/", 400)])
 def test_the_command_line_takes_at_as_the_dialplan_does(site: Site, asked: str, status: int) -> None:
     assert from_command_line(site, "start_record", asked).result.status == status
+
+
+def test_the_command_line_waits_for_its_turn_where_a_call_would_go_on(
+    site: Site, other: FakeChannel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many may start at once by HTTP; who goes on without his turn leaves a MixMonitor that no stop finds."""
+    monkeypatch.setattr(channel_lock, "WAIT_SECONDS", 0.01)
+    with ThreadPoolExecutor(1) as pool:
+        with channel_lock.of(site.config.state_directory, UNIQUEID, time.sleep):
+            started = pool.submit(from_command_line, site, "start_record", "410")
+            assert wait([started], 0.3).not_done
+            assert other.mixmonitors == {}
+        assert started.result(10).result.status == 200
+    assert len(other.mixmonitors) == 1
 
 
 def test_the_command_line_needs_the_key(site: Site, pbx: FakeManager) -> None:
