@@ -104,7 +104,7 @@ def _listen_to_network(option: str, address: str) -> socket.socket:
         raise ConfigurationError(f"{option} = {address}: there is no port {port}: at most {_LAST_PORT}")
     try:
         found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(*found[:2])
+        listener = socket.socket(*found[:3])  # the event loop sets TCP_NODELAY for those that say TCP
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(found[4])
     except PermissionError as exc:

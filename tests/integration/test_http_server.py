@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import os
 import pty
 import re
@@ -301,6 +302,20 @@ def test_an_encrypted_key_does_not_have_the_terminal_asked(site: Site, pair: Pai
     os.close(terminal)
     assert (code, said.count(b"\n")) == (1, 1), said
     assert b"need no password" in said
+
+
+def test_no_answer_waits_for_the_acknowledgement_of_its_head(served: Served) -> None:
+    """With Nagle's algorithm each but the first on a connection takes 40 ms (tcp(7), TCP_NODELAY)."""
+    shortest = 1.0
+    with contextlib.closing(
+        http.client.HTTPConnection("127.0.0.1", served.http_port, timeout=20)
+    ) as connection:
+        for _ in range(20):
+            begun = time.perf_counter()
+            connection.request("GET", DOCUMENT)
+            connection.getresponse().read()
+            shortest = min(shortest, time.perf_counter() - begun)
+    assert shortest < 0.03
 
 
 def test_an_address_that_is_not_allowed_is_refused_and_a_wrong_allow_leaves_it_so(site: Site) -> None:
