@@ -17,7 +17,7 @@ KEY_HEADER = "X-Api-Key"
 _FORM = "application/x-www-form-urlencoded"
 _MOST_BYTES = 16384  # of a body; the head has the same limit (serving)
 _MOST_FIELDS = 100
-_MOST_CHARACTERS = {**LIMITS, "uniqueId": LIMITS["extenOrUniqueId"], "date": 10, "hour": 2}
+MOST_CHARACTERS = {**LIMITS, "uniqueId": LIMITS["extenOrUniqueId"], "date": 10, "hour": 2}
 
 
 class Arguments(NamedTuple):
@@ -44,8 +44,8 @@ async def read(request: Request, names: Sequence[str]) -> Arguments:
 
 def _checked(name: str, value: str) -> str:
     """The value without control characters, as a session takes it."""
-    if len(value) > _MOST_CHARACTERS[name]:
-        allowed = _MOST_CHARACTERS[name]
+    if len(value) > MOST_CHARACTERS[name]:
+        allowed = MOST_CHARACTERS[name]
         raise Refused(400, f"{name} has {len(value)} characters: {allowed} are allowed")
     return text.without_controls(value)
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import importlib.metadata
 from typing import Any
 
-from noojee_agi.actions.arguments import LIMITS
 from noojee_agi.session.session import ACTIONS
 from noojee_agi.web import audio, call_management, metadata, recording_api
-from noojee_agi.web.arguments import API_KEY, KEY_HEADER
+from noojee_agi.web.arguments import API_KEY, KEY_HEADER, MOST_CHARACTERS
 
 Schema = dict[str, Any]
 
@@ -95,7 +94,6 @@ _LEG: Schema = {
 
 def _of_calls(name: str) -> Schema:
     names = ACTIONS[call_management.PROGRAMS[name]][1]
-    required = ("extenOrUniqueId",)
     operation = {
         "operationId": name,
         "security": _SECURITY,
@@ -105,7 +103,7 @@ def _of_calls(name: str) -> Schema:
             **_errors((*_WITH_KEY, "404", "409", "503", "507")),
         },
     }
-    return {"post": {**operation, "parameters": _parameters(names, required)}}
+    return {"post": {**operation, "parameters": _parameters(names)}}
 
 
 def _of_legs(name: str) -> Schema:
@@ -115,7 +113,7 @@ def _of_legs(name: str) -> Schema:
         "post": {
             "operationId": name,
             "security": _SECURITY,
-            "parameters": _parameters(names, names),
+            "parameters": _parameters(names),
             "requestBody": _form(names),
             "responses": {"200": _json("The legs.", rows), **_errors((*_WITH_KEY, "503"))},
         }
@@ -129,7 +127,7 @@ def _of_audio(name: str, has_body: bool) -> Schema:
     part: Schema = {"description": "A range of it."}
     if has_body:
         whole["content"] = content
-        part["content"] = {**content, "multipart/byteranges": {}}
+        part["content"] = content
     leg_id = {
         "name": "leg_id",
         "in": "path",
@@ -139,7 +137,7 @@ def _of_audio(name: str, has_body: bool) -> Schema:
     return {
         "operationId": name,
         "security": _SECURITY,
-        "parameters": [leg_id, *_parameters((audio.LOGIN,), ()), _RANGE],
+        "parameters": [leg_id, *_parameters((audio.LOGIN,)), _RANGE],
         "responses": {
             "200": whole,
             "206": part,
@@ -161,7 +159,7 @@ def _open(name: str, kind: str, schema: Schema, others: tuple[str, ...] = ()) ->
     }
 
 
-def _parameters(names: tuple[str, ...], required: tuple[str, ...]) -> list[Schema]:
+def _parameters(names: tuple[str, ...]) -> list[Schema]:
     """In the query; in the form they have the same names, and one of the two is enough."""
     return [
         {"name": name, "in": "query", "description": _DESCRIPTIONS[name], "schema": _schema(name)}
@@ -176,7 +174,7 @@ def _form(names: tuple[str, ...]) -> Schema:
 
 
 def _schema(name: str) -> Schema:
-    limit = LIMITS.get(name)
+    limit = MOST_CHARACTERS.get(name)
     return {"type": "string", **({"maxLength": limit} if limit else {})}
 
 
