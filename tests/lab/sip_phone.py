@@ -11,7 +11,7 @@ import contextlib
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 
 from lab.sip_call import A_LAW, FRAME_SECONDS, Call, make_tones, new_id
@@ -19,6 +19,15 @@ from lab.sip_message import Message
 from lab.waiting import wait_until
 
 _POLL_SECONDS = 0.1
+
+
+def let_talk(phones: Iterable[SipPhone], seconds: float) -> None:
+    """Until each of these that is in a call has played its tone for so many seconds more.
+
+    Asterisk writes a recording two seconds at a time: its size says that later.
+    """
+    until = {phone: phone.talked() + seconds for phone in phones if phone.calls()}
+    wait_until(lambda: all(phone.talked() >= each for phone, each in until.items()), 20, "some talk")
 
 
 class SipPhone:
