@@ -45,22 +45,23 @@ from noojee_agi.sync import rebuild, renew_snapshot
 @pytest.fixture
 def site(backend: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[LosableSite]:
     if backend == "sqlite":
+        file = tmp_path / "noojee.db"
+        shutil.copy(request.getfixturevalue("sqlite_template"), file)
 
         def remove() -> None:
             for path in tmp_path.glob("noojee.db*"):
                 path.unlink()
 
-        yield LosableSite(tmp_path, f"sqlite:///{tmp_path}/noojee.db", remove)
+        yield LosableSite(tmp_path, f"sqlite:///{file}", remove)
         return
     server: PrivatePostgreSQL = request.getfixturevalue("postgresql")
-    name = server.create_database()
+    name: str = request.getfixturevalue("database")
 
     def drop() -> None:
         server.drop_database(name)
         server.create_database(name=name)
 
     yield LosableSite(tmp_path, server.url(name), drop)
-    server.drop_database(name)
 
 
 only_sqlite = pytest.mark.parametrize("backend", ["sqlite"])
