@@ -10,6 +10,8 @@ from lab.small_disk import small_disk
 
 pytestmark = pytest.mark.asterisk
 
+ATTEMPTS = 3
+
 
 @pytest.mark.parametrize(
     "setting",
@@ -120,16 +122,22 @@ def test_a_configuration_with_a_typing_error_is_500_and_named(pbx: Pbx) -> None:
     assert str(pbx.site.conf) in view.message
 
 
-@pytest.mark.alone  # the database is asked for one second at most
 def test_a_key_that_was_changed_elsewhere_is_right_at_once(pbx: Pbx) -> None:
-    """Changed on another host: this host's snapshot still has the old one."""
-    old = pbx.site.snapshot.read_text().replace('"read_at": "20', '"read_at": "19')
-    pbx.site.cli("apikey", "set", text="another-key-of-enough-length\n")
-    pbx.site.snapshot.write_text(old)
+    """Changed on another host: this host's snapshot still has the old one.
 
-    view = pbx.dial("Set(apiKey=another-key-of-enough-length)\nAGI(start_record.py,,changed)")
+    The database is asked for one second at most, and on a busy machine it may not answer until then.
+    """
+    for attempt in range(ATTEMPTS):
+        key = f"another-key-of-enough-length-{attempt}"
+        old = pbx.site.snapshot.read_text().replace('"read_at": "20', '"read_at": "19')
+        pbx.site.cli("apikey", "set", text=f"{key}\n")
+        pbx.site.snapshot.write_text(old)
 
-    pbx.site.cli("apikey", "set", text=pbx.site.key + "\n")
+        view = pbx.dial(f"Set(apiKey={key})\nAGI(start_record.py,,changed)")
+
+        pbx.site.cli("apikey", "set", text=pbx.site.key + "\n")
+        if view.status == "200":
+            break
     assert view.status == "200"
     pbx.leg(view)
 

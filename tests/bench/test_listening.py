@@ -11,18 +11,18 @@ from bench import listening
 from bench.listening import Costs, House
 from bench.places import Places
 
-ATTEMPTS = range(3)  # other work on the machine may spoil a run
-ROUNDS = 1
+ATTEMPTS = range(5)  # other work on the machine may spoil a run
+LEGS, ROUNDS = 40_000, 1
 
-pytestmark = [pytest.mark.alone, pytest.mark.postgresql]
+pytestmark = pytest.mark.postgresql
 
 Run = Callable[[str, int], Costs]
 
 
 @pytest.fixture(scope="module")
-def houses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, House]]:
+def houses(is_long: bool, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, House]]:
     folder = tmp_path_factory.mktemp("listening")
-    with listening.houses(Places(folder, folder)) as both:
+    with listening.houses(Places(folder, folder), listening.LEGS if is_long else LEGS) as both:
         yield both
 
 
