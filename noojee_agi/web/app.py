@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 from starlette.applications import Starlette
@@ -31,11 +31,32 @@ _LOOK = "unexpected failure: see noojee-agi.log in the state directory"
 
 def make(services: Services) -> ASGIApp:
     admission = Admission(services)
+    routes = [*_of_the_api(services, admission), *_of_the_server(services)]
+    handlers = {HTTPException: _no_such_address, Exception: _unforeseen}
+    app = Starlette(routes=routes, exception_handlers=handlers)
+    app.router.redirect_slashes = False
+    return _Entrance(app, services)
+
+
+def _of_the_api(services: Services, admission: Admission) -> Iterator[Route]:
+    """All that want the key."""
     calls, legs = CallManagement(services, admission), RecordingApi(services, admission)
 
-    def of_calls(name: str) -> tuple[str, ...]:
+    def of_call(name: str) -> tuple[str, ...]:
         may_get = name in call_management.WITH_GET and services.config().http_allow_get == "yes"
         return ("POST", "GET") if may_get else _POST
+
+    for name in call_management.PROGRAMS:
+        path = f"{call_management.PATH}/{name}"
+        yield _route(path, partial(calls.run, name=name), partial(of_call, name))
+    for name in recording_api.QUESTIONS:
+        yield _route(f"{recording_api.PATH}/{name}", partial(legs.send, name=name), lambda: _POST)
+    yield _route(audio.PATH, Audio(services, admission).send, lambda: _GET)
+
+
+def _of_the_server(services: Services) -> Iterator[Route]:
+    """For whoever looks after it: nothing of a call."""
+    described = JSONResponse(openapi.document()).body  # the same for all
 
     async def metrics(request: Request) -> Response:
         content, kind = await services.metrics()
@@ -45,31 +66,12 @@ def make(services: Services) -> ASGIApp:
         status, content = await services.health()
         return JSONResponse(content, status)
 
-    described = JSONResponse(openapi.document()).body  # the same for all, and anybody may ask for it
-
     async def document(request: Request) -> Response:
         return Response(described, media_type="application/json")
 
-    routes = [
-        *(
-            _route(f"{call_management.PATH}/{name}", partial(calls.run, name=name), partial(of_calls, name))
-            for name in call_management.PROGRAMS
-        ),
-        *(
-            _route(f"{recording_api.PATH}/{name}", partial(legs.send, name=name), lambda: _POST)
-            for name in recording_api.QUESTIONS
-        ),
-        _route(audio.PATH, Audio(services, admission).send, lambda: _GET),
-        _route("/metrics", metrics, lambda: _GET),
-        _route("/health", health, lambda: _GET),
-        _route("/openapi.json", document, lambda: _GET),
-    ]
-    app = Starlette(
-        routes=routes,
-        exception_handlers={HTTPException: _no_such_address, Exception: _unforeseen},
-    )
-    app.router.redirect_slashes = False
-    return _Entrance(app, services)
+    yield _route("/metrics", metrics, lambda: _GET)
+    yield _route("/health", health, lambda: _GET)
+    yield _route("/openapi.json", document, lambda: _GET)
 
 
 def _route(path: str, handler: Handler, methods: Callable[[], tuple[str, ...]]) -> Route:
