@@ -75,6 +75,13 @@ def path_in(state_directory: str) -> str:
     return os.path.join(state_directory, "history")
 
 
+def away(state_directory: str, file: str) -> str:
+    """The folder of recordings in which that file would lie, if its disk is away; else empty."""
+    known = load(state_directory)
+    lies_in = (directory for directory in known.directories if file.startswith(f"{directory}/"))
+    return next(filter(known.is_away, lies_in), "")
+
+
 def server_name(state_directory: str) -> str:
     """The server's name where none is configured: the host's, as it was when it was first used."""
     now, known = os.uname().nodename, load(state_directory)

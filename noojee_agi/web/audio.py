@@ -11,13 +11,14 @@ from typing import Any, BinaryIO, NamedTuple
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
+from noojee_agi.config import Config
 from noojee_agi.database import queries
 from noojee_agi.database.queries import Filter
 from noojee_agi.database.store import Store
 from noojee_agi.errors import NoojeeError, NotAllowed
 from noojee_agi.recordings import disk, recording
 from noojee_agi.recordings.recording import DOWNLOADED, Access
-from noojee_agi.web import ranges
+from noojee_agi.web import mounted, ranges
 from noojee_agi.web.admission import Admission, address_of
 from noojee_agi.web.answers import Refused
 from noojee_agi.web.services import Services
@@ -61,7 +62,8 @@ class Audio:
             await self._note(request, leg["id"], login, is_allowed=False)
             raise NotAllowed(f"this {LOGIN} may not hear the leg")
         path = _path(leg)
-        file = await self._services.in_session(lambda: _opened(path))
+        config = self._services.config()
+        file = await self._services.in_session(lambda: _opened(path, config))
         if file is None:
             raise Refused(404, "the audio is not on this machine: the leg's metadata names its server")
         try:
@@ -140,11 +142,12 @@ def _path(leg: Mapping[str, Any]) -> str:
 
 
 @disk.bounded()
-def _opened(path: str) -> _File | None:
-    """None when there is no such file. Raises DiskSilent."""
+def _opened(path: str, config: Config) -> _File | None:
+    """None when there is no such file. Raises DiskSilent, also when its disk is away."""
     try:
         file = open(path, "rb", buffering=0)  # noqa: SIM115
     except OSError:
+        mounted.require(path, config)
         return None
     about = os.fstat(file.fileno())
     if not stat.S_ISREG(about.st_mode):

@@ -15,7 +15,7 @@ from noojee_agi.database.queries import Filter
 from noojee_agi.database.store import Store
 from noojee_agi.errors import BadArgument
 from noojee_agi.recordings import disk
-from noojee_agi.web import direction
+from noojee_agi.web import direction, mounted
 
 _PAGE = 300  # legs
 _DAY = re.compile(r"([12][0-9]{3})/([0-9]{2})/([0-9]{2})")
@@ -114,10 +114,13 @@ def _pages(store: Store, config: Config, wanted: Filter) -> Pages:
 
 
 def _is_there(leg: _Row, config: Config) -> bool:
-    """Whether its file is; another server is believed."""
+    """Whether its file is; another server is believed. Raises DiskSilent, also when its disk is away."""
     if leg["status"] == "failed" or leg["purged_at"]:
         return False
-    return leg["server"] != config.server_name or disk.exists(leg["file"])
+    if leg["server"] != config.server_name or disk.exists(leg["file"]):
+        return True
+    mounted.require(leg["file"], config)
+    return False
 
 
 def _shown(leg: _Row, call_direction: str) -> dict[str, str]:

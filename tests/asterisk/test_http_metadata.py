@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import datetime
@@ -199,3 +200,21 @@ def test_a_leg_without_audio_is_not_told(made: Made) -> None:
         assert ids(made.api.ask(BY_TAG, {"tag": TAG})) == [second["id"]]
     finally:
         aside.rename(file)
+
+
+def test_a_disk_that_is_not_mounted_is_503_and_not_no_recordings(made: Made) -> None:
+    """Or a CRM would take it that nothing was recorded in that hour."""
+    recordings = made.api.at.exchange.site.recordings_directory
+    away = recordings.with_name("away")
+    recordings.rename(away)
+    recordings.mkdir()  # the bare mount point
+    try:
+        answers = [made.api.ask(BY_TAG, {"tag": TAG}), made.api.audio(made.legs[0]["id"])]
+    finally:
+        shutil.rmtree(recordings)
+        away.rename(recordings)
+
+    for answer in answers:
+        assert (answer.status, answer.body["Code"]) == (503, -503)
+        assert str(recordings) in answer.body["Message"]
+    assert ids(made.api.ask(BY_TAG, {"tag": TAG})) == [leg["id"] for leg in made.legs]
