@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lab.site import Site, _command_lines
+from lab import processes
+from lab.site import Site
 from lab.waiting import wait_until
 
 from noojee_agi.config import Config
@@ -33,7 +34,7 @@ def silent_database(tmp_path: Path) -> Iterator[Config]:
 
 def readers(conf: Path) -> list[int]:
     marks = (os.fsencode(conf), b"noojee_agi.sync.renew_snapshot")
-    return [pid for pid, words in _command_lines() if all(mark in words for mark in marks)]
+    return [pid for pid, words in processes.told("cmdline") if all(mark in words for mark in marks)]
 
 
 def test_one_process_at_a_time_asks_the_database(silent_database: Config) -> None:

@@ -8,13 +8,13 @@ import shutil
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 
 from lab.waiting import wait_until
 
 ALONE_SECONDS = 2.0
 KILLED_SECONDS = 5.0
+_BYTES = 1 << 16  # of a command line
 
 
 def dies_with_us() -> list[str]:
@@ -48,12 +48,20 @@ def end_session(session: int) -> None:
 
 def members(session: int) -> list[int]:
     """Return the living processes of a session."""
-    return _living(lambda _parent, its_session: its_session == session)
+    return [process for process, (_, its_session) in _living() if its_session == session]
 
 
 def children(process: int) -> list[int]:
     """Return the living processes that a process has started itself."""
-    return _living(lambda parent, _session: parent == process)
+    return [child for child, (parent, _) in _living() if parent == process]
+
+
+def with_descendants(targets: Iterable[int]) -> list[int]:
+    """Return these processes and all living ones that come from them."""
+    living, found = [*_living()], [*targets]
+    for each in found:
+        found += [child for child, (parent, _) in living if parent == each and child not in found]
+    return found
 
 
 def send(what: signal.Signals, targets: Iterable[int]) -> None:
@@ -63,15 +71,28 @@ def send(what: signal.Signals, targets: Iterable[int]) -> None:
             os.kill(process, what)
 
 
-def _living(fits: Callable[[int, int], bool]) -> list[int]:
-    """Return the processes whose parent and session fit; not those that only wait for their parent to ask."""
-    found = []
+def told(name: str) -> Iterator[tuple[int, bytes]]:
+    """What /proc has in the file of that name, such as `cmdline`, of each process that is there."""
     for process in filter(str.isdigit, os.listdir("/proc")):
         try:
-            stat = Path("/proc", process, "stat").read_text(errors="replace")
-        except (FileNotFoundError, ProcessLookupError):
+            text = _read(f"/proc/{process}/{name}")
+        except OSError:
             continue  # it ended while we looked
-        words = stat.rpartition(")")[2].split()
-        if words[0] not in "ZX" and fits(int(words[1]), int(words[3])):
-            found.append(int(process))
-    return found
+        yield int(process), text
+
+
+def _read(path: str) -> bytes:
+    """As little work as can be: who waits for the end of a process asks again and again."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        return os.read(file, _BYTES)
+    finally:
+        os.close(file)
+
+
+def _living() -> Iterator[tuple[int, tuple[int, int]]]:
+    """Each process with its parent and session; not those that only wait for their parent to ask."""
+    for process, stat in told("stat"):
+        state, parent, _, session = stat.rpartition(b")")[2].split(None, 4)[:4]
+        if state not in b"ZX":
+            yield process, (int(parent), int(session))

@@ -8,16 +8,18 @@ import shutil
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from lab import processes
 from lab.loaded_command import loaded
 from lab.waiting import wait_until
 from noojee_agi.config import Config
 from noojee_agi.database import queries
 from noojee_agi.database.store import Store
+from noojee_agi.errors import StoreUnavailable
 from noojee_agi.sync import opening
 
 PROGRAMS = Path(sys.executable).parent
@@ -117,8 +119,10 @@ class Site:
         known = Config.load(str(self.conf))
         names = (FILTERS.get(word, word.removeprefix("--")) for word in words[::2])
         wanted = queries.Filter(**dict(zip(names, words[1::2], strict=True)))  # type: ignore[arg-type]
-        opened = opening.open_database(known)
-        store = self._stores.setdefault(known.database_url, opened)  # which has its queries compiled
+        if store := self._stores.get(known.database_url):  # it has its queries compiled
+            with contextlib.suppress(StoreUnavailable), store.reading() as connection:
+                return [_plain(leg) for leg in queries.legs(connection, wanted)]
+        store = self._stores.setdefault(known.database_url, opening.open_database(known))
         with store.reading() as connection:
             return [_plain(leg) for leg in queries.legs(connection, wanted)]
 
@@ -142,12 +146,12 @@ class Site:
     def processes(self) -> list[int]:
         """Our programs that run for this site now, drains in the background included."""
         marks = (str(self.conf).encode(), str(self.agi_directory).encode())
-        return [pid for pid, words in _command_lines() if any(mark in words for mark in marks)]
+        return [pid for pid, words in processes.told("cmdline") if any(mark in words for mark in marks)]
 
     def drains(self) -> list[int]:
         """Those of them that are drains in the background, at work or only loading."""
         marks = (str(self.conf).encode(), b"noojee_agi.sync")
-        return [pid for pid, words in _command_lines() if all(mark in words for mark in marks)]
+        return [pid for pid, words in processes.told("cmdline") if all(mark in words for mark in marks)]
 
 
 def _plain(leg: dict[str, Any]) -> dict[str, Any]:
@@ -156,10 +160,3 @@ def _plain(leg: dict[str, Any]) -> dict[str, Any]:
     return {
         name: value.isoformat() if isinstance(value, datetime) else value for name, value in shown.items()
     }
-
-
-def _command_lines() -> Iterator[tuple[int, bytes]]:
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                yield int(entry.name), (entry / "cmdline").read_bytes()
