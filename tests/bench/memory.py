@@ -12,10 +12,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from lab import footprint
+from lab import footprint, processes
 from lab.network_call import NetworkCall
 
-from bench import load_client, places, processor, servers, table
+from bench import load_client, places, servers, table
 from bench.places import Places
 from bench.servers import Server
 
@@ -83,13 +83,13 @@ def text(found: Sequence[Held]) -> str:
 
 
 def _held(server: Server, state: str) -> Held:
-    processes = [footprint.of(process) for process in processor.tree(server.process)]
+    found = [footprint.of(process) for process in processes.with_descendants([server.process])]
     return Held(
         server.name,
         state,
-        len(processes),
-        sum(each.kilobytes for each in processes) / 1024,
-        max(each.shared_kilobytes for each in processes) / 1024,
+        len(found),
+        sum(each.kilobytes for each in found) / 1024,
+        max(each.shared_kilobytes for each in found) / 1024,
     )
 
 

@@ -6,14 +6,14 @@ import contextlib
 import ctypes
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from lab import processes
-from lab.waiting import wait_until
 
 STILL_SECONDS = 0.25  # longer than a server's drain waits for further events before it works
 STILL_USES = 0.005  # seconds meanwhile: a process that waits may still look at its clock
+_LOOKS = 4  # meanwhile, and no more: somebody may measure the whole machine
 _TICKS = os.sysconf("SC_CLK_TCK")
 _CPUCLOCK_SCHED = 2  # with a process id, the clock that clock_getcpuclockid(3) would return
 _SET_CHILD_SUBREAPER = 36  # prctl(2)
@@ -21,23 +21,28 @@ _SET_CHILD_SUBREAPER = 36  # prctl(2)
 
 def seconds(targets: Iterable[int]) -> float:
     """What these processes and their descendants have used until now, with children that have ended."""
-    return sum(_seconds(process) for target in targets for process in tree(target))
+    return sum(map(_seconds, processes.with_descendants(targets)))
 
 
-def wait_until_still(targets: Sequence[int], limit: float) -> None:
-    """Until these processes and their descendants only wait themselves, for clients or for the clock."""
-
-    def is_still() -> bool:
-        used = seconds(targets)
-        time.sleep(STILL_SECONDS)
-        return seconds(targets) - used < STILL_USES
-
-    wait_until(is_still, limit, "processes that do nothing any more")
-
-
-def tree(process: int) -> list[int]:
-    """It and its descendants."""
-    return [process, *(each for child in processes.children(process) for each in tree(child))]
+def wait_until_still(
+    targets: Callable[[], Sequence[int]],
+    limit: float,
+    still: float = STILL_SECONDS,
+    uses: float = STILL_USES,
+) -> None:
+    """Until these processes, the same for so long, and their descendants only wait themselves."""
+    end = time.monotonic() + limit
+    found = targets()
+    since, used = time.monotonic(), seconds(found)
+    while time.monotonic() - since < still:
+        assert time.monotonic() < end, (
+            f"waited {limit:g} seconds in vain for processes that do nothing any more"
+        )
+        time.sleep(still / _LOOKS)
+        found_now = targets()
+        used_now = seconds(found_now)
+        if found_now != found or used_now - used >= uses:
+            found, since, used = found_now, time.monotonic(), used_now
 
 
 @contextlib.contextmanager

@@ -60,7 +60,7 @@ class Server:
 
     def rest(self) -> None:
         """Wait until it does nothing any more, whatever it has left for later."""
-        processor.wait_until_still([self.process], BACKLOG_SECONDS)
+        processor.wait_until_still(lambda: [self.process], BACKLOG_SECONDS)
 
     def forget(self) -> None:
         """End what records, and remove the files, without any work for the server: the place is small."""

@@ -94,15 +94,17 @@ class Side:
         self._wait_until_over(way, count, log_begun)
         wait_until(self._is_idle, CALL_SECONDS, "the end of all background work")
         wait_until(lambda: not self._legs_at_work(), CALL_SECONDS, "the end of all legs in the database")
-        processor.wait_until_still(self._servers(), CALL_SECONDS)
+        processor.wait_until_still(self._servers, CALL_SECONDS)
         used = self._cpu_seconds() - used + processor.seconds_of_orphans()
         return used, _missing(ways.held(self._log(log_begun)), way)
 
     def rest(self) -> None:
         """Wait until no call is up and nothing of ours works: with a database, until nothing waits for it."""
         self._asterisk.wait_quiet(CALL_SECONDS)
-        is_idle = self._is_idle if self.has_database else self._is_still
-        wait_until(is_idle, CALL_SECONDS, "the end of all background work")
+        if self.has_database:
+            wait_until(self._is_idle, CALL_SECONDS, "the end of all background work")
+        else:  # what runs only waits, as a drain does for a database that does not answer
+            processor.wait_until_still(self._ours, CALL_SECONDS, STILL_SECONDS, STILL_USES)
 
     def _place(self, way: Way, count: int, originate: Callable[[], None]) -> str:
         """What the log says of these calls."""
@@ -144,17 +146,8 @@ class Side:
     def _legs_at_work(self) -> list[str]:
         return [leg["id"] for leg in self.site.legs() if leg["status"] == "recording"]
 
-    def _is_still(self) -> bool:
-        """Whether what runs only waits, as a drain does for a database that does not answer."""
-
-        def look() -> tuple[list[int], float]:
-            running = self.site.processes()
-            return running, processor.seconds([*running, *self._servers()[1:]])
-
-        running, used = look()
-        time.sleep(STILL_SECONDS)
-        running_now, used_now = look()
-        return running == running_now and used_now - used < STILL_USES
+    def _ours(self) -> list[int]:
+        return [*self.site.processes(), *self._servers()[1:]]
 
 
 def _recorded(log: str, way: Way) -> list[Held]:
