@@ -194,7 +194,7 @@ def test_the_servers_drain_process_leaves_a_leg_alone_whose_file_it_cannot_see(
 def test_a_wrong_key_is_401_and_nothing_is_recorded(hosts: TwoHosts) -> None:
     before = [*hosts.far.rglob("*.wav")]
 
-    view = hosts.pbx.dial(f"Set(apiKey=wrong)\n{hosts.agi()}", seconds=0.5)
+    view = hosts.pbx.dial(f"Set(apiKey=wrong)\n{hosts.agi()}")
 
     assert (view.status, view.leg_id) == ("401", "")
     assert [*hosts.far.rglob("*.wav")] == before
@@ -268,7 +268,7 @@ def test_an_ending_that_came_before_its_start_is_brought_in_by_the_next_sync_the
     drain_process = hosts.served.drain_process
     os.kill(drain_process, signal.SIGSTOP)
     try:
-        view = hosts.pbx.dial(hosts.agi(), seconds=0.5)
+        view = hosts.pbx.dial(hosts.agi())
         wait_until(lambda: not spooled.is_empty(hosts.far / "recordings"), 10, "the ending")
         wait_until(lambda: not hosts.pbx.site.drains(), 20, "the drain there")
     finally:
