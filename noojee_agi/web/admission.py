@@ -15,6 +15,8 @@ from noojee_agi.web.arguments import API_KEY, KEY_HEADER, Arguments
 from noojee_agi.web.guesses import Guesses
 from noojee_agi.web.services import Services
 
+KNOWS_KEY = "knows_key"  # of a request's state
+
 _MISSING = f"{API_KEY} is missing: pass it as an argument, or as the header {KEY_HEADER}"
 _WRONG = f"{API_KEY} is not this system's key: see noojee-agi apikey --help"
 
@@ -38,6 +40,7 @@ class Admission:
         if not found.key:
             raise KeyRefused(_MISSING)
         await self._services.in_session(lambda: self._require_key(found.key, address))
+        request.scope.setdefault("state", {})[KNOWS_KEY] = True
         return found
 
     def _require_key(self, key: str, address: str) -> None:

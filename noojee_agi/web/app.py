@@ -19,6 +19,7 @@ from noojee_agi.web.audio import Audio
 from noojee_agi.web.call_management import CallManagement
 from noojee_agi.web.endpoint import Endpoint, Handler
 from noojee_agi.web.networks import Allowed
+from noojee_agi.web.pace import Pace
 from noojee_agi.web.recording_api import RecordingApi
 from noojee_agi.web.services import Services
 
@@ -26,6 +27,8 @@ _GET = ("GET", "HEAD")
 _POST = ("POST",)
 _NOT_ALLOWED = "this address may not use the API: [http] allow names those that may"
 _CLOSE = {"Connection": "close"}
+_DOCUMENT = "/openapi.json"
+_TO_STRANGERS = (401, 403, 404, 405, 429)  # unless the key was right
 _LOOK = "unexpected failure: see noojee-agi.log in the state directory"
 
 
@@ -71,7 +74,7 @@ def _of_the_server(services: Services) -> Iterator[Route]:
 
     yield _route("/metrics", metrics, lambda: _GET)
     yield _route("/health", health, lambda: _GET)
-    yield _route("/openapi.json", document, lambda: _GET)
+    yield _route(_DOCUMENT, document, lambda: _GET)
 
 
 def _route(path: str, handler: Handler, methods: Callable[[], tuple[str, ...]]) -> Route:
@@ -87,11 +90,18 @@ async def _unforeseen(request: Request, exc: Exception) -> Response:
     return answers.error(500, _LOOK)
 
 
+def _is_to_a_stranger(scope: Scope, status: int) -> bool:
+    if scope.get("state", {}).get(KNOWS_KEY):
+        return False
+    return status in _TO_STRANGERS or scope["path"] == _DOCUMENT
+
+
 class _Entrance:
-    """[http] allow, and the headers of each answer."""
+    """[http] allow, the headers of each answer, and the pace of those to strangers."""
 
     def __init__(self, app: ASGIApp, services: Services) -> None:
         self._app = app
+        self._pace = Pace()
         self._allowed = Allowed(services.config)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -100,6 +110,8 @@ class _Entrance:
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
+                if _is_to_a_stranger(scope, message["status"]):
+                    await self._pace.turn()
                 MutableHeaders(scope=message).update(answers.HEADERS)
             await send(message)
 

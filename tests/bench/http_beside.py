@@ -19,7 +19,7 @@ from lab.served import Served
 from lab.site import Site
 from lab.waiting import wait_until
 
-from bench import handed_over, load_client, places, table
+from bench import handed_over, load_client, places, processor, table
 from bench.load_client import Client
 from bench.places import Places
 
@@ -40,11 +40,12 @@ _SETTLED_SECONDS = 0.3
 
 @dataclass(frozen=True)
 class Turn:
-    """Milliseconds of each session, and what the process for HTTP had in memory at the end."""
+    """Milliseconds of each session; what the process for HTTP had in memory, and its share of a processor."""
 
     fastagi: Sequence[float]
     handed_over: Sequence[float]
     megabytes: float
+    share: float
 
 
 Turns = Mapping[str, Sequence[Turn]]
@@ -68,13 +69,18 @@ class Beside:
         with beside if kind != NONE else contextlib.nullcontext():
             begun = time.monotonic()
             wait_until(lambda: time.monotonic() > begun + _SETTLED_SECONDS)
+            used, begun = self._used(), time.monotonic()
             outcome = self._client.place(calls, 1)
             assert not outcome.failures, outcome.failures
             over = [self._hand_over() for _ in range(calls)]
-            return Turn(outcome.milliseconds, over, self.megabytes())
+            share = (self._used() - used) / (time.monotonic() - begun)
+            return Turn(outcome.milliseconds, over, self.megabytes(), share)
 
     def megabytes(self) -> float:
         return footprint.of(self.served.http_process).kilobytes / 1024
+
+    def _used(self) -> float:
+        return processor.seconds([self.served.http_process])
 
     def _hand_over(self) -> float:
         self._number += 1
@@ -114,6 +120,11 @@ def megabytes(turns: Turns, kind: str) -> float:
     return max(turn.megabytes for turn in turns[kind])
 
 
+def share(turns: Turns, kind: str) -> float:
+    """Of a processor, the median over the rounds."""
+    return statistics.median(turn.share for turn in turns[kind])
+
+
 def median(turns: Sequence[Turn], way: str) -> float:
     """Of all sessions of that way, in milliseconds."""
     of_way: list[float] = [each for turn in turns for each in getattr(turn, way)]
@@ -122,7 +133,15 @@ def median(turns: Sequence[Turn], way: str) -> float:
 
 def text(turns: Turns) -> str:
     """The result for people."""
-    head = ("beside", "FastAGI, ms", "÷ nobody", "handed over, ms", "÷ nobody", "HTTP's memory, MB")
+    head = (
+        "beside",
+        "FastAGI, ms",
+        "÷ nobody",
+        "handed over, ms",
+        "÷ nobody",
+        "HTTP's memory, MB",
+        "processor",
+    )
     rows = [
         (
             KINDS[kind],
@@ -131,6 +150,7 @@ def text(turns: Turns) -> str:
             f"{median(turns[kind], 'handed_over'):.2f}",
             f"{ratio(turns, kind, 'handed_over'):.2f}",
             f"{megabytes(turns, kind):.0f}",
+            f"{share(turns, kind):.2f}",
         )
         for kind in turns
     ]
