@@ -318,6 +318,17 @@ def test_no_answer_waits_for_the_acknowledgement_of_its_head(served: Served) -> 
     assert shortest < 0.03
 
 
+def test_a_thousand_who_come_at_once_find_room_in_the_queue(served: Served) -> None:
+    """Whoever finds none tries again after a second, then after three (tcp(7), tcp_syn_retries)."""
+    words = ["ss", "--listening", "--tcp", "--numeric", "--no-header", f"sport = :{served.http_port}"]
+    if not shutil.which("ss"):
+        raise LabUnavailable("no ss on this machine: apt-get install iproute2")
+    assert web.get(served.http_port, DOCUMENT).status == 200
+    said = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    most = int(Path("/proc/sys/net/core/somaxconn").read_text())
+    assert int(said.split()[2]) == min(1024, most)
+
+
 def test_an_address_that_is_not_allowed_is_refused_and_a_wrong_allow_leaves_it_so(site: Site) -> None:
     with Served(site, {**LISTEN, "http.allow": "192.0.2.0/24, ::1"}) as served:
         for path in (DOCUMENT, "/health", "/nothing"):
