@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from lab import footprint, http_company, network_call, web
 from lab.served import Served
@@ -23,9 +24,8 @@ from bench import handed_over, load_client, places, processor, table
 from bench.load_client import Client
 from bench.places import Places
 
-NONE = "none"
+NONE = ""
 KINDS: Mapping[str, str] = {
-    NONE: "nobody",
     "silent": "1000 connections that say nothing",
     "slow": "200 connections, one byte a second each",
     "guessers": "64 who guess keys at full speed",
@@ -33,7 +33,7 @@ KINDS: Mapping[str, str] = {
     "flood": "64 who get /openapi.json at full speed",
 }
 WAYS = ("fastagi", "handed_over")
-ROUNDS, CALLS = 10, 100
+ROUNDS, CALLS = 20, 40
 AUDIO_BYTES = 100_000_000
 _SETTLED_SECONDS = 0.3
 
@@ -48,7 +48,14 @@ class Turn:
     share: float
 
 
-Turns = Mapping[str, Sequence[Turn]]
+class Pair(NamedTuple):
+    """A turn beside company, and the one right before it beside nobody: a busy machine changes slowly."""
+
+    beside: Turn
+    alone: Turn
+
+
+Pairs = Mapping[str, Sequence[Pair]]
 
 
 class Beside:
@@ -67,8 +74,8 @@ class Beside:
         """So many sessions of each way beside this company."""
         beside = http_company.company(kind, self.served.http_port, self.audio)
         with beside if kind != NONE else contextlib.nullcontext():
-            begun = time.monotonic()
-            wait_until(lambda: time.monotonic() > begun + _SETTLED_SECONDS)
+            settled = time.monotonic() + (_SETTLED_SECONDS if kind != NONE else 0)
+            wait_until(lambda: time.monotonic() >= settled)
             used, begun = self._used(), time.monotonic()
             outcome = self._client.place(calls, 1)
             assert not outcome.failures, outcome.failures
@@ -100,61 +107,52 @@ def running(where: Places) -> Iterator[Beside]:
         yield Beside(served, client)
 
 
-def measure(beside: Beside, rounds: int = ROUNDS, calls: int = CALLS) -> Turns:
+def measure(beside: Beside, rounds: int = ROUNDS, calls: int = CALLS) -> Pairs:
     """By kind, after a turn that does not count."""
-    turns: dict[str, list[Turn]] = {kind: [] for kind in KINDS}
+    pairs: dict[str, list[Pair]] = {kind: [] for kind in KINDS}
     beside.turn(NONE, calls)
     for number in range(rounds):
         for kind in [*KINDS][:: -1 if number % 2 else 1]:
-            turns[kind].append(beside.turn(kind, calls))
-    return turns
+            alone = beside.turn(NONE, calls)
+            pairs[kind].append(Pair(beside.turn(kind, calls), alone))
+    return pairs
 
 
-def ratio(turns: Turns, kind: str, way: str) -> float:
-    """Of the medians of all sessions: beside this company to beside nobody."""
-    return median(turns[kind], way) / median(turns[NONE], way)
+def ratio(pairs: Sequence[Pair], way: str) -> float:
+    """Of the medians: beside this company to beside nobody, the median of all pairs."""
+    return statistics.median(_median([each.beside], way) / _median([each.alone], way) for each in pairs)
 
 
-def megabytes(turns: Turns, kind: str) -> float:
-    """At most."""
-    return max(turn.megabytes for turn in turns[kind])
+def grown(pairs: Sequence[Pair]) -> float:
+    """By how many megabytes at most, from beside nobody."""
+    return max(each.beside.megabytes for each in pairs) - min(each.alone.megabytes for each in pairs)
 
 
-def share(turns: Turns, kind: str) -> float:
-    """Of a processor, the median over the rounds."""
-    return statistics.median(turn.share for turn in turns[kind])
-
-
-def median(turns: Sequence[Turn], way: str) -> float:
+def _median(turns: Sequence[Turn], way: str) -> float:
     """Of all sessions of that way, in milliseconds."""
     of_way: list[float] = [each for turn in turns for each in getattr(turn, way)]
     return statistics.median(of_way)
 
 
-def text(turns: Turns) -> str:
+def text(pairs: Pairs) -> str:
     """The result for people."""
-    head = (
-        "beside",
-        "FastAGI, ms",
-        "÷ nobody",
-        "handed over, ms",
-        "÷ nobody",
-        "HTTP's memory, MB",
-        "processor",
-    )
-    rows = [
-        (
-            KINDS[kind],
-            f"{median(turns[kind], 'fastagi'):.2f}",
-            f"{ratio(turns, kind, 'fastagi'):.2f}",
-            f"{median(turns[kind], 'handed_over'):.2f}",
-            f"{ratio(turns, kind, 'handed_over'):.2f}",
-            f"{megabytes(turns, kind):.0f}",
-            f"{share(turns, kind):.2f}",
-        )
-        for kind in turns
-    ]
+    of_http = ("HTTP's memory, MB", "its share of a processor")
+    head = ("beside", "FastAGI, ms", "÷ nobody", "handed over, ms", "÷ nobody", *of_http)
+    alone = [each.alone for of_kind in pairs.values() for each in of_kind]
+    rows = [("nobody", *_cells(alone, ("1.00", "1.00")))]
+    for kind, of_kind in pairs.items():
+        ratios = [f"{ratio(of_kind, way):.2f}" for way in WAYS]
+        rows.append((KINDS[kind], *_cells([each.beside for each in of_kind], ratios)))
     return table.text(head, rows)
+
+
+def _cells(turns: Sequence[Turn], ratios: Sequence[str]) -> Sequence[str]:
+    held = [f"{_median(turns, way):.2f}" for way in WAYS]
+    return (
+        *(cell for each in zip(held, ratios, strict=True) for cell in each),
+        f"{max(turn.megabytes for turn in turns):.0f}",
+        f"{statistics.median(turn.share for turn in turns):.2f}",
+    )
 
 
 def main() -> None:

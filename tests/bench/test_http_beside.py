@@ -12,9 +12,9 @@ from lab import web
 from lab.waiting import wait_until
 
 from bench import http_beside, places
-from bench.http_beside import KINDS, NONE, WAYS, Beside, Turns
+from bench.http_beside import KINDS, WAYS, Beside, Pairs
 
-ROUNDS, CALLS = 2, 20
+ROUNDS, CALLS = 3, 12
 ATTEMPTS = 3  # while the sessions so far are beyond a limit, as many more count with them
 GOAL, LIMIT = 1.1, 2.0
 SILENT, KEPT = 2500, 2000
@@ -34,12 +34,12 @@ def beside() -> Iterator[Beside]:
 
 
 @pytest.fixture(scope="module")
-def turns(beside: Beside, is_long: bool) -> Turns:
+def pairs(beside: Beside, is_long: bool) -> Pairs:
     """Further ones count with them while somebody is beyond the limit."""
     rounds, calls = (http_beside.ROUNDS, http_beside.CALLS) if is_long else (ROUNDS, CALLS)
     found = {kind: [*of_kind] for kind, of_kind in http_beside.measure(beside, rounds, calls).items()}
     for _ in range(ATTEMPTS - 1):
-        if all(http_beside.ratio(found, kind, way) <= LIMIT for kind in found for way in WAYS):
+        if all(http_beside.ratio(of_kind, way) <= LIMIT for of_kind in found.values() for way in WAYS):
             break
         for kind, of_kind in http_beside.measure(beside, rounds, calls).items():
             found[kind] += of_kind
@@ -47,18 +47,17 @@ def turns(beside: Beside, is_long: bool) -> Turns:
     return found
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != NONE])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("way", WAYS)
-def test_company_at_the_http_port_holds_no_call(turns: Turns, kind: str, way: str, tell: Tell) -> None:
-    ratio = http_beside.ratio(turns, kind, way)
+def test_company_at_the_http_port_holds_no_call(pairs: Pairs, kind: str, way: str, tell: Tell) -> None:
+    ratio = http_beside.ratio(pairs[kind], way)
     verdict = "reached" if ratio <= GOAL else "missed"
     tell(f"{way} beside {KINDS[kind]}: {ratio:.2f} of none; goal {GOAL:g}: {verdict}")
     assert ratio <= LIMIT
 
 
-def test_the_process_for_http_takes_little_memory_for_any_of_them(turns: Turns) -> None:
-    at_rest = http_beside.megabytes(turns, NONE)
-    grown = {kind: http_beside.megabytes(turns, kind) - at_rest for kind in turns}
+def test_the_process_for_http_takes_little_memory_for_any_of_them(pairs: Pairs) -> None:
+    grown = {kind: http_beside.grown(of_kind) for kind, of_kind in pairs.items()}
     assert max(grown.values()) <= MOST_MEGABYTES, grown
 
 
