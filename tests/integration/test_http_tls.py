@@ -52,5 +52,5 @@ def test_a_renewed_certificate_is_taken_with_a_reload(tmp_path: Path, pairs: tup
         assert not is_trusted(served, first)
         shutil.copy(first.key, used.key)  # half of a renewal
         served.reload()
-        wait_until(lambda: "[http] stays as it was" in served.site.log(), 10, "a word about it")
+        wait_until(lambda: "the certificate before stays in use" in served.site.log(), 10, "a word about it")
         assert is_trusted(served, second)
