@@ -14,7 +14,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from noojee_agi.web import answers, audio, call_management, networks, openapi, recording_api
-from noojee_agi.web.admission import Admission
+from noojee_agi.web.admission import KNOWS_KEY, Admission
 from noojee_agi.web.audio import Audio
 from noojee_agi.web.call_management import CallManagement
 from noojee_agi.web.endpoint import Endpoint, Handler
