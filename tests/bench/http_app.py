@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 
 from noojee_agi.config import Config
 from noojee_agi.recordings.snapshot import Knowledge
-from noojee_agi.web import app
+from noojee_agi.web import app, pace
 from noojee_agi.web.services import Services
 from noojee_agi.web.serving import Serving
 
@@ -27,7 +27,8 @@ T = TypeVar("T")
 
 
 def make_app() -> ASGIApp:
-    """Ours; nobody is asked about a key."""
+    """Ours; nobody is asked about a key, and strangers are answered as fast as can be."""
+    pace._SECONDS = 0.0
 
     async def in_session(work: Callable[[], T]) -> T:
         return work()
@@ -45,7 +46,9 @@ def serve(name: str, port: int) -> None:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((_HERE, port))
         listener.listen(_BACKLOG)
-        asyncio.run(Serving(make_app(), None, cast(Any, _Nobody())).serve([listener]))
+        listener.setblocking(False)
+        served = Serving(make_app(), None, _Nobody(), lambda _: True, lambda: False, lambda _: None)
+        asyncio.run(served.serve([listener]))
     elif name == HYPERCORN:
         from hypercorn.asyncio import serve as serve_hypercorn
         from hypercorn.config import Config as HypercornConfig
@@ -64,8 +67,10 @@ def serve(name: str, port: int) -> None:
 class _Nobody:
     """Who counts no connections."""
 
-    def add(self, connection: object, address: str) -> None: ...
-    def remove(self, connection: object) -> None: ...
+    def add(self, session: object, address: str) -> None: ...
+    def remove(self, session: object) -> None: ...
+    def send_one_away(self) -> bool:
+        return False
 
 
 if __name__ == "__main__":

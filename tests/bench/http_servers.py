@@ -26,7 +26,7 @@ from lab import footprint, processes, web
 from lab.postgresql import free_port
 from lab.waiting import wait_until
 
-from bench import processor, table
+from bench import table
 from bench.http_app import SERVERS
 
 ROUNDS, REQUESTS, CONNECTIONS = 5, 2000, 8
@@ -88,7 +88,7 @@ def _running(name: str) -> Iterator[tuple[int, int]]:
         wait_until(lambda: _answers(port), _LIMIT_SECONDS, name)
         yield process.pid, port
     finally:
-        children = processor.tree(process.pid)
+        children = processes.with_descendants([process.pid])
         processes.end(process, _LIMIT_SECONDS)
         wait_until(lambda: not [each for each in children if Path(f"/proc/{each}").exists()], 10, "its end")
 
@@ -103,7 +103,7 @@ def _turn(process: int, port: int, words: bytes, requests: int) -> Turn:
     begun = time.perf_counter()
     milliseconds = _ask(port, words, requests)
     seconds = time.perf_counter() - begun
-    held = sum(footprint.of(each).kilobytes for each in processor.tree(process))
+    held = sum(footprint.of(each).kilobytes for each in processes.with_descendants([process]))
     return Turn(requests / seconds, milliseconds, held / 1024)
 
 
