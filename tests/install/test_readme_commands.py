@@ -84,7 +84,7 @@ def test_the_log_is_rotated_and_the_server_writes_the_new_one(pbx: CleanPbx) -> 
     pbx.run(only(readme.commands("The server"), "cp "))
 
     pbx.run("logrotate --force /etc/logrotate.d/noojee-agi")
-    before = len(pbx.legs())
+    before = len(pbx.recordings())
     pbx.call()
     pbx.wait_for_legs(before + 1)
 
@@ -157,7 +157,7 @@ def test_the_new_version_is_at_work_and_the_way_back_is_a_link(pbx: CleanPbx) ->
         back = words.replace("/opt/noojee-agi-OLD", folder)
         pbx.run(f"{back}; systemctl daemon-reload; systemctl restart noojee-agi")
         assert_runs(pbx, folder)
-        before = len(pbx.legs())
+        before = len(pbx.recordings())
         pbx.call()
         pbx.wait_for_legs(before + 1)
 
@@ -169,7 +169,7 @@ def test_without_systemd_the_server_is_started_and_stopped_by_other_words(pbx: C
 
     pbx.run(f"{start}\nuntil noojee-agi check; do :; done")
     served = pbx.run("ps -o user= -p $(cat /run/noojee-agi.pid)")
-    before = len(pbx.legs())
+    before = len(pbx.recordings())
     pbx.call()
     pbx.wait_for_legs(before + 1)
     pbx.run(stop)
