@@ -5,7 +5,7 @@ import socket
 import ssl
 import time
 
-_DAY_SECONDS = 86400
+DAY_SECONDS = 86400
 
 
 def is_needed(listen: str) -> bool:
@@ -17,10 +17,15 @@ def is_needed(listen: str) -> bool:
 
 def days_left(path: str) -> float:
     """Until it expires; negative when it has. Raises OSError."""
+    return (expires_at(path) - time.time()) / DAY_SECONDS
+
+
+def expires_at(path: str) -> float:
+    """In seconds of time.time(). Raises OSError."""
     # The standard library tells the date of a certificate only of a connection's other end; this function of
     # its own tests reads a file, in every Python from 3.10 to 3.14.
     about = ssl._ssl._test_decode_cert(path)  # type: ignore[attr-defined]
-    return (ssl.cert_time_to_seconds(about["notAfter"]) - time.time()) / _DAY_SECONDS
+    return float(ssl.cert_time_to_seconds(about["notAfter"]))
 
 
 def context(certificate: str, key: str) -> ssl.SSLContext:

@@ -7,8 +7,8 @@ import contextlib
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
 
@@ -17,19 +17,19 @@ from noojee_agi.actions import new_leg
 from noojee_agi.actions.result import Result
 from noojee_agi.config import Config
 from noojee_agi.database.store import Store
-from noojee_agi.errors import NoojeeError, StoreUnavailable
+from noojee_agi.errors import NoojeeError
 from noojee_agi.recordings import disk
 from noojee_agi.recordings.recording import Event
 from noojee_agi.recordings.snapshot import Knowledge
 from noojee_agi.server import counters, sighup, surroundings
 from noojee_agi.server.admission import Admission
 from noojee_agi.server.complaints import Complaints
+from noojee_agi.server.questions import Questions
 from noojee_agi.server.reports import Reports
 from noojee_agi.server.waiting import Sessions
 from noojee_agi.server.worker import Links
 from noojee_agi.session import session
 from noojee_agi.session.session import Invocation
-from noojee_agi.sync import opening
 from noojee_agi.web import app, metrics, networks, tls
 from noojee_agi.web.gauges import Gauges
 from noojee_agi.web.health import Health
@@ -40,7 +40,6 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 _NICENESS = 10  # audio and the dialplan's own sessions have the processor first
-_QUESTIONS_AT_ONCE, _MOST_QUESTIONS = 8, 40
 _MOST, _MOST_WITH_TLS = 2000, 200  # connections that have asked for nothing yet; TLS takes 300 kB of each
 _DISK_SECONDS = 10.0
 _TELL_SECONDS = 1.0
@@ -65,6 +64,7 @@ class Http:
         self._links = links
         self._number = number
         self._tls = tls.context(config)
+        self._expires_at = tls.expires_at(config)
         self._allowed = networks.Allowed(lambda: self._config)
 
     def run(self, lifeline: int) -> None:
@@ -88,6 +88,7 @@ class Http:
         try:
             if self._tls:
                 tls.renew(self._tls, config)
+                self._expires_at = tls.expires_at(config)
         except NoojeeError as exc:
             logger.error("the certificate before stays in use: %s", exc)
 
@@ -97,7 +98,7 @@ class Http:
         self._loop = loop = asyncio.get_running_loop()
         config = self._config
         self._sessions = Sessions(loop, config.server_threads)
-        self._database = _Database(loop)
+        self._database = Questions(loop)
         self._reports = Reports(self._links.counters, self._number, self._links.events)
         self._gauges = Gauges(lambda: self._config, self._links.counters.counted, self._days_left)
         self._health = Health(self._programs, config.path)
@@ -199,9 +200,10 @@ class Http:
         self._reports.tell_of_events()
 
     def _days_left(self) -> float | None:
-        with contextlib.suppress(OSError):
-            return certificate.days_left(self._config.http_certificate) if self._tls else None
-        return None
+        """Of the certificate that is in use: the one on the disk may be another by now."""
+        if self._expires_at is None:
+            return None
+        return (self._expires_at - time.time()) / certificate.DAY_SECONDS
 
     async def _metrics(self) -> tuple[bytes, str]:
         return metrics.exposition(await self._gauges.read())
@@ -214,31 +216,3 @@ class Http:
     def _tell_complaints(self) -> None:
         self._complaints.tell()
         self._loop.call_later(_TELL_SECONDS, self._tell_complaints)
-
-
-class _Database:
-    """Questions to the database, each in a thread; it is opened by the first one."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._threads = ThreadPoolExecutor(_QUESTIONS_AT_ONCE, "database")
-        self._waiting = 0
-        self._opened: tuple[Config, Store] | None = None
-
-    async def ask(self, config: Config, question: Callable[[Store], T]) -> T:
-        """Raises NoojeeError: StoreUnavailable also when so many wait already that it hangs."""
-        if self._waiting >= _MOST_QUESTIONS:
-            raise StoreUnavailable(f"{_MOST_QUESTIONS} questions wait for the database already")
-        self._waiting += 1
-        answer = self._loop.run_in_executor(self._threads, self._ask, config, question)
-        answer.add_done_callback(self._has_answered)
-        return await asyncio.shield(answer)
-
-    def _has_answered(self, answer: asyncio.Future[T]) -> None:
-        self._waiting -= 1
-
-    def _ask(self, config: Config, question: Callable[[Store], T]) -> T:
-        opened = self._opened
-        if not opened or opened[0] is not config:
-            self._opened = opened = (config, opening.open_database(config))
-        return question(opened[1])

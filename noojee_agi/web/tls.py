@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 
 from noojee_agi import certificate
@@ -36,3 +37,10 @@ def renew(used: ssl.SSLContext, config: Config) -> None:
     if context(config) is None:
         raise ConfigurationError(f"{config.path}: [http] certificate: to do without one needs a restart")
     used.load_cert_chain(config.http_certificate, config.http_certificate_key)
+
+
+def expires_at(config: Config) -> float | None:
+    """In seconds of time.time(); None without a certificate."""
+    with contextlib.suppress(OSError):
+        return certificate.expires_at(config.http_certificate) if config.http_certificate else None
+    return None

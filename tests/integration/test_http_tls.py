@@ -35,7 +35,13 @@ def put(pair: Pair, place: Pair) -> None:
 
 @pytest.fixture
 def pairs(tmp_path: Path) -> tuple[Pair, Pair]:
-    return certificates.make(tmp_path, "first"), certificates.make(tmp_path, "second")
+    return certificates.make(tmp_path, "first", days=10), certificates.make(tmp_path, "second", days=20)
+
+
+def days_left(served: Served) -> int:
+    """As /metrics says."""
+    metrics = curl(f"{served.http}/metrics", insecure=True).content.decode()
+    return round(float(metrics.partition("\nnoojee_agi_certificate_days_left ")[2].split("\n")[0]))
 
 
 def test_a_renewed_certificate_is_taken_with_a_reload(tmp_path: Path, pairs: tuple[Pair, Pair]) -> None:
@@ -47,9 +53,11 @@ def test_a_renewed_certificate_is_taken_with_a_reload(tmp_path: Path, pairs: tup
         wait_until(lambda: is_trusted(served, first), 10, "the first certificate")
         assert not is_trusted(served, second)
         put(second, used)
+        assert days_left(served) == 10  # of the one in use
         served.reload()
         wait_until(lambda: is_trusted(served, second), 10, "the second certificate")
         assert not is_trusted(served, first)
+        assert days_left(served) == 20
         shutil.copy(first.key, used.key)  # half of a renewal
         served.reload()
         wait_until(lambda: "the certificate before stays in use" in served.site.log(), 10, "a word about it")
