@@ -69,14 +69,14 @@ def to_file(config: Config) -> None:
     logging.basicConfig(level=config.log_level.upper(), handlers=[handler], force=True)
 
 
-def session(report: Report) -> None:
-    """The one line of an AGI session; a traceback only for what nobody foresaw."""
+def session(report: Report, asked_by: str = "") -> None:
+    """The one line of a session; a traceback only for what nobody foresaw."""
     result = report.result
     level = logging.INFO if result.status in (200, 401) else logging.WARNING
     if logger.isEnabledFor(level):
         _write(
             level,
-            f"{report.program} {result.status} {result.message}: leg {result.leg_id or '-'},"
+            f"{asked_by}{report.program} {result.status} {result.message}: leg {result.leg_id or '-'},"
             f" uniqueid {text.plain(report.uniqueid) or '-'}, file {result.file or '-'},"
             f" {report.milliseconds:.0f} ms",
         )

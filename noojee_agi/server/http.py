@@ -42,6 +42,12 @@ logger = logging.getLogger(__name__)
 _NICENESS = 10  # audio and the dialplan's own sessions have the processor first
 _MOST, _MOST_WITH_TLS = 2000, 200  # connections that have asked for nothing yet; TLS takes 300 kB of each
 _DISK_SECONDS = 10.0
+_NOT_ALLOWED = 403
+_REFUSALS = {
+    401: "a request by HTTP without a right key came from %s",
+    _NOT_ALLOWED: "a request by HTTP came from %s, which [http] allow does not name",
+    429: "requests by HTTP are not heard for a minute after too many wrong keys: the last came from %s",
+}
 _TELL_SECONDS = 1.0
 
 
@@ -127,7 +133,17 @@ class Http:
 
     def _may_come(self, address: str) -> bool:
         """Who is on this machine may be a proxy."""
-        return networks.is_loopback(address) or self._allowed.has(address)
+        may_come = networks.is_loopback(address) or self._allowed.has(address)
+        if not may_come:
+            self._refused(_NOT_ALLOWED, address)
+        return may_come
+
+    def _refused(self, status: int, address: str) -> None:
+        """No failure is silent, and nobody fills the log."""
+        if status in _REFUSALS:
+            self._complaints.add(_REFUSALS[status], address)
+            if status in counters.STATUSES:
+                self._links.counters.add_session(self._number, counters.OTHER, status, 0.0)
 
     def _complain_of_no_room(self, exc: OSError) -> None:
         self._complaints.add("an HTTP connection cannot be taken now: %s", exc)
@@ -138,12 +154,12 @@ class Http:
             self._loop, self._sessions, self._programs, lambda: self._config, links.questions, links.counters
         )
 
-        async def run(invocation: Invocation, key: str) -> Result:
+        async def run(invocation: Invocation, key: str, address: str) -> Result:
             def whole() -> Result:
                 self._reports.count(counters.RUNNING, 1)
                 report = session.run_from_command_line(invocation, key, around)
                 self._reports.count(counters.RUNNING, -1)
-                self._reports.add(report)
+                self._reports.add(report, f"HTTP {address}: ")
                 return report.result
 
             return await self._in_session(whole)
@@ -164,6 +180,7 @@ class Http:
             self._in_session,
             self._of_database,
             self._note,
+            self._refused,
             self._metrics,
             self._health.answer,
         )

@@ -22,11 +22,11 @@ class Reports:
     def count(self, what: int, number: int) -> None:
         self._numbers.add(self._worker, what, number)
 
-    def add(self, report: Report) -> None:
-        """Of a session whose caller waits no more."""
+    def add(self, report: Report, asked_by: str = "") -> None:
+        """Of a session whose caller waits no more. asked_by: for the log, where it was no call."""
         result, seconds = report.result, report.milliseconds / 1000
         self._numbers.add_session(self._worker, report.program, result.status, seconds)
-        log.session(report)
+        log.session(report, asked_by)
         if result.leg_id or result.status == OK:
             self.tell_of_events()
 

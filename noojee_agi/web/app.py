@@ -25,7 +25,7 @@ from noojee_agi.web.services import Services
 
 _GET = ("GET", "HEAD")
 _POST = ("POST",)
-_NOT_ALLOWED = "this address may not use the API: [http] allow names those that may"
+_NOT_ALLOWED = "may not use the API: [http] allow names those that may"
 _CLOSE = {"Connection": "close"}
 _DOCUMENT = "/openapi.json"
 _TO_STRANGERS = (401, 403, 404, 405, 429)  # unless the key was right
@@ -101,6 +101,7 @@ class _Entrance:
 
     def __init__(self, app: ASGIApp, services: Services) -> None:
         self._app = app
+        self._services = services
         self._pace = Pace()
         self._allowed = Allowed(services.config)
 
@@ -108,14 +109,18 @@ class _Entrance:
         if scope["type"] != "http":
             return
 
+        host, port = scope["client"] or ("", 0)
+        address = networks.canonical(host)  # a proxy may say anything
+
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 if _is_to_a_stranger(scope, message["status"]):
+                    self._services.refused(message["status"], address)
                     await self._pace.turn()
                 MutableHeaders(scope=message).update(answers.HEADERS)
             await send(message)
 
-        host, port = scope["client"] or ("", 0)
-        address = networks.canonical(host)  # a proxy may say anything
-        app = self._app if self._allowed.has(address) else answers.error(403, _NOT_ALLOWED, _CLOSE)
+        app: ASGIApp = self._app
+        if not self._allowed.has(address):
+            app = answers.error(403, f"{address or 'this address'} {_NOT_ALLOWED}", _CLOSE)
         await app({**scope, "client": (address, port)}, receive, with_headers)

@@ -9,7 +9,7 @@ from noojee_agi.actions.result import Result
 from noojee_agi.errors import BadArgument
 from noojee_agi.session.session import ACTIONS, Invocation
 from noojee_agi.web import answers
-from noojee_agi.web.admission import Admission
+from noojee_agi.web.admission import Admission, address_of
 from noojee_agi.web.services import Services
 
 PATH = "/servicemanager/rest/CallManagementAPI"
@@ -35,7 +35,7 @@ class CallManagement:
         if not given.get(_CALL).strip():
             raise BadArgument(f"{_CALL} is missing: 410, PJSIP/410, or the uniqueid of a live call")
         pairs = [(known, value) for known, value in given.values.items() if value]
-        result = await self._services.run(Invocation(program, pairs=pairs), given.key)
+        result = await self._services.run(Invocation(program, pairs=pairs), given.key, address_of(request))
         return answers.of_session(_with_remark(result, given.unknown, names))
 
 

@@ -28,17 +28,18 @@ class OfDatabase(Protocol):
 
 
 class Services(NamedTuple):
-    """config: the one that holds now. run: a whole session, reported as any other; the key comes with it.
+    """config: the one that holds now. run: a whole session, with the key, for an address; reported as any.
 
     knowledge: of one session; before_asking is called when the database must be asked first. note: into the
-    spool, and tell the drain process. check: noojee-agi check. readings: for /metrics.
+    spool, and tell the drain process. refused: who showed no right key got this status, at this address.
     """
 
     config: Callable[[], Config]
-    run: Callable[[Invocation, str], Awaitable[Result]]
+    run: Callable[[Invocation, str, str], Awaitable[Result]]
     knowledge: Callable[[Callable[[], None]], Knowledge]
     in_session: InSession
     of_database: OfDatabase
     note: Callable[[Event], None]
+    refused: Callable[[int, str], None]
     metrics: Callable[[], Awaitable[tuple[bytes, str]]]
     health: Callable[[], Awaitable[tuple[int, dict[str, Any]]]]

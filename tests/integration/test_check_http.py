@@ -70,9 +70,21 @@ def test_without_a_listen_there_is_nothing_to_look_at(site: Site) -> None:
     assert stage(site) == Stage("http", "ok", "not configured")
 
 
+def lacks_only_a_server(found: Stage) -> bool:
+    return found.has_failed and found.text.startswith("[http] listen is set, and no server runs")
+
+
 def test_without_a_server_it_is_said_that_none_runs(site: Site, pair: Pair) -> None:
-    assert stage(configured(site)) == Stage("http", "ok", "not running")
-    assert stage(configured(site, "0.0.0.0:8443", pair.options)) == Stage("http", "ok", "not running")
+    found = stage(configured(site))
+    assert lacks_only_a_server(found)
+    assert found.cure == f"{PROGRAMS}/noojee-agi serve"
+    assert lacks_only_a_server(stage(configured(site, "0.0.0.0:8443", pair.options)))
+
+
+def test_networks_that_are_none(site: Site) -> None:
+    found = stage(configured(site, options={"http.allow": "192.0.2.0/33"}))
+    assert found.has_failed
+    assert "[http] allow: '192.0.2.0/33'" in found.text
 
 
 def test_parts_that_are_not_installed(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,7 +108,7 @@ def test_an_address_that_others_reach_without_a_certificate(site: Site, listen: 
     assert "without a certificate no server begins at " in found.text
     subprocess.run(["bash", "-c", found.cure], check=True)
     assert "listen = 127.0.0.1:8080" in site.conf.read_text()
-    assert not stage(site).has_failed
+    assert lacks_only_a_server(stage(site))
 
 
 @pytest.mark.parametrize("listen", ["nowhere.invalid:8080", "192.0.2.1:8443"])
@@ -105,7 +117,7 @@ def test_an_address_that_this_machine_has_not(site: Site, pair: Pair, listen: st
 
     assert found.text.startswith(f"[http] listen = {listen} cannot be had (")
     subprocess.run(["bash", "-c", found.cure], check=True)
-    assert not stage(site).has_failed
+    assert lacks_only_a_server(stage(site))
 
 
 def test_a_port_that_another_program_has(site: Site) -> None:
@@ -115,7 +127,7 @@ def test_a_port_that_another_program_has(site: Site) -> None:
         assert found.text.startswith(f"[http] listen = {listen} cannot be had: another program has that port")
         subprocess.run(["bash", "-c", found.cure], check=True)
 
-        assert not stage(site).has_failed
+        assert lacks_only_a_server(stage(site))
 
 
 @pytest.mark.parametrize("missing", ["certificate", "certificate_key"])
@@ -175,13 +187,11 @@ def test_a_certificate_that_has_expired(site: Site, pair: Pair, monkeypatch: pyt
 def test_one_that_expires_soon_is_said_before_it_does_harm(
     site: Site, pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No failure: a load balancer takes a host out that has one."""
     passes_later(monkeypatch, 90)
 
     found = stage(configured(site, options=pair.options))
 
-    assert not found.has_failed
-    assert found.text == f"not running; {pair.certificate} expires in 10 days: renew it"
+    assert f"; {pair.certificate} expires in 10 days: renew it" in found.text
 
 
 # --- while a server runs ---

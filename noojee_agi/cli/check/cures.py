@@ -51,6 +51,13 @@ def ours(programs: str, *words: str) -> str:
     return stage.quoted(os.path.join(programs, "noojee-agi"), *words)
 
 
+def start(programs: str) -> str:
+    """The server, which does not run; the journal says why it did not begin."""
+    is_linked = programs in (install.programs_folder(), _USUAL_PROGRAMS)
+    is_usual = is_linked and install.linked_folder() == _USUAL_PROGRAMS
+    return "systemctl restart noojee-agi" if is_usual else ours(programs, "serve")
+
+
 def check_with(conf: str) -> str:
     """This check, with that asterisk.conf."""
     words = ["--asterisk-conf", conf] if conf != DEFAULT_CONF else []

@@ -11,6 +11,7 @@ from noojee_agi import certificate
 from noojee_agi.cli.check import cures, folders, server, stage
 from noojee_agi.config import Config
 from noojee_agi.errors import NoojeeError
+from noojee_agi.web import networks
 
 _PARTS = ("uvicorn", "h11", "starlette", "prometheus_client")
 _ANSWER_SECONDS = 3.0
@@ -27,10 +28,12 @@ def check(config: Config, owner: str, programs: str) -> str:
     if missing := [name for name in _PARTS if not importlib.util.find_spec(name)]:
         raise NoojeeError(f"{', '.join(missing)}: not installed", cures.install_web(programs))
     left = _certificate(config, owner)
+    networks.of(config)
     if not os.path.lexists(config.socket_path):
         server.require_free_port(config, "http", config.http_listen)
-        return f"not running{left}"
-    return f"{_require_answer(config)}{left}"
+        raise NoojeeError(f"[http] listen is set, and no server runs{left}", cures.start(programs))
+    without = "" if config.manager_username else "; without [manager] it starts and stops nothing"
+    return f"{_require_answer(config)}{left}{without}"
 
 
 def _certificate(config: Config, owner: str) -> str:
@@ -45,7 +48,7 @@ def _certificate(config: Config, owner: str) -> str:
     _require_fit(config)
     path = config.http_certificate
     if days <= 0:
-        raise NoojeeError(f"{path} has expired", f"renew {path}, then {server.restart(config)}")
+        raise NoojeeError(f"{path} has expired", f"renew {path}, then {server.reload(config)}")
     return f"; {path} expires in {days:.0f} days: renew it" if days < _SOON_DAYS else ""
 
 

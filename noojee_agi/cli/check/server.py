@@ -102,6 +102,16 @@ def restart(config: Config) -> str:
     return _restart(process) if process else _remove(config.socket_path)
 
 
+def reload(config: Config) -> str:
+    """The command that has the server that runs read its files anew."""
+    process = _process_at(config.socket_path)
+    return _reload(process) if process else _remove(config.socket_path)
+
+
+def _reload(process: int) -> str:
+    return "systemctl reload noojee-agi" if _is_unit(process) else f"kill -HUP {process}"
+
+
 def _remove(path: str) -> str:
     is_unit = os.path.exists(f"/etc/systemd/system/multi-user.target.wants/{_UNIT}")
     return "systemctl restart noojee-agi" if is_unit else stage.quoted("rm", path)
@@ -142,12 +152,11 @@ def _require_same(status: dict[str, Any], process: int, config: Config) -> None:
         )
     if status["fixed"] != about.fixed(config):
         raise NoojeeError(
-            f"{config.path}: [server] listen, socket or threads has changed since the server began",
+            f"{config.path}: listen, socket, threads or TLS has changed since the server began",
             _restart(process),
         )
     if status["configuration"] != about.configuration(config):
-        reload = "systemctl reload noojee-agi" if _is_unit(process) else f"kill -HUP {process}"
-        raise NoojeeError(f"{config.path} has changed since the server has read it", reload)
+        raise NoojeeError(f"{config.path} has changed since the server has read it", _reload(process))
 
 
 def require_free_port(config: Config, section: str, listen: str) -> None:
