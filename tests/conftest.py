@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import hypothesis
 import pytest
+from lab import memory
 from lab.umask import kept_umask
 from lab.unavailable import LabUnavailable
 
@@ -46,6 +47,10 @@ hypothesis.settings.load_profile("without deadline")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="break things hundreds of times, not a few times")
+
+
+def pytest_configure() -> None:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory.folder()))  # of tmp_path
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from lab import debian, processes
+from lab import debian, memory, processes
 from lab.unavailable import LabUnavailable
 from lab.waiting import wait_until
 
@@ -65,10 +65,10 @@ class PrivatePostgreSQL:
     """One cluster with its log in `folder`; a context manager.
 
     Root may not run PostgreSQL, so for root it runs as `postgres` or `nobody`, and the data lies in a folder
-    under /tmp, since a checkout may be closed for that user. The superuser `postgres` needs no password.
-    Without `fsync` a crash of the machine may lose data, a crash of PostgreSQL does not. `data` is where the
-    cluster is made, if not in the usual place: its parent must be open to that user. With `has_socket` other
-    networks of this machine reach it too, as local_url tells.
+    below memory.folder(), since a checkout may be closed for that user. The superuser `postgres` needs no
+    password. Without `fsync` a crash of the machine may lose data, a crash of PostgreSQL does not. `data` is
+    where the cluster is made, if not in the usual place: its parent must be open to that user. With
+    `has_socket` other networks of this machine reach it too, as local_url tells.
     """
 
     def __init__(
@@ -192,7 +192,7 @@ class PrivatePostgreSQL:
     def _make_home(self) -> None:
         if os.geteuid() != 0:
             return
-        self._home = Path(tempfile.mkdtemp(prefix="lab-postgresql-", dir="/tmp"))
+        self._home = Path(tempfile.mkdtemp(prefix="lab-postgresql-", dir=memory.folder()))
         user = server_user()
         os.chown(self._home, user.pw_uid, user.pw_gid)
         if self._installation.root is not None:
