@@ -58,6 +58,9 @@ def configured(site: Site, listen: str = "", options: dict[str, str] | None = No
     return site
 
 
+WITHOUT = "; without [manager] it starts and stops nothing"
+
+
 def passes_later(monkeypatch: pytest.MonkeyPatch, days: int) -> None:
     later = SimpleNamespace(time=lambda: time.time() + days * 86400)
     monkeypatch.setattr(certificate, "time", later)
@@ -247,7 +250,7 @@ def test_one_that_answers_is_asked_for_what_needs_no_key(
     monkeypatch.setattr(Answering, "asked", [])
 
     with answering(site) as listen:
-        assert stage(site) == Stage("http", "ok", f"http://{listen} answers")
+        assert stage(site) == Stage("http", "ok", f"http://{listen} answers{WITHOUT}")
 
     assert Answering.asked == ["/openapi.json"]
 
@@ -256,9 +259,9 @@ def test_one_that_answers_by_tls_at_all_addresses(
     site: Site, pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with answering(site, pair, "0.0.0.0") as listen:
-        assert stage(site) == Stage("http", "ok", f"https://{listen} answers")
+        assert stage(site) == Stage("http", "ok", f"https://{listen} answers{WITHOUT}")
         passes_later(monkeypatch, 99)
-        assert stage(site).text.endswith("expires in 1 days: renew it")
+        assert "expires in 1 days: renew it" in stage(site).text
 
 
 def test_another_program_that_answers(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
