@@ -142,12 +142,12 @@ def test_it_says_what_the_command_line_says(asked: Api) -> None:
     """Each time the same, also for what is refused."""
     typed, sent = [], []
     for what, named, arguments in SEQUENCE:
-        wait_stored(asked, arguments)
+        wait_stored(asked, arguments, 1)
         options = [word for name, value in arguments.items() for word in (OPTIONS[name], value)]
         done = asked.at.exchange.site.record(what, named, *options)
         typed.append((done.stdout or done.stderr.removeprefix("Error: ")).splitlines()[0])
     for what, named, arguments in SEQUENCE:
-        wait_stored(asked, arguments)
+        wait_stored(asked, arguments, 2)
         answer = asked.call(what, named, **arguments)
         sent.append(f"{answer.status} {answer.body['Message']}")
         is_remark = "Nobody" in arguments.values()
@@ -159,11 +159,15 @@ def test_it_says_what_the_command_line_says(asked: Api) -> None:
     ]
 
 
-def wait_stored(asked: Api, arguments: dict[str, str]) -> None:
-    """Where somebody may be refused, until the database knows whose it is that is being recorded."""
+def wait_stored(asked: Api, arguments: dict[str, str], count: int) -> None:
+    """Where somebody may be refused, until the database knows so many legs that were told so: whose they are."""
+    legs = asked.at.exchange.site.legs
+
+    def are_there() -> bool:
+        return len([leg for leg in legs() if leg["tag"] == "told"]) == count
+
     if arguments.get("agentLoginName") == "Carl":
-        legs = asked.at.exchange.site.legs
-        wait_until(lambda: legs("--status", "recording", "--tag", "told"), 20, "the leg", legs)
+        wait_until(are_there, 20, "the leg", legs)
 
 
 # ---- Arguments
