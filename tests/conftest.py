@@ -24,7 +24,7 @@ LONGEST = (
     "install/test_readme_commands.py",
     *("asterisk/test_following_troubles.py", "asterisk/test_following.py", "integration/test_pythons.py"),
     *("asterisk/test_other_call.py", "asterisk/test_server.py", "asterisk/test_chaos_database.py"),
-    "asterisk/test_http.py",
+    *("asterisk/test_http.py", "integration/test_http_server.py", "integration/test_http_schema.py"),
     *("asterisk/test_check_asterisk.py", "asterisk/test_examples.py", "asterisk/test_recording.py"),
     *("integration/test_kill_drain.py", "integration/test_rebuild.py", "asterisk/test_chaos_kills.py"),
     *("integration/test_server_life.py", "integration/test_server_load.py", "asterisk/test_hostile_text.py"),

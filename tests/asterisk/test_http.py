@@ -160,7 +160,7 @@ def test_it_says_what_the_command_line_says(asked: Api) -> None:
 
 
 def wait_stored(asked: Api, arguments: dict[str, str], count: int) -> None:
-    """Where somebody may be refused, until the database knows so many legs that were told so: whose they are."""
+    """Where somebody may be refused, until the database knows whose so many legs of that tag are."""
     legs = asked.at.exchange.site.legs
 
     def are_there() -> bool:
