@@ -21,8 +21,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, _NamedTextIOWrapper
 from lab.postgresql import PrivatePostgreSQL
+from lab.served import Served
 from lab.site import PROGRAMS, Site
 from lab.umask import kept_umask
+from lab.waiting import wait_until
 from sqlalchemy import text
 
 from integration.conftest import BACKENDS
@@ -108,7 +110,18 @@ def test_check_is_content_with_a_new_installation(site: Site) -> None:
 
     assert (done.returncode, done.stderr) == (0, "")
     states = [line.split()[0] for line in done.stdout.splitlines()]
-    assert (states.count("ok"), states.count("?"), len(states)) == (16, 7, 23)  # no Asterisk runs here
+    assert (states.count("ok"), states.count("?"), len(states)) == (17, 7, 24)  # no Asterisk runs here
+
+
+def test_a_passive_check_leaves_no_line_in_the_log_of_a_server(site: Site) -> None:
+    with Served(site) as served:
+        done = site.run_cli("check", "--json", "--passive")
+        states = {stage["name"]: stage["state"] for stage in json.loads(done.stdout)}
+
+        assert (done.returncode, states["programs"], states["server"]) == (0, "not seen", "ok")
+        assert served.status()["sessions"] == 0
+        site.cli("check")
+        wait_until(lambda: served.status()["sessions"] > 0, 10, "the sessions of a check")
 
 
 def test_check_ends_with_1_and_says_what_to_do(site: Site) -> None:
