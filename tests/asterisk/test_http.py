@@ -341,7 +341,7 @@ def test_without_space_a_manager_interface_or_a_right_configuration(asked: Api) 
             )
         assert answer.body["Code"] == -status
         assert says in answer.body["Message"]
-    with configured(asked, database_url="oracle://pbx"):
+    with configured(asked, database_url="nonsense"):
         answer = wait_until(
             lambda: is_status(asked.audio(leg["id"]), 500),
             10,

@@ -157,9 +157,8 @@ def number_packets(at: Office, is_ahead: bool) -> None:
 def talk(at: Office, *pair: str, seconds: float = TALK_SECONDS) -> None:
     """Until these two have talked for so long."""
     at.listener.wait_talking(*pair)
-    phone = at.phones[CUSTOMER if CUSTOMER in pair else CARL]
-    until = phone.talked() + seconds
-    wait_until(lambda: phone.talked() > until, 10, "some talk")
+    until = {each: at.phones[each].talked() + seconds for each in pair if each in at.phones}
+    wait_until(lambda: all(at.phones[each].talked() > until[each] for each in until), 10, "some talk")
 
 
 def play(at: Office, call: Call, place: str) -> Played:

@@ -44,8 +44,14 @@ def consult(at: Office) -> None:
     at.phones[ANN].say(TONES[ANN])
 
 
+def is_there(at: Office, extension: str) -> bool:
+    """A recording at a channel that has gone has ended with it, and no event says so."""
+    return any(name.startswith(f"PJSIP/{extension}-") for name in at.exchange.channels())
+
+
 def be_alone(at: Office) -> None:
-    """The customer says something, though nobody is there."""
+    """The customer says something, though nobody is there: what was recorded before has ended by then."""
+    wait_until(lambda: at.listener.seen("MixMonitorStop") or not is_there(at, ANN), 2, "the end of the leg")
     customer = at.phones[CUSTOMER]
     customer.say(ALONE)
     until = customer.talked() + _ASIDE_SECONDS
