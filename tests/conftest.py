@@ -31,7 +31,7 @@ LONGEST = (
     *("integration/test_server_fuzz.py", "integration/test_long_list.py", "asterisk/test_refusals.py"),
     *("asterisk/test_other_host.py", "integration/test_handoff.py", "integration/test_cli.py"),
     *("integration/test_server_strangers.py", "asterisk/test_right_call.py", "asterisk/test_chaos_server.py"),
-    *("bench/test_listening.py", "asterisk/test_many_calls.py", "bench/test_load.py", "bench/test_memory.py"),
+    *("bench/test_listening.py", "asterisk/test_many_calls.py", "bench/test_load.py"),
 )
 # Each of their parameters is a piece of work: a machine or a Python of its own.
 PIECEMEAL = ("tests/install/test_readme_commands.py", "tests/integration/test_pythons.py")

@@ -344,7 +344,7 @@ def test_without_space_a_manager_interface_or_a_right_configuration(asked: Api) 
     with configured(asked, database_url="nonsense"):
         answer = wait_until(
             lambda: is_status(asked.audio(leg["id"]), 500),
-            10,
+            30,
             "500",
             lambda: (asked.audio(leg["id"]), asked.at.exchange.site.log()[-3000:]),
         )

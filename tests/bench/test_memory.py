@@ -15,7 +15,7 @@ CONNECTION_KILOBYTES = (
     64  # 3 were seen, and 14 with panoramisk, but whoever lets all of them begin needs more
 )
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.timeout(600), pytest.mark.alone]
 
 
 @pytest.fixture(scope="module")

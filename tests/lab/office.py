@@ -155,10 +155,17 @@ def number_packets(at: Office, is_ahead: bool) -> None:
 
 
 def talk(at: Office, *pair: str, seconds: float = TALK_SECONDS) -> None:
-    """Until these two have talked for so long."""
+    """Until these two have talked for so long, since a recording has last begun."""
     at.listener.wait_talking(*pair)
-    until = {each: at.phones[each].talked() + seconds for each in pair if each in at.phones}
-    wait_until(lambda: all(at.phones[each].talked() > until[each] for each in until), 10, "some talk")
+    phones = [at.phones[each] for each in pair if each in at.phones]
+    until: dict[int, list[float]] = {}  # by how many recordings have begun
+
+    def have_talked() -> bool:
+        begun = len(at.listener.seen("MixMonitorStart"))
+        ends = until.setdefault(begun, [phone.talked() + seconds for phone in phones])
+        return all(phone.talked() > end for phone, end in zip(phones, ends, strict=True))
+
+    wait_until(have_talked, 10, "some talk")
 
 
 def play(at: Office, call: Call, place: str) -> Played:
