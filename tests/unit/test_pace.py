@@ -3,41 +3,65 @@
 from __future__ import annotations
 
 import asyncio
-import time
+
+import pytest
 
 from noojee_agi.web.pace import Pace
 
 
-async def turns(count: int) -> list[float]:
-    """When each had its turn, of those who came at one moment."""
-    pace, begun = Pace(), time.monotonic()
+class Clock:
+    """Stands still; waits: how long each had to wait who had to."""
 
-    async def turn() -> float:
-        await pace.turn()
-        return time.monotonic() - begun
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.waits: list[float] = []
 
-    return sorted(await asyncio.gather(*[turn() for _ in range(count)]))
-
-
-def test_they_come_one_after_the_other() -> None:
-    found = asyncio.run(turns(100))
-    assert found[0] < 0.1
-    assert found[-1] >= 0.99 * 0.005 * 99
+    async def pause(self, seconds: float) -> None:
+        self.waits.append(seconds)
 
 
-def test_one_alone_waits_for_nothing() -> None:
-    async def twice() -> float:
-        pace = Pace()
-        await pace.turn()
-        await asyncio.sleep(0.01)
-        begun = time.monotonic()
-        await pace.turn()
-        return time.monotonic() - begun
-
-    assert asyncio.run(twice()) < 0.004
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
 
 
-def test_those_for_whom_it_would_take_too_long_do_not_wait() -> None:
-    found = asyncio.run(turns(1101))
-    assert found[98] < 1
-    assert 4.9 < found[-1] < 10
+@pytest.fixture
+def pace(clock: Clock) -> Pace:
+    return Pace(lambda: clock.now, clock.pause)
+
+
+def come(pace: Pace, count: int) -> None:
+    for _ in range(count):
+        asyncio.run(pace.turn())
+
+
+def test_those_who_come_at_one_moment_come_one_after_the_other(clock: Clock, pace: Pace) -> None:
+    come(pace, 4)
+
+    assert clock.waits == pytest.approx([0.005, 0.010, 0.015])
+
+
+def test_who_comes_later_waits_for_nothing(clock: Clock, pace: Pace) -> None:
+    come(pace, 1)
+    clock.now += 0.006
+    come(pace, 1)
+
+    assert clock.waits == []
+
+
+def test_those_for_whom_it_would_take_too_long_do_not_wait(clock: Clock, pace: Pace) -> None:
+    come(pace, 1200)
+
+    assert len(clock.waits) == 1000
+    assert max(clock.waits) == pytest.approx(5.0)
+
+
+def test_in_real_time_they_wait_as_well() -> None:
+    real = Pace()
+
+    async def three() -> float:
+        begun = asyncio.get_running_loop().time()
+        await asyncio.gather(*[real.turn() for _ in range(3)])
+        return asyncio.get_running_loop().time() - begun
+
+    assert asyncio.run(three()) > 0.009
