@@ -39,7 +39,7 @@ from noojee_agi.web.serving import Serving
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
-_NICENESS = 10  # audio and the dialplan's own sessions have the processor first
+_NICENESS = 5  # audio and the dialplan's own sessions come first, but a start by HTTP must not starve
 _MOST, _MOST_WITH_TLS = 2000, 200  # connections that have asked for nothing yet; TLS takes 300 kB of each
 _DISK_SECONDS = 10.0
 _NOT_ALLOWED = 403

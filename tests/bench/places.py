@@ -50,5 +50,5 @@ def _memory() -> Path | None:
 
 @contextlib.contextmanager
 def _folder(below: Path | None) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="bench-", dir=below) as folder:
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=below, ignore_cleanup_errors=True) as folder:
         yield Path(folder)

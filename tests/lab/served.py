@@ -26,7 +26,7 @@ from noojee_agi.session import handoff
 START_SECONDS = 20.0
 STOP_SECONDS = 60.0
 SOCKET_PATH_BYTES = 107
-DRAIN_NICENESS, HTTP_NICENESS = 19, 10  # beyond the server's own
+DRAIN_NICENESS, HTTP_NICENESS = 19, 5  # beyond the server's own
 _SERVES = re.compile(
     r"^serves agi://[\d.]+:(\d+) and (?:(https?://\S+) and )?(.+): .*start_record", re.MULTILINE
 )
