@@ -8,8 +8,9 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from lab import certificates
@@ -54,16 +55,21 @@ class Everybody:
         return False
 
 
+class Served(NamedTuple):
+    """connect: a new connection, whose kernel keeps little unread. connections: those that there are."""
+
+    connect: Callable[[], socket.socket]
+    connections: Collection[object]
+
+
 @pytest.fixture
 def pair(tmp_path: Path) -> Pair:
     return certificates.make(tmp_path)
 
 
 @pytest.fixture(params=[False, True], ids=["http", "https"])
-def connect(
-    request: pytest.FixtureRequest, pair: Pair, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[[], socket.socket]]:
-    """A new connection to a server that has 10 MB for everybody; its kernel keeps little unread."""
+def served(request: pytest.FixtureRequest, pair: Pair, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
+    """By a server that has 10 MB for everybody."""
     monkeypatch.setattr(protocol, "_STALL_SECONDS", STALL_SECONDS)
     tls = certificate.context(str(pair.certificate), str(pair.key)) if request.param else None
     trusting = ssl.create_default_context(cafile=str(pair.certificate))
@@ -81,14 +87,14 @@ def connect(
         caller.connect(listener.getsockname())
         return trusting.wrap_socket(caller) if request.param else caller
 
-    yield connected
+    yield Served(connected, serving.server_state.connections)
     serving.end()
     thread.join()
 
 
-def test_who_takes_it_slowly_gets_all_of_it(connect: Callable[[], socket.socket]) -> None:
+def test_who_takes_it_slowly_gets_all_of_it(served: Served) -> None:
     """At 400 kB a second for some times the limit, then the rest at once."""
-    with connect() as caller:
+    with served.connect() as caller:
         caller.sendall(ASKED)
         taken, end = b"", time.monotonic() + 5 * STALL_SECONDS
         while time.monotonic() < end:
@@ -100,10 +106,11 @@ def test_who_takes_it_slowly_gets_all_of_it(connect: Callable[[], socket.socket]
     assert len(taken.partition(b"\r\n\r\n")[2]) == SIZE
 
 
-def test_who_takes_nothing_is_cut_off(connect: Callable[[], socket.socket]) -> None:
-    with connect() as caller:
+def test_who_takes_nothing_is_cut_off(served: Served) -> None:
+    with served.connect() as caller:
         caller.sendall(ASKED)
-        time.sleep(4 * STALL_SECONDS)
+        wait_until(lambda: len(served.connections) == 1, 10, "the connection")
+        wait_until(lambda: not served.connections, 20, "its end")
         assert rest(caller) < SIZE
 
 
