@@ -312,6 +312,7 @@ def test_a_stopped_server_costs_no_recording_and_does_nothing_when_it_goes_on(
     assert len(asterisk.mixmonitors) == 1
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("illness", [stand_ins.says_nothing, stand_ins.full], ids=name_of)
 def test_the_caller_notices_a_silent_server_for_50_ms_at_most(
     tmp_path: Path, illness: Illness, is_long: bool, tell: Callable[[str], None]
