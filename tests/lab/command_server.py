@@ -6,10 +6,12 @@ It forks the drains of lab.loaded_drain, too, and servers that run on.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import fcntl
+import gc
 import json
 import os
-import select
+import selectors
 import signal
 import socket
 import sys
@@ -28,6 +30,8 @@ from noojee_agi.sync import renew_snapshot
 
 REQUEST_BYTES = 1 << 20
 MAX_DESCRIPTORS = 8
+_PR_SET_PDEATHSIG = 1  # prctl(2)
+_PRCTL = ctypes.CDLL(None).prctl
 HIGH = 100  # above those of whoever asks
 DRAINS: dict[str, Callable[..., None]] = {
     "noojee_agi.sync": drain.main,
@@ -35,46 +39,85 @@ DRAINS: dict[str, Callable[..., None]] = {
 }
 
 
-def serve(program: str, path: str) -> None:
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    listener.bind(path + ".new")
-    listener.listen(32)
-    os.rename(path + ".new", path)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that answer
-    while True:
+class CommandServer:
+    """Whoever asks is told his command's process id and its exit code; when he ends before, it is killed."""
+
+    def __init__(self, program: str, path: str) -> None:
+        self._program = program
+        self._selector = selectors.DefaultSelector()
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        listener.bind(path + ".new")
+        listener.listen(32)
+        os.rename(path + ".new", path)
+        self._when_readable(listener, lambda: self._accept(listener))
+
+    def serve(self) -> None:
+        gc.collect()
+        gc.freeze()  # or the collections of each command would have it copy all our memory
+        while True:
+            (key, _), *_ = self._selector.select()  # one at a time: it may close what else is ready
+            key.data()
+
+    def _when_readable(self, waited_for: socket.socket | int, react: Callable[[], None]) -> None:
+        self._selector.register(waited_for, selectors.EVENT_READ, react)
+
+    def _accept(self, listener: socket.socket) -> None:
         connection, _ = listener.accept()
-        if os.fork() == 0:
-            listener.close()
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            _answer(connection, program)
-            os._exit(0)
+        self._when_readable(connection, lambda: self._begin(connection))
+
+    def _begin(self, connection: socket.socket) -> None:
+        self._selector.unregister(connection)
+        data, received, _, _ = socket.recv_fds(connection, REQUEST_BYTES, MAX_DESCRIPTORS)
+        if not data:  # he has ended before he asked
+            connection.close()
+            return
+        request = json.loads(data)
+        pid = os.fork()
+        if pid == 0:
+            _PRCTL(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            self._close_all(connection)
+            _become(request, received)
+            os._exit(_exit_code(lambda: _run(self._program, request)))
+        for descriptor in received:
+            os.close(descriptor)
+        _tell(connection, pid)
+        ended = os.pidfd_open(pid)
+        self._when_readable(connection, lambda: self._kill(connection, pid))
+        self._when_readable(ended, lambda: self._end(connection, pid, ended))
+
+    def _close_all(self, connection: socket.socket) -> None:
+        """In the new process, which shall keep nobody's connection open."""
         connection.close()
+        for key in [*self._selector.get_map().values()]:
+            if isinstance(key.fileobj, socket.socket):
+                key.fileobj.close()
+            else:
+                os.close(key.fd)
+        self._selector.close()
+
+    def _kill(self, connection: socket.socket, pid: int) -> None:
+        self._selector.unregister(connection)
+        connection.close()
+        os.kill(pid, signal.SIGKILL)  # which waits for us as a zombie at least
+
+    def _end(self, connection: socket.socket, pid: int, ended: int) -> None:
+        _, status = os.waitpid(pid, 0)
+        self._selector.unregister(ended)
+        os.close(ended)
+        if connection.fileno() >= 0:
+            _tell(connection, os.waitstatus_to_exitcode(status))
+            self._selector.unregister(connection)
+            connection.close()
 
 
-def _answer(connection: socket.socket, program: str) -> None:
-    """Whoever asks is told its process id and waits for the end; when he has ended himself, it is killed."""
-    data, received, _, _ = socket.recv_fds(connection, REQUEST_BYTES, MAX_DESCRIPTORS)
-    request = json.loads(data)
-    pid = os.fork()
-    if pid == 0:
-        connection.close()
-        if request.get("is_session"):
-            os.setsid()
-        _become(request, received)
-        os._exit(_exit_code(lambda: _run(program, request)))
-    for descriptor in received:
-        os.close(descriptor)
+def _tell(connection: socket.socket, number: int) -> None:
     with contextlib.suppress(OSError):
-        connection.send(str(pid).encode())
-    ended = os.pidfd_open(pid)
-    if ended not in select.select([ended, connection.fileno()], [], [])[0]:
-        os.kill(pid, signal.SIGKILL)
-    _, status = os.waitpid(pid, 0)
-    with contextlib.suppress(OSError):
-        connection.send(str(os.waitstatus_to_exitcode(status)).encode())
+        connection.send(str(number).encode())
 
 
 def _become(request: Any, received: list[int]) -> None:
+    if request.get("is_session"):
+        os.setsid()
     high = [fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, HIGH) for descriptor in received]
     for descriptor in received:
         os.close(descriptor)
@@ -117,4 +160,4 @@ def _exit_code(run: Callable[[], None]) -> int:
 
 
 if __name__ == "__main__":
-    serve(*sys.argv[1:])
+    CommandServer(*sys.argv[1:]).serve()
