@@ -20,7 +20,13 @@ from noojee_agi.asterisk import variables
 from noojee_agi.cli import install
 
 PACKAGE = Path(cli.__file__).parent
-ALL = "".join(chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code <= 0xDFFF)
+NOBODYS = ("Cn", "Co")  # not assigned, or private: nine in ten of all, of which each 256th is tried
+ALL = "".join(
+    chr(code)
+    for code in range(sys.maxunicode + 1)
+    if not 0xD800 <= code <= 0xDFFF
+    if code % 256 == 0 or unicodedata.category(chr(code)) not in NOBODYS
+)
 ACTING = {"Cc", "Cf", "Zl", "Zp"}
 # An escape sequence by C0 and by C1, an override, an isolate, line ends of several kinds.
 HOSTILE = "4\x1b]0;x\x07 \x9b2J \u202e01 \u2066a\u2069 \x85 \u2028 \u2029 \x7f"
