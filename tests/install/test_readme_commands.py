@@ -20,7 +20,11 @@ LOG = f"{STATE}/noojee-agi.log"
 OLD, NEW = "0.1.0", "0.1.1"
 
 
-@pytest.fixture(scope="module", params=[FORKY, BOOKWORM], ids=lambda system: system.suite)
+# What is the shell's or systemd's, whatever their version, is tried on the first of the two.
+ON_BOOKWORM = pytest.mark.parametrize("pbx", [BOOKWORM], ids=["bookworm"], indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module", params=[BOOKWORM, FORKY], ids=lambda system: system.suite)
 def pbx(request: pytest.FixtureRequest) -> Iterator[CleanPbx]:
     with clean_pbx.running(request.param) as running:
         yield running
@@ -86,7 +90,7 @@ def test_the_log_is_rotated_and_the_server_writes_the_new_one(pbx: CleanPbx) -> 
     pbx.run("logrotate --force /etc/logrotate.d/noojee-agi")
     before = len(pbx.recordings())
     pbx.call()
-    pbx.wait_for_legs(before + 1)
+    pbx.wait_until_completed(before + 1)
 
     log = pbx.machine.path(LOG)
     assert "start_record 200" in log.read_text()
@@ -94,6 +98,7 @@ def test_the_log_is_rotated_and_the_server_writes_the_new_one(pbx: CleanPbx) -> 
     assert pbx.run(f"stat -c '%U %G %a' {LOG}").split() == ["asterisk", "asterisk", "640"]
 
 
+@ON_BOOKWORM
 def test_an_upgrade_that_fails_changes_nothing(pbx: CleanPbx) -> None:
     """Such as one that does not reach what it needs from PyPI."""
     before = pbx.run("ls -ld /opt/*")
@@ -105,10 +110,14 @@ def test_an_upgrade_that_fails_changes_nothing(pbx: CleanPbx) -> None:
 
 
 def call_until(pbx: CleanPbx, is_over: threading.Event) -> int:
-    """Calls one after the other; how many. Each was answered, and ended."""
+    """Calls one after the other, short ones once the new version may be taken into use; how many.
+
+    Each was answered, and ended.
+    """
     placed = 0
     while not is_over.is_set():
-        pbx.call(CALLERS[0], seconds=0.5)
+        versions = [*pbx.machine.path("/opt").glob("noojee-agi-*/bin/noojee-agi")]
+        pbx.call(CALLERS[0], seconds=0.5 if len(versions) > 1 else 3.0)
         placed += 1
     return placed
 
@@ -116,7 +125,7 @@ def call_until(pbx: CleanPbx, is_over: threading.Event) -> int:
 def test_no_call_is_lost_while_it_is_upgraded(pbx: CleanPbx, tell: Callable[[str], None]) -> None:
     (upgrade,) = readme.blocks("Upgrade")
     pbx.checkout("/srv/new", NEW)
-    before = {leg["id"] for leg in pbx.legs()}
+    before = {leg["id"] for leg in pbx.side_cars()}
 
     pbx.begin(CALLERS[1])
     is_over = threading.Event()
@@ -127,6 +136,7 @@ def test_no_call_is_lost_while_it_is_upgraded(pbx: CleanPbx, tell: Callable[[str
         finally:
             is_over.set()
     pbx.end(CALLERS[1])
+    assert NEW in pbx.run("noojee-agi --version")
 
     legs = [leg for leg in pbx.wait_for_legs(len(before) + calls.result() + 1) if leg["id"] not in before]
     assert {(leg["owner"], leg["tag"]) for leg in legs} == {("Ann", "INV-22")}
@@ -147,10 +157,10 @@ def assert_runs(pbx: CleanPbx, folder: str) -> None:
     assert pbx.run("readlink -f $(command -v noojee-agi)").strip() == f"{folder}/bin/noojee-agi"
 
 
+@ON_BOOKWORM
 def test_the_new_version_is_at_work_and_the_way_back_is_a_link(pbx: CleanPbx) -> None:
     words = only(readme.commands("Upgrade"), "ln ")
     old, new = sorted(pbx.run(only(readme.commands("Upgrade"), "ls ")).split())
-    assert NEW in pbx.run("noojee-agi --version")
 
     assert_runs(pbx, new)
     for folder in (old, new):
@@ -159,9 +169,10 @@ def test_the_new_version_is_at_work_and_the_way_back_is_a_link(pbx: CleanPbx) ->
         assert_runs(pbx, folder)
         before = len(pbx.recordings())
         pbx.call()
-        pbx.wait_for_legs(before + 1)
+        pbx.wait_until_completed(before + 1)
 
 
+@ON_BOOKWORM
 def test_without_systemd_the_server_is_started_and_stopped_by_other_words(pbx: CleanPbx) -> None:
     commands = readme.blocks("Without systemd", readme.AGI)
     start, stop = commands[0].splitlines()
@@ -171,7 +182,7 @@ def test_without_systemd_the_server_is_started_and_stopped_by_other_words(pbx: C
     served = pbx.run("ps -o user= -p $(cat /run/noojee-agi.pid)")
     before = len(pbx.recordings())
     pbx.call()
-    pbx.wait_for_legs(before + 1)
+    pbx.wait_until_completed(before + 1)
     pbx.run(stop)
 
     assert served.strip() == "asterisk"

@@ -104,20 +104,24 @@ class CleanPbx:
         legs: list[dict[str, Any]] = json.loads(self.run("noojee-agi recordings --json"))
         return legs
 
-    def wait_for_legs(self, count: int, status: str = "completed") -> list[dict[str, Any]]:
-        """As the side-cars tell, which are written last: to ask each time would be half of all work."""
+    def side_cars(self) -> list[dict[str, Any]]:
+        """What lies beside the recordings: to ask `noojee-agi` each time would be half of all work."""
+        return [json.loads(path.read_text()) for path in self.machine.path(RECORDINGS).rglob("[!.]*.json")]
 
-        def all_there() -> bool:
-            return self._statuses() == [status] * count
-
-        wait_until(all_there, _TIMEOUT, f"{count} legs, all {status}", self._statuses)
+    def wait_for_legs(self, count: int) -> list[dict[str, Any]]:
+        """As `noojee-agi recordings` tells them, once all are completed."""
+        self.wait_until_completed(count)
         legs = self.legs()
-        assert [leg["status"] for leg in legs] == [status] * count
+        assert [leg["status"] for leg in legs] == ["completed"] * count
         return legs
 
-    def _statuses(self) -> list[str]:
-        side_cars = self.machine.path(RECORDINGS).rglob("[!.]*.json")
-        return [json.loads(side_car.read_text())["status"] for side_car in side_cars]
+    def wait_until_completed(self, count: int) -> None:
+        """So many legs, as their side-cars say, which are written last."""
+
+        def statuses() -> list[str]:
+            return [side_car["status"] for side_car in self.side_cars()]
+
+        wait_until(lambda: statuses() == ["completed"] * count, _TIMEOUT, f"{count} completed legs", statuses)
 
     def audio(self, leg: dict[str, Any]) -> Path:
         return self.machine.path(leg["file"])
