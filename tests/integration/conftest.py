@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,13 +10,34 @@ from pathlib import Path
 import pytest
 from lab.pgbouncer import PrivatePgBouncer
 from lab.postgresql import PrivatePostgreSQL
-from sqlalchemy import text
+from sqlalchemy import URL, Engine, text
 
 from integration.recorder import Recorder
 from noojee_agi.database import schema, tables
+from noojee_agi.database import store as store_module
 from noojee_agi.database.store import REVISION, Store
 
 BACKENDS = ["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_engine_for_each_address() -> Iterator[None]:
+    """Else each test, and each command in it, compiles all its queries anew: half of what it takes.
+
+    Nothing else is kept, connections least of all. Tests shorten the limits with which an engine connects.
+    """
+    make = store_module._engine
+
+    @functools.lru_cache(maxsize=4)
+    def made(url: URL, *_limits: int) -> Engine:
+        return make(url)
+
+    def engine(url: URL) -> Engine:
+        return made(url, store_module._CONNECT_SECONDS, store_module._LOCK_SECONDS)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store_module, "_engine", engine)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -54,10 +76,15 @@ def shared_postgresql_url(postgresql: PrivatePostgreSQL, postgresql_template: st
 
 
 def _empty(store: Store) -> None:
+    deletions = "; ".join(f"DELETE FROM {table.name}" for table in reversed(tables.metadata.sorted_tables))
     with store.transaction() as connection:
-        for table in reversed(tables.metadata.sorted_tables):
-            connection.execute(table.delete())
-        connection.execute(text("UPDATE alembic_version SET version_num = :now"), {"now": REVISION})
+        connection.execute(text(f"{deletions}; UPDATE alembic_version SET version_num = '{REVISION}'"))
+
+
+@pytest.fixture(scope="session")
+def shared_sqlite_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where each test finds its own copy of the template."""
+    return tmp_path_factory.mktemp("sqlite") / "noojee.db"
 
 
 @pytest.fixture(scope="session")
@@ -74,12 +101,14 @@ def backend(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def database_url(backend: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+def database_url(backend: str, request: pytest.FixtureRequest) -> Iterator[str]:
     """A database with the tables and nothing in them."""
     if backend == "sqlite":
-        file = tmp_path / "noojee.db"
+        file: Path = request.getfixturevalue("shared_sqlite_file")
         shutil.copy(request.getfixturevalue("sqlite_template"), file)
         yield f"sqlite:///{file}"
+        for path in file.parent.glob("noojee.db*"):
+            path.unlink()
         return
     url: str = request.getfixturevalue("shared_postgresql_url")
     yield url
