@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import wave
 from collections.abc import Callable
 from datetime import datetime
@@ -16,14 +15,16 @@ from lab.site import PROGRAMS
 from lab.umask import kept_umask
 from sqlalchemy import insert, select
 
-from integration.recorder import Recorder, after, ended
+from integration.recorder import Recorder, after, ended, exit_code, forked
 from noojee_agi import cli
 from noojee_agi.actions import access
+from noojee_agi.config import Config
 from noojee_agi.database import schema, settings, tables
 from noojee_agi.database.store import Store
 from noojee_agi.recordings import recording, sidecar
 from noojee_agi.recordings.recording import Access, Attachment, Leg, Note
 from noojee_agi.sync import __main__ as background_drain
+from noojee_agi.sync import opening, renew_snapshot
 
 KEY = "a key of some length"
 Dump = dict[str, list[dict[str, Any]]]
@@ -46,14 +47,13 @@ class LosableSite:
 
     def __init__(self, folder: Path, url: str, remove: Callable[[], None]) -> None:
         self.url = url
-        self.recorder = Recorder(Store(url), folder / "recordings")
+        self.recorder = Recorder(schema.open_store(url), folder / "recordings")
         self.recordings = folder / "recordings"
         self.state = folder / "state"
         self.state.mkdir()
         self.conf = folder / "noojee_agi.conf"
         self.remove = remove
         self.configure()
-        schema.upgrade(self.store)
 
     @property
     def store(self) -> Store:
@@ -107,16 +107,21 @@ class LosableSite:
         """What each call starts, in a process that ends with it."""
         background_drain.main(str(self.conf))
 
+    def empty(self) -> None:
+        """No table has a row any more."""
+        with self.store.transaction() as connection:
+            for table in reversed(tables.metadata.sorted_tables):
+                connection.execute(table.delete())
+
     def lose(self) -> None:
-        """The database is gone, and there is a new one with empty tables."""
-        self.remove()
-        _successful(self.run("db", "upgrade"))
+        """The database is gone, and there is a new one: what `noojee-agi db upgrade` does when it is made."""
+        self.empty()
+        opening.restore_settings(self.store, Config.load(str(self.conf)))
+        renew_snapshot.run(self.store, str(self.snapshot))
 
     def background_drain(self) -> None:
-        """The drain that each call starts, as a process."""
-        command = [sys.executable, "-I", "-m", "noojee_agi.sync", str(self.conf)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+        """The drain that each call starts, in a process of its own."""
+        assert exit_code(forked(self.drain_in_a_fork)) == 0
 
     def log(self) -> str:
         return (self.state / "noojee-agi.log").read_text()
@@ -143,58 +148,54 @@ class LosableSite:
 
     def set_up(self) -> None:
         """The key, four people in two groups and a team, and three telephones that went round."""
+        team = recording.new_id()
         with self.store.transaction() as connection:
             settings.set_key_digest(connection, access.digest(KEY))
             settings.add_account(connection, "ann", "Ann O'Neill ☎", ("Agent",))
             settings.add_account(connection, "fred", "Fred", ("Agent", "Recording Manager"))
             settings.add_account(connection, "lena", "lena", ())
             settings.add_account(connection, "gone", "Who left", ())
-        self.store_attachments()
+            is_gone = tables.account.c.login == "gone"
+            connection.execute(tables.account.update().where(is_gone).values(enabled=False))
+            attachments = [
+                _attachment("410", "lena", after(-9000), after(-3600)),
+                _attachment("410", "ann", after(-3600), None),
+                _attachment("411", "gone", after(-9000), after(3600)),
+                _attachment("411", "fred", after(3600), None),
+                _attachment("412", "lena", after(-9000), after(-8000)),
+            ]
+            connection.execute(insert(tables.extension_attachment), attachments)
+            connection.execute(insert(tables.team), {"id": team, "name": "Sales ☎"})
+            members = [
+                _member(team, "ann", after(-9000), after(-5000), True),
+                _member(team, "ann", after(-4000), None, False),
+                _member(team, "lena", after(-9000), None, True),
+            ]
+            connection.execute(insert(tables.team_member), members)
         self.recorder.store_all(
             Attachment("413", after(-100), "ann"),
             Attachment("413", after(-50), ""),
             Attachment("413", after(-75), "lena"),  # it comes late
         )
-        team = recording.new_id()
-        self.insert("team", {"id": team, "name": "Sales ☎"})
-        self.insert(
-            "team_member",
-            _member(team, "ann", after(-9000), after(-5000), True),
-            _member(team, "ann", after(-4000), None, False),
-            _member(team, "lena", after(-9000), None, True),
-        )
-        with self.store.transaction() as connection:
-            connection.execute(
-                tables.account.update().where(tables.account.c.login == "gone").values(enabled=False)
-            )
         self.sync()
-
-    def store_attachments(self) -> None:
-        self.insert(
-            "extension_attachment",
-            _attachment("410", "lena", after(-9000), after(-3600)),
-            _attachment("410", "ann", after(-3600), None),
-            _attachment("411", "gone", after(-9000), after(3600)),
-            _attachment("411", "fred", after(3600), None),
-            _attachment("412", "lena", after(-9000), after(-8000)),
-        )
 
     def record_everything(self) -> list[Leg]:
         """Calls with one leg and with several, on two servers, each kind of owner and each kind of end."""
-        legs = [
-            self.completed(tag="INV-1", agent_login_name="fred", agent_known=True),
-            self.completed(tag="☎ 'INV' \"22\" " + "x" * 200, started_at=after(70), extensions=("410",)),
-            self.ending_as("empty", self.leg(started_at=after(140), extensions=("777",))),
-            self.ending_as("failed", self.leg(server="pbx2", started_at=after(5), extensions=("411",))),
-            self.completed(
-                server="pbx2", started_at=after(4000), extensions=("411",), peer_channel="SIP/9-1"
-            ),
-            self.interrupted(call_uniqueid="1700000001.1", tag="INV-3", started_at=after(90_000)),
-            self.gsm(call_uniqueid="1700000002.1", agent_login_name="ghost", agent_known=False),
-            self.running(call_uniqueid="1700000003.1", tag="INV-5", peer_uniqueid="pbx-1700000003.2"),
-            self.completed(call_uniqueid="1700000003.1", started_at=after(1), source="", did=""),
-            self.completed(call_uniqueid="1700000004.1", extension="411", extensions=("411", "410")),
-        ]
+        with self.recorder.together():
+            legs = [
+                self.completed(tag="INV-1", agent_login_name="fred", agent_known=True),
+                self.completed(tag="☎ 'INV' \"22\" " + "x" * 200, started_at=after(70), extensions=("410",)),
+                self.ending_as("empty", self.leg(started_at=after(140), extensions=("777",))),
+                self.ending_as("failed", self.leg(server="pbx2", started_at=after(5), extensions=("411",))),
+                self.completed(
+                    server="pbx2", started_at=after(4000), extensions=("411",), peer_channel="SIP/9-1"
+                ),
+                self.interrupted(call_uniqueid="1700000001.1", tag="INV-3", started_at=after(90_000)),
+                self.gsm(call_uniqueid="1700000002.1", agent_login_name="ghost", agent_known=False),
+                self.running(call_uniqueid="1700000003.1", tag="INV-5", peer_uniqueid="pbx-1700000003.2"),
+                self.completed(call_uniqueid="1700000003.1", started_at=after(1), source="", did=""),
+                self.completed(call_uniqueid="1700000004.1", extension="411", extensions=("411", "410")),
+            ]
         self.do_everything_with(legs)
         assert self.recorder.waiting() == []
         return legs

@@ -42,6 +42,7 @@ class Recorder:
         self.store = store
         self.directory = directory
         self.spool = str(directory / ".spool")
+        self._together: list[Event] | None = None
         directory.mkdir()
 
     def leg(self, **changes: Any) -> Leg:
@@ -106,9 +107,20 @@ class Recorder:
 
     def store_all(self, *events: Event) -> None:
         """Put and drain; nothing may be left."""
+        if self._together is not None:
+            self._together += events
+            return
         self.put(*events)
         assert self.drain().stored == len(events)
         assert self.waiting() == []
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """What is stored meanwhile is stored at its end, by one drain."""
+        self._together = []
+        yield
+        events, self._together = self._together, None
+        self.store_all(*events)
 
     def waiting(self) -> list[bytes]:
         """The lines."""
@@ -124,9 +136,8 @@ class Recorder:
 
     def the_leg(self, leg: Leg) -> dict[str, Any]:
         """Its row; there must be exactly one."""
-        found = [row for row in self.legs() if row["id"] == leg.id]
-        assert len(found) == 1
-        return found[0]
+        [found] = self.legs(Filter(leg_id=leg.id))
+        return found
 
     def calls(self) -> list[dict[str, Any]]:
         with self.store.transaction() as connection:
