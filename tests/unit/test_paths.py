@@ -13,7 +13,6 @@ from noojee_agi import ini, paths
 from noojee_agi.config import Config
 from noojee_agi.errors import ConfigurationError
 
-MANY = 3 * settings().max_examples  # as often as the profile asks for more
 OPTIONS = {
     "database": {"url": ["sqlite:////srv/x.db", "postgresql://u:p=q@h/d"]},
     "recordings": {"directory": ["/srv/recordings"], "format": ["wav", "gsm"]},
@@ -74,7 +73,7 @@ def conf(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @given(text=ini_texts())
-@settings(max_examples=MANY, suppress_health_check=[HealthCheck.too_slow])
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @example(text="[server]\nsocket = /run/one.sock\n")
 @example(text="[state]\ndirectory = /srv/state\n")
 @example(text="[manager]\nsecret = x\n  [server]\n  socket = /no\n")
@@ -93,7 +92,7 @@ def test_the_socket_is_the_one_that_the_full_parser_finds(conf: Path, text: str)
 
 
 @given(text=ini_texts())
-@settings(max_examples=MANY, suppress_health_check=[HealthCheck.too_slow])
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @example(text="[server]\nsocket =\n  /run/agi.sock\n[state]\ndirectory:\n\n /srv/state\n")
 def test_an_ini_file_is_read_as_configparser_does(text: str) -> None:
     """Which takes 3 ms to import; but blank lines are no part of a value."""
@@ -130,7 +129,6 @@ def test_what_is_no_ini_file_is_an_error_that_names_the_line(text: str, line: in
 
 
 @given(text=st.lists(st.sampled_from("[]=:;# \n\tserverstatesocketdirectory/x"), max_size=80).map("".join))
-@settings(max_examples=MANY)
 def test_no_text_makes_it_fail_or_differ(conf: Path, text: str) -> None:
     conf.write_text(text, newline="")
     known = loaded(conf)
