@@ -39,11 +39,16 @@ finally:
 """
 
 
-def put_legs(store: Store, count: int, first: int = 0, each: timedelta = timedelta(seconds=1)) -> list[str]:
-    """So many legs of as many calls, straight into the tables; their ids, oldest first."""
-    numbers = range(first, first + count)
+def put_legs(
+    store: Store, count: int, first: int = 0, each: timedelta = timedelta(seconds=1), at_once: int = 1
+) -> list[str]:
+    """So many legs of as many calls, straight into the tables; their ids, oldest first.
+
+    So many of them begin in one moment, and the next ones a while after them.
+    """
     legs = [
-        (number, f"{number:08}-0000-4000-8000-{number:012}", CALL_TIME + each * number) for number in numbers
+        (number, f"{number:08}-0000-4000-8000-{number:012}", CALL_TIME + each * (number // at_once))
+        for number in range(first, first + count)
     ]
     with store.transaction() as connection:
         connection.execute(call_record.insert(), [_call(*leg) for leg in legs])
@@ -95,8 +100,16 @@ def form(request: pytest.FixtureRequest) -> list[str]:
     return ["--json"] * request.param
 
 
-def test_ten_times_the_legs_take_no_more_memory(store: Store, tmp_path: Path, form: list[str]) -> None:
-    """7 KB a leg it was: 35 MB more here, half as much as all of the program."""
+@pytest.mark.parametrize(
+    ("backend", "form"),
+    [
+        ("sqlite", []),
+        ("sqlite", ["--json"]),
+        pytest.param("postgresql", ["--json"], marks=pytest.mark.postgresql),
+    ],
+)
+def test_eight_times_the_legs_take_no_more_memory(store: Store, tmp_path: Path, form: list[str]) -> None:
+    """7 KB a leg it was: 28 MB more here, two fifths of all of the program."""
     known = environment(store, tmp_path)
 
     def peak() -> int:
@@ -108,25 +121,20 @@ def test_ten_times_the_legs_take_no_more_memory(store: Store, tmp_path: Path, fo
     count = 500
     put_legs(store, count)
     few = peak()
-    put_legs(store, 4_500, first=count)
-    count = 5_000
+    put_legs(store, 3_500, first=count)
+    count = 4_000
     many = peak()
 
     assert many / few < 1.25
 
 
-@pytest.mark.parametrize("count", [0, 1, 9, 10, 11, 20, 25])
+@pytest.mark.parametrize("count", [0, 9, 10, 11, 25])
 def test_each_leg_comes_once_and_in_order_whatever_a_page_holds(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
     """Also when three legs begin in one moment, and a page ends between them."""
     monkeypatch.setattr(listing, "_PAGE", 10)
-    ids = []
-    for number in range(0, count, 3):
-        ids += put_legs(store, min(3, count - number), number, timedelta(0))
-        with store.transaction() as connection:
-            update = recording_leg.update().where(recording_leg.c.started_at == CALL_TIME)
-            connection.execute(update.values(started_at=after(1 + number)))
+    ids = put_legs(store, count, at_once=3) if count else []
 
     found = json.loads(listed(store, tmp_path, "--json"))
     table = listed(store, tmp_path).splitlines()
@@ -161,7 +169,7 @@ def test_filters_count_on_every_page(store: Store, tmp_path: Path, monkeypatch: 
 @pytest.fixture
 def paused(store: Store, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """A list whose reader has looked at its first line, and then left the room (less)."""
-    put_legs(store, 9_000)
+    put_legs(store, 4_500)  # more than a page
     program = subprocess.Popen(
         [PROGRAMS / "noojee-agi", "recordings", "--json"],
         env=environment(store, tmp_path),
@@ -199,7 +207,7 @@ def test_a_slow_reader_holds_no_transaction_and_gets_the_rest(
                 plain.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()[0] == 0
             )  # nobody is in the way
 
-    assert len(json.loads("[" + paused.stdout.read())) == 9_000
+    assert len(json.loads("[" + paused.stdout.read())) == 4_500
     assert paused.wait(20) == 0
 
 
@@ -207,7 +215,7 @@ def test_a_slow_reader_holds_no_transaction_and_gets_the_rest(
 def test_a_reader_that_leaves_ends_the_list_without_a_word(
     store: Store, tmp_path: Path, form: list[str]
 ) -> None:
-    put_legs(store, 9_000)
+    put_legs(store, 3_000)
     command = f"{PROGRAMS}/noojee-agi recordings {' '.join(form)} | head -1 >/dev/null"
 
     done = subprocess.run(

@@ -137,19 +137,19 @@ def test_a_tag_is_the_legs_own_or_else_its_calls(api: Api) -> None:
     assert api.by_tag("INV") == api.by_tag("inv-1") == api.by_tag("%") == []
 
 
-@pytest.mark.parametrize(
-    ("asked", "calls"),
-    [
-        ("1762420501.7", {"bare", "pbx1"}),
-        ("1762420501.8", {"bare", "pbx1"}),
-        ("1762420501.9", {"bare", "pbx1"}),
-        ("pbx1-1762420501.8", {"pbx1"}),
-        ("1762420501.10", set()),
-        ("1762420501", set()),
-        ("%", set()),
-    ],
-)
-def test_a_uniqueid_of_any_leg_finds_all_legs_of_its_call(api: Api, asked: str, calls: set[str]) -> None:
+# Which calls are found: that of a server without a system name, and that of pbx1.
+UNIQUEIDS: dict[str, set[str]] = {
+    "1762420501.7": {"bare", "pbx1"},
+    "1762420501.8": {"bare", "pbx1"},
+    "1762420501.9": {"bare", "pbx1"},
+    "pbx1-1762420501.8": {"pbx1"},
+    "1762420501.10": set(),
+    "1762420501": set(),
+    "%": set(),
+}
+
+
+def test_a_uniqueid_of_any_leg_finds_all_legs_of_its_call(api: Api) -> None:
     for server, system in (("bare", ""), ("pbx1", "pbx1-")):
         call = f"{system}1762420501.7"
         ends = (f"{system}1762420501.8", f"{system}1762420501.9")
@@ -163,11 +163,9 @@ def test_a_uniqueid_of_any_leg_finds_all_legs_of_its_call(api: Api, asked: str, 
         )
     api.put(call_uniqueid="1762420501.77", uniqueid="1762420501.77")
 
-    found = api.by_uniqueid(asked)
-
-    assert sorted((leg["Server"], leg["Leg"]) for leg in found) == sorted(
-        (server, number) for server in calls for number in "12"
-    )
+    for asked, calls in UNIQUEIDS.items():
+        found = sorted((leg["Server"], leg["Leg"]) for leg in api.by_uniqueid(asked))
+        assert found == sorted((server, number) for server in calls for number in "12"), asked
 
 
 @pytest.mark.usefixtures("berlin")
@@ -219,16 +217,17 @@ def test_a_leg_that_is_being_recorded_has_no_end_yet(api: Api) -> None:
     assert api.by_hour(*_hour_of(leg)) == []
 
 
-@pytest.mark.parametrize(
-    ("said", "shown"), [(None, "60"), (0.0, "0"), (0.4, "0"), (0.6, "1"), (59.5, "60"), (3601.0, "3601")]
-)
-def test_a_duration_is_in_whole_seconds(api: Api, said: float | None, shown: str) -> None:
-    """Where the format does not tell the length, it is from start to end."""
-    leg = api.recorder.leg(tag="INV-22")
-    write_wav(leg.file, 0.1)
-    api.recorder.store_all(leg, ended(leg, duration_seconds=said))
+DURATIONS = [(None, "60"), (0.0, "0"), (0.4, "0"), (0.6, "1"), (59.5, "60"), (3601.0, "3601")]
 
-    assert [found["Duration"] for found in api.by_tag("INV-22")] == [shown]
+
+def test_a_duration_is_in_whole_seconds(api: Api) -> None:
+    """Where the format does not tell the length, it is from start to end."""
+    for number, (said, _) in enumerate(DURATIONS):
+        leg = api.recorder.leg(tag="INV-22", started_at=after(number))
+        write_wav(leg.file, 0.1)
+        api.recorder.store_all(leg, ended(leg, duration_seconds=said))
+
+    assert [found["Duration"] for found in api.by_tag("INV-22")] == [shown for _, shown in DURATIONS]
 
 
 def test_markup_and_any_letters_stay_as_they_are(api: Api) -> None:
@@ -289,45 +288,48 @@ def test_that_the_disk_is_silent_is_said_before_the_first_page(
 
 @pytest.fixture
 def many(api: Api) -> tuple[Api, list[str]]:
-    """Ten thousand legs of another server in as many calls, seven a second, which end when they start."""
-    put = put_legs(api.store, 10_000, each=timedelta(microseconds=142_857))
+    """Three thousand legs of another server in as many calls, seven a second, which end when they start."""
+    put = put_legs(api.store, 3_000, each=timedelta(microseconds=142_857))
     api.recorder.execute(text("UPDATE recording_leg SET ended_at = started_at"))
     api.config = api.config._replace(server_name="pbx9")
     return api, put
 
 
-@pytest.mark.parametrize("asks", ["tag", "hour"])
-def test_ten_thousand_legs_come_once_each_in_pages(many: tuple[Api, list[str]], asks: str) -> None:
+def pages_of_all(api: Api) -> dict[str, Iterator[Found]]:
+    """Of each way to ask for them."""
+    return {
+        "tag": metadata.by_tag(api.store, api.config, "INV-22"),
+        "hour": metadata.by_hour(api.store, api.config, *_hour_of(CALL_TIME)),
+    }
+
+
+def test_very_many_legs_come_once_each_in_pages(many: tuple[Api, list[str]]) -> None:
+    """A page takes 2.2 MB; all pages together, kept, take 4.5, and all legs read at once 11."""
     api, put = many
-    if asks == "tag":
-        pages = metadata.by_tag(api.store, api.config, "INV-22")
-    else:
-        pages = metadata.by_hour(api.store, api.config, *_hour_of(CALL_TIME))
-    found: list[str] = []
-    tracemalloc.start()
-    try:
-        for page in pages:
-            assert len(page) <= 300
-            found += ids(page)
-            if len(found) == 300:
-                tracemalloc.reset_peak()
-                first = tracemalloc.get_traced_memory()[0]
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+    for asked, pages in pages_of_all(api).items():
+        found: list[str] = []
+        tracemalloc.start()
+        try:
+            for page in pages:
+                assert len(page) <= 300
+                found += ids(page)
+                if len(found) == 300:
+                    tracemalloc.reset_peak()
+                    first = tracemalloc.get_traced_memory()[0]
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
 
-    assert found == put
-    assert peak - first < 4_000_000  # of which the ids are one
+        assert found == put, asked
+        assert peak - first < 3_000_000, asked
 
 
-@pytest.mark.parametrize("asks", ["tag", "hour"])
-def test_between_two_pages_nobody_is_held_up(many: tuple[Api, list[str]], asks: str) -> None:
+def test_between_two_pages_nobody_is_held_up(many: tuple[Api, list[str]]) -> None:
     """Neither a writer nor, in PostgreSQL, who needs the whole table, such as an upgrade."""
     api, _ = many
-    asked = ("INV-22",) if asks == "tag" else _hour_of(CALL_TIME)
-    ask = metadata.by_tag if asks == "tag" else metadata.by_hour
-    pages = ask(api.store, api.config, *asked)
-    next(pages)
+    begun = pages_of_all(api)
+    for pages in begun.values():
+        next(pages)
 
     with api.store.transaction() as connection:
         connection.execute(text("CREATE TABLE meanwhile (id INTEGER)"))
@@ -335,7 +337,7 @@ def test_between_two_pages_nobody_is_held_up(many: tuple[Api, list[str]], asks: 
         if connection.dialect.name == "postgresql":
             connection.execute(text("LOCK TABLE recording_leg, call_record IN ACCESS EXCLUSIVE MODE NOWAIT"))
 
-    assert len(_all(pages)) == 9_700
+    assert [len(_all(pages)) for pages in begun.values()] == [2_700, 2_700]
 
 
 def test_a_page_of_legs_that_are_gone_is_passed_over(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
