@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
 import hypothesis
-from hypothesis import HealthCheck, example, given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from sqlalchemy import Connection
 
@@ -159,32 +160,29 @@ def _assert_newest(connection: Connection, wanted: Filter, heard: set[str]) -> N
         assert (behind and behind["id"]) == (in_order[-count - 1] if len(in_order) > count else None)
 
 
-@hypothesis.settings(
-    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-@given(house=HOUSES)
-@example(house=KNOWN)
-def test_function_and_sql_let_everybody_hear_the_same_legs(store: Store, house: House) -> None:
-    try:
-        with store.transaction() as connection:
+def test_function_and_sql_let_everybody_hear_the_same_legs(store: Store, is_long: bool) -> None:
+    @hypothesis.settings(max_examples=80 if is_long else 25, deadline=None)
+    @given(house=HOUSES)
+    @example(house=KNOWN)
+    def check(house: House) -> None:
+        with contextlib.suppress(_Undone), store.transaction() as connection:
             legs = _fill(connection, house)
             _assert_equal(connection, legs, hearing.people(connection), LAST - timedelta(days=3))
             raise _Undone
-    except _Undone:
-        pass
+
+    check()
 
 
-@hypothesis.settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-@given(house=HOUSES)
-@example(house=KNOWN)
 def test_what_the_snapshot_knows_decides_the_same_of_a_days_legs(
-    store: Store, tmp_path: Path, house: House
+    store: Store, tmp_path: Path, is_long: bool
 ) -> None:
     path = str(tmp_path / "snapshot.json")
-    try:
-        with store.transaction() as connection:
+
+    @hypothesis.settings(max_examples=40 if is_long else 15, deadline=None)
+    @given(house=HOUSES)
+    @example(house=KNOWN)
+    def check(house: House) -> None:
+        with contextlib.suppress(_Undone), store.transaction() as connection:
             legs = _fill(connection, house)
             snapshot.save(path, settings.snapshot(connection))
             loaded = snapshot.load(path)
@@ -193,8 +191,8 @@ def test_what_the_snapshot_knows_decides_the_same_of_a_days_legs(
             assert known is not None
             _assert_equal(connection, legs, known, loaded.read_at - snapshot.LONGEST_CALL)
             raise _Undone
-    except _Undone:
-        pass
+
+    check()
 
 
 def test_the_snapshot_keeps_nobody_who_left_long_ago_and_no_team_that_nobody_leads(store: Store) -> None:
