@@ -230,6 +230,7 @@ def test_the_order_in_which_side_cars_are_read_does_not_count(
     site.recorder.assert_side_cars_tell_the_same()
 
 
+@only_sqlite
 def test_a_call_whose_first_leg_is_lost_for_good_keeps_what_the_others_know_of_it(site: LosableSite) -> None:
     """Somebody has removed old files with their side-cars."""
     first = site.completed(tag="INV-1")
@@ -245,6 +246,7 @@ def test_a_call_whose_first_leg_is_lost_for_good_keeps_what_the_others_know_of_i
     assert [row["id"] for row in site.recorder.legs()] == [second.id]
 
 
+@only_sqlite
 def test_a_leg_whose_file_was_missing_before_an_older_backup_is_as_its_side_car_says(
     site: LosableSite,
 ) -> None:
@@ -411,6 +413,7 @@ def test_a_key_that_was_set_after_an_older_backup_is_the_key(site: LosableSite) 
     assert now.key_digest == known.key_digest
 
 
+@only_sqlite
 def test_a_telephone_that_was_given_away_since_the_loss_keeps_its_history(site: LosableSite) -> None:
     """What was recorded before still waits in the spool, and belongs to who had it then."""
     site.set_up()
@@ -483,6 +486,7 @@ def test_a_call_that_went_on_after_the_loss_is_described_as_it_began(site: Losab
     site.recorder.assert_side_cars_tell_the_same()
 
 
+@only_sqlite
 def test_an_ending_that_waits_for_a_leg_of_a_side_car_is_stored(site: LosableSite) -> None:
     leg = site.running(tag="INV-1")
     site.lose()
