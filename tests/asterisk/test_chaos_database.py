@@ -37,10 +37,10 @@ from noojee_agi.recordings.recording import Event, Leg
 
 pytestmark = [pytest.mark.asterisk, pytest.mark.postgresql]
 
-# Of the medians, in an outage to healthy. The least that a call could do with a database is to load a driver,
-# twice its 60 ms, and a wait is 1 s and more; two cores that others use, too, have brought 1.3 by themselves.
-LONGER_AT_MOST = 1.5
-ROUNDS_AT_MOST = 12  # of calls, before a ratio above that counts: noise gets less, a cause stays
+# ms between the medians, in an outage and healthy: who waits for a database waits 1 s and more. What is less
+# is seen by unit/test_imports.py (a driver is loaded) and bench/test_conditions.py (alone on the machine).
+LONGER_AT_MOST = 700.0
+ROUNDS_AT_MOST = 6  # of calls, before a longer one counts: noise gets less, a cause stays
 DRAIN_SECONDS = 1.2  # from the end of a call until its drain is over, or longer
 GIVES_UP_WITHIN = 90.0  # seconds: a server that works has answered or given up after 60
 DISK_BYTES = 256 * 1024 * 1024  # a new cluster takes 40 MB
@@ -161,8 +161,10 @@ def small_disk_if_possible() -> Iterator[Path | None]:
 @contextmanager
 def running_asterisk(folder: Path, traffics: Sequence[Traffic]) -> Iterator[None]:
     dialplan = LINE + "".join(traffic.dialplan for traffic in traffics)
-    agi = traffics[0].site.agi_directory
-    with PrivateAsterisk(asterisk.find(22), folder, dialplan, agi_dir=agi) as running:
+    site = traffics[0].site  # each call's own program names the site of its own
+    with PrivateAsterisk(
+        asterisk.find(22), folder, dialplan, {}, site.environment, site.agi_directory
+    ) as running:
         for traffic in traffics:
             traffic.use(running)
         yield
@@ -277,14 +279,14 @@ def test_no_call_feels_an_outage_and_no_recording_is_lost(
         holds.add("healthy", call_in(office, contextlib.nullcontext()))
         for outage in outages:
             holds.add(outage.__name__, call_in(office, outage(world)))
-        if number >= (40 if is_long else 2) and (holds.are_alike() or number >= ROUNDS_AT_MOST):
+        if number >= (40 if is_long else 1) and (holds.are_alike() or number >= ROUNDS_AT_MOST):
             break
 
     office.sync()
     office.assert_all_stored()
     office.assert_log_is_calm()
     assert holds.are_alike(), str(holds)
-    tell(f"outages of {backend}: {holds}; 0 calls lost, 0 twice")
+    tell(f"outages of {backend}, held: {holds}; 0 calls lost, 0 twice")
 
 
 def call_in(office: Office, outage: AbstractContextManager[None]) -> list[Call]:
@@ -305,16 +307,16 @@ class Holds:
         self._holds.setdefault(outage, []).extend(call.held for call in calls)
 
     def are_alike(self) -> bool:
-        return all(self._ratio(outage) <= LONGER_AT_MOST for outage in self._holds)
+        return all(self._longer(outage) <= LONGER_AT_MOST for outage in self._holds)
 
     def __str__(self) -> str:
         return ", ".join(
-            f"{len(holds)} calls {outage} held {statistics.median(holds):.0f} ms ({self._ratio(outage):.2f})"
+            f"{len(holds)} calls {outage} {statistics.median(holds):.0f} ms ({self._longer(outage):+.0f})"
             for outage, holds in self._holds.items()
         )
 
-    def _ratio(self, outage: str) -> float:
-        return statistics.median(self._holds[outage]) / statistics.median(self._holds["healthy"])
+    def _longer(self, outage: str) -> float:
+        return statistics.median(self._holds[outage]) - statistics.median(self._holds["healthy"])
 
 
 def test_postgresql_that_stops_at_any_moment_of_a_call_or_after_it_costs_nothing(
@@ -353,7 +355,7 @@ def test_postgresql_that_crashes_again_and_again_under_load_costs_nothing(
     world: World, on_postgresql: Office, is_long: bool, tell: Tell
 ) -> None:
     """Each time in the middle of a drain's transaction."""
-    calls, crashes, chance = 600 if is_long else 12, 0, random.Random(4711)
+    calls, crashes, chance = 600 if is_long else 8, 0, random.Random(4711)
 
     with world.proxied(), on_postgresql.traffic.flowing(calls) as flow:
         while not flow.done():
@@ -374,7 +376,7 @@ def test_a_silent_database_gathers_no_crowd_of_drains(
     world: World, on_postgresql: Office, is_long: bool, tell: Tell
 ) -> None:
     """Each would keep its memory until it gives up connecting."""
-    calls, seen = 200 if is_long else 8, [0]
+    calls, seen = 200 if is_long else 6, [0]
 
     with silent(world), on_postgresql.traffic.flowing(calls) as flow:
 
@@ -569,15 +571,16 @@ def state_on(disk: Path, office: Office) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("backend", list(OUTAGES))
-def test_one_poisoned_event_among_a_thousand_is_set_aside_alone(
+def test_one_poisoned_event_among_many_is_set_aside_alone(
     world: World, backend: str, is_long: bool, tell: Tell, tmp_path: Path
 ) -> None:
-    office = world.offices[backend]
-    legs = put_events(office, tmp_path / "first", 500)
+    """In the middle one of several batches."""
+    office, count = world.offices[backend], 500 if is_long else 200
+    legs = put_events(office, tmp_path / "first", count)
     poisoned, event, line = put_poison(office, tmp_path / "poisoned", backend)
-    legs += put_events(office, tmp_path / "second", 500)
+    legs += put_events(office, tmp_path / "second", count)
 
-    with office.traffic.flowing(100 if is_long else 6):
+    with office.traffic.flowing(100 if is_long else 4):
         pass
     office.traffic.wait_until_idle()
     sync, check = office.site.run_cli("sync"), office.site.run_cli("check")
