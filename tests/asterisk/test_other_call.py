@@ -38,6 +38,12 @@ exten => room,1,Answer()
 exten => moved,1,Answer()
  same => n,Wait(60)
 """
+# Calling numbers: other ids, another answer, and another event.
+WRITE_INTO_THE_LIST = (
+    "4%0d%0aUniqueid%3a evil%0d%0aLinkedid%3a evil",
+    "4%0d%0aActionID%3a x",
+    "4%0d%0a%0d%0aEvent%3a Status",
+)
 REFUSED_WITHIN_SECONDS = 3.0
 ATTEMPTS = 3
 START = "AGI(start_record.py,{},other,Fred)"
@@ -105,26 +111,14 @@ def test_a_third_party_records_the_call_of_two_telephones_by_feature_codes(excha
     "naming",
     [
         lambda name, uniqueid: "at/410",
-        lambda name, uniqueid: "at/PJSIP/410",
-        lambda name, uniqueid: "AT/pjsip/410",
-        lambda name, uniqueid: "at/SIP/410",
         lambda name, uniqueid: f"at/{name}",
-        lambda name, uniqueid: uniqueid,
         lambda name, uniqueid: uniqueid.rpartition("-")[2],
         lambda name, uniqueid: f"at/{uniqueid}",
     ],
-    ids=[
-        "extension",
-        "technology",
-        "letter case",
-        "chan_sip's name",
-        "channel",
-        "uniqueid",
-        "without the system's name",
-        "at a uniqueid",
-    ],
+    ids=["extension", "channel", "without the system's name", "at a uniqueid"],
 )
 def test_each_way_of_naming_a_call(exchange: Exchange[Phone], naming: Callable[[str, str], str]) -> None:
+    """Their variants are in unit/test_live.py."""
     exchange.connect()
     name = exchange.channel("410")
     uniqueid = exchange.channels()[name]
@@ -167,7 +161,7 @@ def test_who_is_not_there_is_404(exchange: Exchange[Phone]) -> None:
     exchange.connect()
     legs = exchange.site.legs()
 
-    for asked in ("499", "IAX2/410", "1700000000.1", "41"):
+    for asked in ("499", "1700000000.1"):
         view = exchange.ask(START.format(f"at/{asked}"))
         assert (view.status, view.leg_id, view.agi_status) == ("404", "", "SUCCESS")
         exchange.asterisk.rx("channel request hangup Local/500@test")
@@ -251,16 +245,12 @@ def test_a_call_that_was_sent_elsewhere_is_still_recorded(exchange: Exchange[Pho
     assert exchange.ask("AGI(stop_record.py,at/410)").status == "200"
 
 
-@pytest.mark.parametrize(
-    "number",
-    ["4%0d%0aUniqueid%3a evil%0d%0aLinkedid%3a evil", "4%0d%0aActionID%3a x", "4%0d%0a%0d%0aEvent%3a Status"],
-    ids=["ids", "ActionID", "an event"],
-)
-def test_a_caller_who_writes_into_the_list_of_channels_hides_and_moves_nobody(
-    exchange: Exchange[Phone], number: str
-) -> None:
+def test_callers_who_write_into_the_list_of_channels_hide_and_move_nobody(exchange: Exchange[Phone]) -> None:
     """chan_pjsip decodes a caller's number; here the dialplan does."""
-    exchange.pbx.start_call(f"Set(CALLERID(num)=${{URIDECODE({number})}})\nWait(600)", seconds=None)
+    for number in WRITE_INTO_THE_LIST:
+        dialplan = f"Set(CALLERID(num)=${{URIDECODE({number})}})\nNoOp(SET {number})\nWait(600)"
+        exchange.pbx.start_call(dialplan, seconds=None)
+        wait_until(lambda: f'"SET {number}"' in exchange.asterisk.log(), 10, "the caller")  # noqa: B023
     exchange.connect("411", "410")
     shown = exchange.asterisk.rx("core show channels concise")
     uniqueids = set(re.findall(r"!([\w-]*\d+\.\d+)$", shown, re.MULTILINE))
@@ -503,7 +493,6 @@ def test_a_manager_interface_that_cannot_be_used_is_503_and_nothing_is_left(
     assert (view.status, view.file, view.agi_status) == ("503", "", "SUCCESS")
     assert sentence in view.message
     assert_nothing_is_left(exchange)
-    assert "FAIL  manager" in exchange.site.cli("check", may_fail=True)
 
 
 @pytest.mark.usefixtures("all_rights")
@@ -513,7 +502,7 @@ def test_a_right_that_is_missing_is_found_by_check(exchange: Exchange[Phone]) ->
     assert "may not Setvar" in exchange.site.cli("check", may_fail=True)
 
 
-@pytest.mark.parametrize("at", [b"Action: Challenge", b"Action: Status", b"Action: MixMonitor"])
+@pytest.mark.parametrize("at", [b"Action: Challenge", b"Action: MixMonitor"])
 def test_an_answer_that_never_comes_is_503_within_three_seconds(
     exchange: Exchange[Phone], tell: Callable[[str], None], at: bytes
 ) -> None:
