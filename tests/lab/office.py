@@ -182,7 +182,7 @@ def play(at: Office, call: Call, place: str) -> Played:
         return [leg for leg in at.exchange.site.legs() if leg["id"] not in known]
 
     def are_over() -> bool:
-        return len(new()) == len(begun) and all(leg["status"] != "recording" for leg in new())
+        return not at.exchange.site.legs("--status", "recording") and len(new()) == len(begun)
 
     wait_until(are_over, 20, f"{len(begun)} legs to end", lambda: (new(), at.exchange.site.log()[-3000:]))
     return Played(new(), at.listener.talks(), begun)
