@@ -1,6 +1,7 @@
 """What happens to a leg when something breaks while its call goes on."""
 
 import os
+import time
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,15 @@ pytestmark = pytest.mark.asterisk
 
 
 def sync_until_closed(pbx: Pbx, tag: str) -> dict[str, Any]:
-    """The leg, once `noojee-agi sync`, typed again and again, has closed it."""
+    """The leg, once `noojee-agi sync`, typed once a second, has closed it: that may take 15 s."""
 
     def closed() -> dict[str, Any] | None:
         pbx.site.cli("sync", may_fail=True)
         (leg,) = pbx.site.legs("--tag", tag)
-        return leg if leg["status"] != "recording" else None
+        if leg["status"] != "recording":
+            return leg
+        time.sleep(1)
+        return None
 
     return wait_until(closed, 60, f"the leg {tag} to be closed")
 

@@ -3,10 +3,12 @@
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from lab import tones
 from lab.pbx import Pbx
+from lab.waiting import wait_until
 
 pytestmark = pytest.mark.asterisk
 
@@ -41,8 +43,12 @@ def test_the_file_lies_in_its_days_folder_with_its_side_car(pbx: Pbx) -> None:
     assert audio.parent == pbx.site.recordings_directory / day
     assert audio.name == f"{leg['uniqueid']}-{leg['id'][:8]}.wav"
     assert oct(audio.parent.stat().st_mode & 0o777) == "0o750"
-    side_car = json.loads(audio.with_suffix(".json").read_text())
-    assert {name: side_car[name] for name in leg} == leg
+
+    def side_car() -> dict[str, Any]:
+        told = json.loads(audio.with_suffix(".json").read_text())
+        return {name: told[name] for name in leg}
+
+    wait_until(lambda: side_car() == leg, 10, "the side-car to follow the row", side_car)
 
 
 def test_a_queues_recording_belongs_to_whom_the_answering_agents_extension_is_attached(pbx: Pbx) -> None:
@@ -89,15 +95,12 @@ def test_an_unknown_login_is_refused_when_the_configuration_says_so(pbx: Pbx) ->
     "arguments",
     [
         "500,forms,Fred",
-        "Local/500,forms,Fred",
-        "${UNIQUEID},forms,Fred",
         "${CHANNEL},forms,Fred",
-        "agentLoginName=Fred,tag=forms,extenOrUniqueId=500",
-        "TAG=forms,AGENTLOGINNAME=Fred",
-        ",agentloginname=Fred,forms,",
+        "agentLoginName=Fred,tag=forms,extenOrUniqueId=${UNIQUEID}",
     ],
 )
 def test_every_form_of_the_arguments_means_the_same(pbx: Pbx, arguments: str) -> None:
+    """unit/test_arguments.py has more of them."""
     leg = pbx.leg(pbx.dial(f"AGI(start_record.py,{arguments})"))
 
     assert (leg["tag"], leg["owner"], leg["extension"]) == ("forms", "Fred", "500")

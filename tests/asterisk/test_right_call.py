@@ -22,7 +22,7 @@ TONES = {"410": 1004, "411": 425, "412": 700}
 # 412's packets lie behind those of 410, modulo 65536 (RFC 3550, 5.1).
 FIRST_SEQUENCES = {"410": 100, "411": 7000, "412": 50000}
 PACKETS = {"410": 1, "411": 3, "412": 3}  # frames of 20 ms in each; the more, the later one passes
-TRIES = 5
+TRIES = 3
 DIALPLAN = """
 [telephones]
 exten => _4XX,1,Dial(PJSIP/${EXTEN})
