@@ -7,28 +7,23 @@ import statistics
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import pytest
-from lab import manager, office, tones, transitions
-from lab.office import ANN, CARL, CUSTOMER, PLACES, TALK_SECONDS, TONES, Office, Played
+from lab import manager, office, transitions
+from lab.heard import FRAME_MS, LOUD, assert_legs, frames_of_both, late_frames, levels
+from lab.office import ANN, CARL, CUSTOMER, PLACES, TONES, Office, Played
 from lab.served import Served
-from lab.transitions import ALONE, CONSULTING, NO_TRANSITIONS, STOPPED, TAKEN, TRANSITIONS, Leg, legs_of
+from lab.transitions import TRANSITIONS, legs_of
 
 pytestmark = pytest.mark.asterisk
 
-LOUD, FAINT = 0.12, 0.03  # a telephone's tone has 0.24
-FRAME_MS = 20
 # The goals for what is lost between two legs. No test is stricter than three times of them.
 LONGEST_SECONDS, MEDIAN_SECONDS = 0.1, 0.04
 LENIENCE = 3
-# Of a new person's frames, between his first word and the server's answer to the event: LATE_FRAMES where
-# nobody else works on the machine. Beside other tests the server may be as late as he talks, and no more.
+# Of a new person's frames, between his first word and the server's answer to the event: where nobody else
+# works on the machine.
 LATE_FRAMES = 2 * LENIENCE
-LATE_MS = round(TALK_SECONDS * 1000)
 CALLS = [(name, place) for name in TRANSITIONS for place in PLACES]
-AT_EACH_PLACE = pytest.mark.parametrize("place", PLACES)
 
 
 @pytest.fixture(
@@ -39,48 +34,6 @@ def office_of_module(
 ) -> Iterator[Office]:
     with ExitStack() as stack:
         yield office.office(request.param, tmp_path_factory.mktemp("office"), stack)
-
-
-# ---- What is to be heard
-
-
-def levels(leg: dict[str, Any], hertz: int, milliseconds: int = 100) -> list[float]:
-    return tones.levels(Path(leg["file"]), hertz, milliseconds)
-
-
-def frames_of_both(leg: dict[str, Any], pair: frozenset[str]) -> list[bool]:
-    """In which frames both are heard."""
-    one, other = (levels(leg, TONES[party], FRAME_MS) for party in pair)
-    return [min(both) > LOUD for both in zip(one, other, strict=True)]
-
-
-def strangers(pair: frozenset[str]) -> list[int]:
-    """Their tones."""
-    return [hertz for party, hertz in TONES.items() if party not in pair]
-
-
-def late_frames(leg: dict[str, Any], pair: frozenset[str]) -> int:
-    """In how many somebody else is heard."""
-    return sum(level > LOUD for hertz in strangers(pair) for level in levels(leg, hertz, FRAME_MS))
-
-
-def assert_heard(leg: dict[str, Any], pair: frozenset[str]) -> None:
-    """Both, for as long as they have talked; nobody else, but the next one until the leg has ended."""
-    assert max(levels(leg, CONSULTING) + levels(leg, ALONE)) < FAINT
-    before = slice(None, -LATE_MS // 100 - 1)
-    assert [each for each in strangers(pair) if max(levels(leg, each)[before], default=0.0) > FAINT] == []
-    assert late_frames(leg, pair) <= LATE_MS // FRAME_MS
-    seconds = sum(frames_of_both(leg, pair)) * FRAME_MS / 1000
-    assert seconds > TALK_SECONDS - LENIENCE * LONGEST_SECONDS
-
-
-def assert_legs(played: Played, tag: str, expected: list[Leg]) -> None:
-    seen = [(leg["leg"], leg["status"], leg["tag"], leg["owner"]) for leg in played.legs]
-    wanted = [(number, "completed", tag, leg.owner) for number, leg in enumerate(expected, 1)]
-    assert seen == wanted
-    assert len({leg["call_record_id"] for leg in played.legs}) == 1
-    for leg, each in zip(played.legs, expected, strict=True):
-        assert_heard(leg, each.pair)
 
 
 def gaps(played: Played) -> list[float]:
@@ -104,39 +57,6 @@ def test_each_conversation_has_its_leg(at: Office, name: str, place: str) -> Non
     played = office.play(at, TRANSITIONS[name], place)
 
     assert_legs(played, "OUT" if name == "outbound" else "IN", legs_of(name, place))
-
-
-@AT_EACH_PLACE
-@pytest.mark.parametrize("name", TAKEN)
-def test_who_answers_in_place_of_another_owns_what_he_says(at: Office, name: str, place: str) -> None:
-    """At the customer's end the recording has begun for Ann, before anybody was called."""
-    played = office.play(at, TAKEN[name], place)
-
-    of_carl = [leg for leg in played.legs if max(levels(leg, TONES[CARL]), default=0.0) > FAINT]
-    assert [(leg["status"], leg["tag"], leg["owner"]) for leg in of_carl] == [("completed", "IN", "Carl")]
-    assert_heard(of_carl[0], frozenset({CARL, CUSTOMER}))
-
-
-@AT_EACH_PLACE
-@pytest.mark.parametrize("name", NO_TRANSITIONS)
-def test_what_is_no_transition_begins_no_leg(at: Office, name: str, place: str) -> None:
-    played = office.play(at, NO_TRANSITIONS[name], place)
-
-    assert_legs(played, "IN", legs_of(name, place))
-
-
-@AT_EACH_PLACE
-@pytest.mark.parametrize("name", STOPPED)
-def test_what_was_stopped_does_not_begin_again(at: Office, name: str, place: str) -> None:
-    played = office.play(at, STOPPED[name], place)
-
-    assert_legs(played, "IN", legs_of(name, place))
-
-
-def test_an_agent_who_stays_logged_in_has_done_with_the_call_that_he_has_not_any_more(at: Office) -> None:
-    played = office.play(at, transitions.agent_of_pool, "pool")
-
-    assert_legs(played, "IN", legs_of("redirect", "customer"))
 
 
 def test_without_following_there_is_one_leg(at: Office) -> None:

@@ -135,7 +135,8 @@ class Exchange(Generic[Telephone]):
         )[0]
 
     def status(self, leg_id: str) -> str:
-        return str(next(leg["status"] for leg in self.site.legs() if leg["id"] == leg_id))
+        (leg,) = self.site.legs("--id", leg_id)
+        return str(leg["status"])
 
     def wait_for_audio(self, file: str, seconds: float) -> None:
         wait_until(lambda: Path(file).stat().st_size >= seconds * BYTES_A_SECOND, 20, "some audio")

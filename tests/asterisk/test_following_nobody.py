@@ -1,0 +1,59 @@
+"""Where a recording follows nobody: another one has answered, no transition, and what was stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+from lab import office, transitions
+from lab.heard import FAINT, assert_heard, assert_legs, levels
+from lab.office import CARL, CUSTOMER, PLACES, TONES, Office
+from lab.transitions import NO_TRANSITIONS, STOPPED, TAKEN, legs_of
+
+pytestmark = pytest.mark.asterisk
+
+AT_EACH_PLACE = pytest.mark.parametrize("place", PLACES)
+
+
+@pytest.fixture(
+    scope="module", params=[pytest.param(22, id="asterisk22"), pytest.param(16, id="asterisk16")], name="at"
+)
+def office_of_module(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Office]:
+    with ExitStack() as stack:
+        yield office.office(request.param, tmp_path_factory.mktemp("office"), stack)
+
+
+@AT_EACH_PLACE
+@pytest.mark.parametrize("name", TAKEN)
+def test_who_answers_in_place_of_another_owns_what_he_says(at: Office, name: str, place: str) -> None:
+    """At the customer's end the recording has begun for Ann, before anybody was called."""
+    played = office.play(at, TAKEN[name], place)
+
+    of_carl = [leg for leg in played.legs if max(levels(leg, TONES[CARL]), default=0.0) > FAINT]
+    assert [(leg["status"], leg["tag"], leg["owner"]) for leg in of_carl] == [("completed", "IN", "Carl")]
+    assert_heard(of_carl[0], frozenset({CARL, CUSTOMER}))
+
+
+@AT_EACH_PLACE
+@pytest.mark.parametrize("name", NO_TRANSITIONS)
+def test_what_is_no_transition_begins_no_leg(at: Office, name: str, place: str) -> None:
+    played = office.play(at, NO_TRANSITIONS[name], place)
+
+    assert_legs(played, "IN", legs_of(name, place))
+
+
+@AT_EACH_PLACE
+@pytest.mark.parametrize("name", STOPPED)
+def test_what_was_stopped_does_not_begin_again(at: Office, name: str, place: str) -> None:
+    played = office.play(at, STOPPED[name], place)
+
+    assert_legs(played, "IN", legs_of(name, place))
+
+
+def test_an_agent_who_stays_logged_in_has_done_with_the_call_that_he_has_not_any_more(at: Office) -> None:
+    played = office.play(at, transitions.agent_of_pool, "pool")
+
+    assert_legs(played, "IN", legs_of("redirect", "customer"))
