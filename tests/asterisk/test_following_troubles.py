@@ -19,7 +19,9 @@ from lab.waiting import wait_until
 
 pytestmark = [pytest.mark.asterisk, pytest.mark.timeout(300)]
 
-TRANSFERS, MANY = 8, 50  # for each version, and place of the recording
+TRANSFERS, MANY = 3, 50  # for each version and place of the recording; one or two of 3 meet a kill
+# What the server asks when it hears again, it asks as it starts, too: of both versions, after each kill.
+ON_22 = pytest.mark.parametrize("exchange", [22], ids=["asterisk22"], indirect=True, scope="module")
 TONES = {"410": 1004, "411": 425, "412": 700, "413": 1400}
 PEOPLE = {"410": "Ann", "412": "Carl", "413": "Dora"}
 DIALPLAN = """
@@ -70,8 +72,7 @@ def connect(exchange: Exchange[SipPhone], place: str) -> None:
 
 def recording(exchange: Exchange[SipPhone]) -> list[dict[str, Any]]:
     """Without those that a killed server had only announced: they are closed within minutes."""
-    legs = [leg for leg in exchange.site.legs() if leg["status"] == "recording"]
-    return [leg for leg in legs if Path(leg["file"]).exists()]
+    return [leg for leg in exchange.site.legs("--status", "recording") if Path(leg["file"]).exists()]
 
 
 def wait_for_leg(exchange: Exchange[SipPhone], owner: str, number: int) -> None:
@@ -119,6 +120,7 @@ def test_each_conversation_has_one_leg_of_who_talks_after_the_server_was_killed(
     tell(f"{number + 1} transfers, the server killed in {kills}: one leg of who talks after each")
 
 
+@ON_22
 @pytest.mark.parametrize("loss", ["cut", "silent"])
 def test_a_transfer_during_a_lost_connection_is_followed_afterwards(
     exchange: Exchange[SipPhone], loss: str
@@ -137,6 +139,7 @@ def test_a_transfer_during_a_lost_connection_is_followed_afterwards(
         exchange.end()
 
 
+@ON_22
 def test_a_user_who_hears_of_no_call_is_complained_of_and_the_transfer_is_followed_later(
     exchange: Exchange[SipPhone],
 ) -> None:
