@@ -37,9 +37,9 @@ from noojee_agi.recordings.recording import Event, Leg
 
 pytestmark = [pytest.mark.asterisk, pytest.mark.postgresql]
 
-# ms between the medians, in an outage and healthy: who waits for a database waits 1 s and more. What is less
-# is seen by unit/test_imports.py (a driver is loaded) and bench/test_conditions.py (alone on the machine).
-LONGER_AT_MOST = 700.0
+# Of the medians, in an outage to healthy: who waits for a database waits 1 s, some five times as long.
+# What is less is seen by unit/test_imports.py (a driver is loaded) and bench/test_conditions.py (alone).
+LONGER_AT_MOST = 2.5
 ROUNDS_AT_MOST = 6  # of calls, before a longer one counts: noise gets less, a cause stays
 DRAIN_SECONDS = 1.2  # from the end of a call until its drain is over, or longer
 GIVES_UP_WITHIN = 90.0  # seconds: a server that works has answered or given up after 60
@@ -307,16 +307,16 @@ class Holds:
         self._holds.setdefault(outage, []).extend(call.held for call in calls)
 
     def are_alike(self) -> bool:
-        return all(self._longer(outage) <= LONGER_AT_MOST for outage in self._holds)
+        return all(self._ratio(outage) <= LONGER_AT_MOST for outage in self._holds)
 
     def __str__(self) -> str:
         return ", ".join(
-            f"{len(holds)} calls {outage} {statistics.median(holds):.0f} ms ({self._longer(outage):+.0f})"
+            f"{len(holds)} calls {outage} {statistics.median(holds):.0f} ms ({self._ratio(outage):.2f})"
             for outage, holds in self._holds.items()
         )
 
-    def _longer(self, outage: str) -> float:
-        return statistics.median(self._holds[outage]) - statistics.median(self._holds["healthy"])
+    def _ratio(self, outage: str) -> float:
+        return statistics.median(self._holds[outage]) / statistics.median(self._holds["healthy"])
 
 
 def test_postgresql_that_stops_at_any_moment_of_a_call_or_after_it_costs_nothing(

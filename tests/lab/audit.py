@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 import wave
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 
 from lab import spooled
 from lab.site import Site
+from lab.waiting import wait_until
 
 SYNC_SECONDS = 90.0
 PAUSE_SECONDS = 1.0  # a leg that nobody closed waits for 15 (closing.SETTLED_AFTER)
@@ -22,15 +22,11 @@ WITHOUT_AUDIO_BYTES = 44
 def sync_until_all_is_closed(site: Site) -> None:
     """Type `noojee-agi sync`, once a second, until no leg records and no event waits."""
 
-    deadline = time.monotonic() + SYNC_SECONDS
-    while not _all_is_closed(site):
-        assert time.monotonic() < deadline, f"waited {SYNC_SECONDS:g} seconds in vain for the end of all legs"
-        time.sleep(PAUSE_SECONDS)
+    def all_is_closed() -> bool:
+        site.cli("sync")
+        return not site.legs("--status", "recording") and spooled.is_empty(site.recordings_directory)
 
-
-def _all_is_closed(site: Site) -> bool:
-    site.cli("sync")
-    return not site.legs("--status", "recording") and spooled.is_empty(site.recordings_directory)
+    wait_until(all_is_closed, SYNC_SECONDS, "all legs to be closed", pause=PAUSE_SECONDS)
 
 
 def assert_nothing_is_lost_or_twice(site: Site) -> list[dict[str, Any]]:

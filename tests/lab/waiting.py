@@ -18,10 +18,11 @@ def wait_until(
     limit: float = 20.0,
     what: str = "the condition",
     instead: Callable[[], object] = str,
+    pause: float = POLL_SECONDS,
 ) -> T:
     """Return the first true value of condition; AssertionError when there is none in `limit` seconds.
 
-    instead: what there is then, for the error's message.
+    instead: what there is then, for the error's message. pause: seconds between two questions, or more.
     """
     end = time.monotonic() + limit
     while True:
@@ -32,4 +33,4 @@ def wait_until(
         now = time.monotonic()
         if now >= end:
             raise AssertionError(f"waited {limit:g} seconds in vain for {what}: {instead()}")
-        time.sleep(max(POLL_SECONDS, min(PATIENCE * (now - asked), LONGEST_SECONDS)))
+        time.sleep(max(pause, min(PATIENCE * (now - asked), LONGEST_SECONDS)))
