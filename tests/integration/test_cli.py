@@ -59,13 +59,17 @@ def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return Site(tmp_path_factory.mktemp("cli") / "site", url)
 
 
+def empty(site: Site) -> None:
+    with Store(site.database_url).transaction() as connection:
+        for table in _TABLES:
+            connection.execute(text(f"DELETE FROM {table}"))
+
+
 @pytest.fixture
 def site(shared: Site) -> Site:
     """An installation in working order, with no accounts, no recordings and an empty spool."""
     shared.configure()
-    with Store(shared.database_url).transaction() as connection:
-        for table in _TABLES:
-            connection.execute(text(f"DELETE FROM {table}"))
+    empty(shared)
     shutil.rmtree(shared.recordings_directory / ".spool", ignore_errors=True)
     (shared.recordings_directory / ".settings.json").unlink(missing_ok=True)
     (shared.state_directory / "history").unlink(missing_ok=True)  # or the spool would be missed
@@ -113,6 +117,7 @@ def test_check_is_content_with_a_new_installation(site: Site) -> None:
     assert (states.count("ok"), states.count("?"), len(states)) == (17, 7, 24)  # no Asterisk runs here
 
 
+@pytest.mark.parametrize("shared", ["sqlite"], indirect=True)
 def test_a_passive_check_leaves_no_line_in_the_log_of_a_server(site: Site) -> None:
     with Served(site) as served:
         done = site.run_cli("check", "--json", "--passive")
@@ -124,6 +129,7 @@ def test_a_passive_check_leaves_no_line_in_the_log_of_a_server(site: Site) -> No
         wait_until(lambda: served.status()["sessions"] > 0, 10, "the sessions of a check")
 
 
+@pytest.mark.parametrize("shared", ["sqlite"], indirect=True)
 def test_check_ends_with_1_and_says_what_to_do(site: Site) -> None:
     with Store(site.database_url).transaction() as connection:
         connection.execute(text("DELETE FROM system_variable"))
@@ -136,11 +142,12 @@ def test_check_ends_with_1_and_says_what_to_do(site: Site) -> None:
     assert failed == [f"FAIL  apiKey         none is set, so no call is recorded: {new}"]
 
 
+@pytest.mark.parametrize("shared", ["sqlite"], indirect=True)
 def test_check_tells_programs_the_same(site: Site) -> None:
     with Store(site.database_url).transaction() as connection:
         connection.execute(text("DELETE FROM system_variable"))
 
-    done = site.run_cli("check", "--json")
+    done = site.run_cli("check", "--json", "--passive")
 
     stages = {stage["name"]: stage for stage in json.loads(done.stdout)}
     assert done.returncode == 1
@@ -749,27 +756,37 @@ def is_readable_by(user: pwd.struct_passwd) -> bool:
     return done.returncode == 0
 
 
-@pytest.fixture(params=BACKENDS)
-def site_of_nobody(request: pytest.FixtureRequest) -> Iterator[Site]:
-    """An installation whose folders belong to another user than root, as Asterisk's do."""
+@pytest.fixture(scope="module", params=BACKENDS)
+def shared_of_nobody(request: pytest.FixtureRequest) -> Iterator[Site]:
+    """One installation per database for all tests as root; see `site_of_nobody`."""
     if os.geteuid() != 0:
         pytest.skip("only root can act as the owner of the recordings: run this test as root")
-    user = pwd.getpwnam("nobody")
-    if not is_readable_by(user):
+    if not is_readable_by(pwd.getpwnam("nobody")):
         pytest.skip(f"user nobody cannot read {sys.executable}: use a Python outside of root's home")
-    folder = Path(tempfile.mkdtemp(prefix="noojee-agi-", dir="/tmp"))
-    folder.chmod(0o755)
     url = ""
     if request.param == "postgresql":
         server: PrivatePostgreSQL = request.getfixturevalue("postgresql")
         url = server.url(server.create_database())
-    site = Site(folder / "site", url)
+    folder = Path(tempfile.mkdtemp(prefix="noojee-agi-", dir="/tmp"))
+    folder.chmod(0o755)
+    yield Site(folder / "site", url)
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def site_of_nobody(shared_of_nobody: Site) -> Site:
+    """Its folders are new, and belong to another user, as Asterisk's do; PostgreSQL has no rows."""
+    site = shared_of_nobody
+    user = pwd.getpwnam("nobody")
     for directory in (site.recordings_directory, site.state_directory):
-        shutil.rmtree(directory)
+        shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(mode=0o750)
         os.chown(directory, user.pw_uid, user.pw_gid)
-    yield site
-    shutil.rmtree(folder)
+    for name in ("recorder", "to", "root"):
+        shutil.rmtree(site.folder / name, ignore_errors=True)
+    if site.database_url.startswith("postgresql"):
+        empty(site)
+    return site
 
 
 def of_root(site: Site) -> list[str]:
@@ -858,6 +875,7 @@ def test_root_drains_as_asterisks_user(site_of_nobody: Site) -> None:
     assert of_root(site) == []
 
 
+@pytest.mark.parametrize("shared_of_nobody", ["sqlite"], indirect=True)
 def test_a_check_by_root_of_missing_recordings_makes_no_file_of_root(site_of_nobody: Site) -> None:
     site = site_of_nobody
     site.recordings_directory.rmdir()
