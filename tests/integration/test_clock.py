@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from lab.site import PROGRAMS, Site
 
 from integration.recorder import Recorder, after, ended
 from integration.silent_legs import write_audio
+from noojee_agi import cli
 from noojee_agi.database.store import Store
 from noojee_agi.recordings import recording
 from noojee_agi.recordings.recording import Leg, OpenLeg
@@ -253,12 +255,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
     return site
 
 
-def listed(site: Site, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [str(PROGRAMS / "noojee-agi"), "recordings", *words]
-    environment = {**site.environment, "TZ": BERLIN}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=60)
-
-
+@pytest.mark.usefixtures("berlin")
 @pytest.mark.parametrize(
     ("start", "end", "found"),
     [
@@ -280,12 +277,19 @@ def listed(site: Site, *words: str) -> subprocess.CompletedProcess[str]:
 def test_local_times_of_the_night_find_what_a_person_means(
     site: Site, start: str, end: str, found: list[datetime]
 ) -> None:
-    rows = json.loads(listed(site, "--json", "--from", start, "--to", end).stdout)
+    words = ["recordings", "--json", "--from", start, "--to", end]
+    done = CliRunner(env=site.environment).invoke(cli.cli, words)
+
+    rows = json.loads(done.stdout)
 
     assert [datetime.fromisoformat(row["started_at"]) for row in rows] == found
 
 
 def test_the_table_shows_local_times_in_the_order_of_time(site: Site) -> None:
-    lines = listed(site, "--from", "2026-10-24").stdout.splitlines()[1:]
+    """In a process that finds the time zone in its environment."""
+    command = [str(PROGRAMS / "noojee-agi"), "recordings", "--from", "2026-10-24"]
+    environment = {**site.environment, "TZ": BERLIN}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=60)
 
+    lines = done.stdout.splitlines()[1:]
     assert [line[:19] for line in lines] == list(AUTUMN.values())

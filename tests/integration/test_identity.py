@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from lab.loaded_command import loaded
 from lab.site import PROGRAMS
 
 from integration.recorder import exit_code, forked
@@ -353,14 +354,7 @@ def test_a_configuration_that_is_away_for_a_moment_ends_no_server(top: Path) -> 
 
 
 def run(conf: str, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [PROGRAMS / "noojee-agi", *words],
-        env={"NOOJEE_AGI_CONF": conf, "HOME": "/root"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    return loaded(PROGRAMS / "noojee-agi").run(words, "", {"NOOJEE_AGI_CONF": conf, "HOME": "/root"})
 
 
 def of_root(directory: Path) -> list[Path]:
@@ -410,12 +404,12 @@ def test_the_recordings_folder_may_change_at_any_moment(top: Path) -> None:
                 os.symlink(target, asterisk / "new")
                 os.replace(asterisk / "new", asterisk / "noojee")
     try:
-        users = [become(lambda: identity.begin(conf))[0] for _ in range(20)]
+        users = [become(lambda: identity.begin(conf))[0] for _ in range(10)]
     finally:
         os.kill(attacker, 9)
         os.waitpid(attacker, 0)
 
-    assert users == [[NOBODY.pw_uid] * 3] * 20
+    assert users == [[NOBODY.pw_uid] * 3] * 10
 
 
 def exchanged_when_seen(path: Path, other: Path, looks: int = 1) -> None:
@@ -480,13 +474,7 @@ def test_a_folder_that_another_user_has_named_is_not_roots_to_write_in(top: Path
     etc, asterisk = folder(top / "etc"), folder(top / "asterisk", NOBODY.pw_uid)
     (asterisk / "asterisk.conf").write_text(f"[directories]\nastagidir => {etc}\n")
 
-    done = subprocess.run(
-        [PROGRAMS / "noojee-agi", "install-agi"],
-        env={"AST_CONFIG_DIR": str(asterisk)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = loaded(PROGRAMS / "noojee-agi").run(["install-agi"], "", {"AST_CONFIG_DIR": str(asterisk)})
 
     assert (done.returncode, list(etc.iterdir())) == (1, [])
     assert f"names {etc}, and user nobody can change that: name the folder yourself" in done.stderr
