@@ -100,7 +100,7 @@ def running(where: Places) -> Iterator[Beside]:
     site = Site(where.memory / "site", f"sqlite:///{where.memory}/noojee.db", has_loaded_drains=False)
     site.cli("account", "add", "Fred")
     with Served(site, {"http.listen": "127.0.0.1:0", "log.level": "info"}) as served:
-        client = load_client.choose(where.memory).calling(served.port, site.key)
+        client = load_client.choose().calling(served.port, site.key)
         network_call.place(served.port, site.key)
         served.wait_for("sees_ends", 1)
         assert web.get(served.http_port, "/openapi.json").status == 200

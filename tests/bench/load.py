@@ -49,19 +49,20 @@ Turns = Mapping[tuple[int, str], Sequence[Turn]]
 def measure(
     where: Places, rounds: int = ROUNDS, calls: int = CALLS, connections: Sequence[int] = CONNECTIONS
 ) -> Turns:
-    """Every server's turns by connections and name, after warm-up rounds that do not count.
+    """Every server's turns by connections and name, after shorter warm-up rounds that do not count.
 
     The n-th turns of two servers are of one round.
     """
     turns: dict[tuple[int, str], list[Turn]] = {}
-    kind, instant_server = load_client.choose(where.memory), load_client.build("instant_server", where.memory)
+    kind, instant_server = load_client.choose(), load_client.build("instant_server")
     with servers.all_of_them(where, instant_server) as running:
         clients = {server.name: kind.calling(server.port, server.key) for server in running}
         for at_once in connections:
             for number in range(WARM_UP_ROUNDS + rounds):
                 for server in _order(running, number):
-                    turn = take_turn(server, clients[server.name], calls, at_once)
-                    if number >= WARM_UP_ROUNDS:
+                    is_warm = number >= WARM_UP_ROUNDS
+                    turn = take_turn(server, clients[server.name], calls if is_warm else calls // 3, at_once)
+                    if is_warm:
                         turns.setdefault((at_once, server.name), []).append(turn)
     return turns
 

@@ -1,11 +1,13 @@
-"""The client of the load table: Asterisk played in C, built here; without a C compiler, in Python.
+"""The client of the load table: Asterisk played in C, built once; without a C compiler, in Python.
 
 It shares the machine with the server that it measures, so the less it needs itself the better.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import shutil
 import subprocess
 import time
@@ -15,6 +17,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+from lab import debian
 
 from bench import call
 from bench.callers import BROKEN, SILENT, SILENT_SECONDS, Callers, Outcome
@@ -63,19 +67,24 @@ class Kind:
     calling: Callable[[int, str], Client]
 
 
-def build(name: str, folder: Path) -> Path | None:
-    """The program of the source `name`.c, made in `folder`; None when there is no C compiler."""
+def build(name: str) -> Path | None:
+    """The program of the source `name`.c, made once and kept; None when there is no C compiler."""
     compiler = shutil.which(COMPILER)
     if compiler is None:
         return None
-    program = folder / name
-    subprocess.run([compiler, "-O2", "-o", str(program), str(SOURCES / f"{name}.c")], check=True)
+    source = SOURCES / f"{name}.c"
+    program = debian.cache() / f"{name}-{hashlib.sha256(source.read_bytes()).hexdigest()[:16]}"
+    if not program.exists():
+        program.parent.mkdir(parents=True, exist_ok=True)
+        new = program.with_name(f"{program.name}.{os.getpid()}")
+        subprocess.run([compiler, "-O2", "-o", str(new), str(source)], check=True)
+        new.replace(program)
     return program
 
 
-def choose(folder: Path) -> Kind:
-    """C's, made in `folder`; without a compiler Python's, which takes a good part of what it measures."""
-    program = build("load_client", folder)
+def choose() -> Kind:
+    """C's; without a compiler Python's, which takes a good part of what it measures."""
+    program = build("load_client")
     if program is None:
         warnings.warn(
             f"there is no C compiler ({COMPILER}): Python plays Asterisk, and takes its share of the"

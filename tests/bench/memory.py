@@ -50,7 +50,7 @@ def of(
     connections: int = CONNECTIONS,
 ) -> list[Held]:
     """At rest, after the sessions, with the connections."""
-    kind = load_client.choose(where.memory)
+    kind = load_client.choose()
     with running as server:
         server.rest()
         found = [_held(server, "at rest")]

@@ -27,6 +27,7 @@ CEILING = "the client's own ceiling"
 START_SECONDS = 20.0
 STOP_SECONDS = 10.0
 BACKLOG_SECONDS = 120.0
+_AT_ONCE_SECONDS = 0.1
 _PEER_KEY = "a-key-of-the-peers"
 _OUR_TABLE = "recording_leg"
 _SPOOL = ".spool"
@@ -59,8 +60,9 @@ class Server:
             wait_until(lambda: self.stored() >= count, BACKLOG_SECONDS, what)
 
     def rest(self) -> None:
-        """Wait until it does nothing any more, whatever it has left for later."""
-        processor.wait_until_still(lambda: [self.process], BACKLOG_SECONDS)
+        """Wait until it does nothing any more, whatever it has left for later: of the others, nothing."""
+        still = processor.STILL_SECONDS if self.table == _OUR_TABLE else _AT_ONCE_SECONDS
+        processor.wait_until_still(lambda: [self.process], BACKLOG_SECONDS, still)
 
     def forget(self) -> None:
         """End what records, and remove the files, without any work for the server: the place is small."""

@@ -22,7 +22,7 @@ SILENT_SECONDS = 10.0
 LATE_SECONDS = 6.0  # on a busy machine
 MOST_MEGABYTES = 60  # more than at rest: 2000 connections take 25
 
-pytestmark = [pytest.mark.alone, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
 Tell = Callable[[str], None]
 
@@ -47,6 +47,7 @@ def pairs(beside: Beside, is_long: bool) -> Pairs:
     return found
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("way", WAYS)
 def test_company_at_the_http_port_holds_no_call(pairs: Pairs, kind: str, way: str, tell: Tell) -> None:
@@ -56,6 +57,7 @@ def test_company_at_the_http_port_holds_no_call(pairs: Pairs, kind: str, way: st
     assert ratio <= LIMIT
 
 
+@pytest.mark.alone
 def test_the_process_for_http_takes_little_memory_for_any_of_them(pairs: Pairs) -> None:
     grown = {kind: http_beside.grown(of_kind) for kind, of_kind in pairs.items()}
     assert max(grown.values()) <= MOST_MEGABYTES, grown

@@ -36,7 +36,7 @@ def calling(request: pytest.FixtureRequest, tmp_path: Path) -> Calling:
     """Both of those who play Asterisk: they do the same."""
     if request.param == "Python":
         return Callers
-    program = load_client.build("load_client", tmp_path)
+    program = load_client.build("load_client")
     if program is None:
         raise LabUnavailable("there is no C compiler: install gcc")
     return functools.partial(CompiledCallers, program)
@@ -132,7 +132,7 @@ def test_our_server_does_its_job_in_every_call(calling: Calling, tmp_path: Path)
 
 
 def test_the_instant_server_has_every_call_recorded(calling: Calling, tmp_path: Path) -> None:
-    program = load_client.build("instant_server", tmp_path)
+    program = load_client.build("instant_server")
     if program is None:
         raise LabUnavailable("there is no C compiler: install gcc")
     with servers.instant(Places(tmp_path, tmp_path), program) as instant:

@@ -9,13 +9,13 @@ import pytest
 from bench import memory, places, servers
 from bench.memory import CONNECTIONS, Held
 
-SESSIONS = 2000
+SESSIONS = 1000
 GROWN_MEGABYTES = 16  # 4 were seen, after 10 000 sessions too: Python's own reserves
 CONNECTION_KILOBYTES = (
     64  # 3 were seen, and 14 with panoramisk, but whoever lets all of them begin needs more
 )
 
-pytestmark = [pytest.mark.timeout(600), pytest.mark.alone]
+pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture(scope="module")

@@ -35,12 +35,12 @@ MIXMONITOR = Way("MixMonitor alone", "MixMonitor(dialplan-${{UNIQUEID}}.wav)")
 NOTHING = Way("Python that does nothing", "AGI(nothing.py)", records=False)
 WAYS = (STRAIGHTFORWARD, PLAIN, HANDED_OVER, FASTAGI, MIXMONITOR, NOTHING)
 
-# The line answers late: by then the command that started the call has ended and left the processor.
+# The line answers late: by then whoever started the call has his answer, and has left the processor.
 _EXTENSIONS = """\
 [globals]
 apiKey = {key}
 [line]
-exten => 410,1,Wait(0.3)
+exten => 410,1,Wait(0.1)
  same => n,Answer()
  same => n,Milliwatt()
 [hold]

@@ -34,7 +34,7 @@ FLAT_BYTES_PER_SESSION = 100  # a page now and then, no more
 SQLITE_CACHE_BYTES = 2_000_000  # the drain process's, filled by and by
 AT_ONCE = 1000
 FLOOD_CONNECTIONS = 64
-RIGHT_CONNECTIONS, BESIDE = 4, 240
+RIGHT_CONNECTIONS, BESIDE = 4, 120
 ATTEMPTS, MOST_SLOW = 3, 3.0
 OLD_SECONDS = 5.5  # the server believes a younger snapshot
 BEGIN_LIMIT_SECONDS = 15.0  # the server's is 5
@@ -191,8 +191,9 @@ def silent_company(served: Served, said: Sequence[bytes]) -> Iterator[list[socke
         yield found
 
 
-def test_a_probe_that_connects_and_closes_is_silent(served: Served) -> None:
+def test_a_probe_that_connects_and_closes_is_silent(shared: Served) -> None:
     """As monitoring does it, once a minute for years: with a close, with a reset, and after half a word."""
+    served = shared
     before = footprint.countable(all_of(served))
     log = served.site.log()
     counted = {name: served.status()[name] for name in COUNTERS}
@@ -233,8 +234,9 @@ def test_silent_connections_keep_nobody_waiting_and_are_sent_away(served: Served
 
 
 def test_more_silent_connections_than_there_is_room_for_are_sent_away_and_calls_get_their_turn(
-    served: Served,
+    shared: Served,
 ) -> None:
+    served = shared
     before = footprint.countable(all_of(served))
     with silent_company(served, [b""] * (ROOM_OF_A_WORKER * len(served.workers()) + 50)) as silent:
         assert network_call.place(served.port, served.site.key).status == "200"
@@ -252,7 +254,8 @@ def test_more_silent_connections_than_there_is_room_for_are_sent_away_and_calls_
         pytest.param(b"".join(b"agi_%d: x\n" % number for number in range(600)) + b"\n", 1, id="600 lines"),
     ],
 )
-def test_an_environment_without_measure_is_cut_short(served: Served, piece: bytes, count: int) -> None:
+def test_an_environment_without_measure_is_cut_short(shared: Served, piece: bytes, count: int) -> None:
+    served = shared
     before = footprint.of_all(all_of(served))
     taken = 0
     with socket.create_connection(("127.0.0.1", served.port), 20) as connection:
