@@ -18,16 +18,19 @@ _WITHOUT_END = 10**9
 
 @contextlib.contextmanager
 def flood(port: int, key: str, connections: int) -> Iterator[None]:
-    """As long as the block runs."""
+    """As long as the block runs, from its first call on."""
     command = [sys.executable, "-m", "lab.flood", str(port), key, str(connections)]
-    process = subprocess.Popen([*processes.dies_with_us(), *command], cwd=_TESTS)
-    try:
-        yield
-        assert process.poll() is None, "the flood has ended by itself"
-    finally:
-        process.kill()
-        process.wait()
+    words = [*processes.dies_with_us(), *command]
+    with subprocess.Popen(words, cwd=_TESTS, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"calls\n"
+            yield
+            assert process.poll() is None, "the flood has ended by itself"
+        finally:
+            process.kill()
 
 
 if __name__ == "__main__":
+    print("calls", flush=True)
     Callers(int(sys.argv[1]), sys.argv[2]).place(_WITHOUT_END, int(sys.argv[3]))
