@@ -88,6 +88,8 @@ def by_server(machine: Machine) -> None:
     DrainProcess(lambda: known, known, -1, -1, Counters(1), [])._drain(is_last=True)
 
 
+# History, folders, their owners and the host's name are the same whatever the database is.
+of_folders = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 every_way = pytest.mark.parametrize("work", [by_drain, by_sync, by_server])
 
 
@@ -139,6 +141,7 @@ def test_legs_that_are_open_in_the_former_directory_are_closed(machine: Machine)
     assert machine.first.the_leg(leg)["status"] == "interrupted"
 
 
+@of_folders
 def test_check_says_what_waits_where_recordings_were_kept_before(machine: Machine) -> None:
     by_drain(machine)
     machine.first.put(machine.first.leg())
@@ -150,6 +153,7 @@ def test_check_says_what_waits_where_recordings_were_kept_before(machine: Machin
     assert said.startswith(f"1 events wait in {machine.first.spool}, the oldest for too long: ")
 
 
+@of_folders
 def test_a_former_directory_that_is_not_there_is_named_and_keeps_nothing_back(machine: Machine) -> None:
     by_drain(machine)
     second = machine.second()
@@ -166,6 +170,7 @@ def test_a_former_directory_that_is_not_there_is_named_and_keeps_nothing_back(ma
     assert not machine.first.directory.exists()
 
 
+@of_folders
 def test_a_server_tells_once_of_a_former_directory_that_is_not_there(machine: Machine) -> None:
     by_drain(machine)
     machine.configure(machine.second().directory)
@@ -180,6 +185,7 @@ def test_a_server_tells_once_of_a_former_directory_that_is_not_there(machine: Ma
     assert Path(known.log_file).read_text().count("is not what it was") == 1
 
 
+@of_folders
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder to another user")
 def test_a_former_spool_of_another_user_is_named_and_left_alone(machine: Machine) -> None:
     by_drain(machine)
@@ -210,6 +216,7 @@ def test_a_former_disk_that_hangs_holds_one_process_and_no_event(
     assert not housekeeping.run(machine.first.store, machine.config).busy
 
 
+@of_folders
 def test_a_server_drains_beside_a_former_disk_that_hangs(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -234,6 +241,7 @@ def test_a_server_drains_beside_a_former_disk_that_hangs(
     answers.set()
 
 
+@of_folders
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder to another user")
 def test_the_spool_in_use_may_seem_another_user_s(machine: Machine) -> None:
     """As on NFS with all_squash (exports(5)), where we can work all the same."""
@@ -243,6 +251,7 @@ def test_the_spool_in_use_may_seem_another_user_s(machine: Machine) -> None:
     assert housekeeping.run(machine.first.store, machine.config).problems == []
 
 
+@of_folders
 def test_what_a_former_spool_has_set_aside_is_named_and_tried_again(machine: Machine) -> None:
     leg = machine.first.leg()
     machine.first.put(ended(leg))
@@ -272,6 +281,7 @@ def leave_nothing(machine: Machine) -> None:
     pass
 
 
+@of_folders
 @pytest.mark.parametrize(
     ("leave", "is_quiet", "is_kept"),
     [
@@ -296,6 +306,7 @@ def test_a_former_directory_is_forgotten_when_nothing_can_come_of_it(
     assert (str(machine.first.directory) in kept) is is_kept
 
 
+@of_folders
 def test_a_state_directory_that_cannot_be_written_is_told_and_keeps_nothing_back(machine: Machine) -> None:
     leg = put_cut_off_leg(machine.first)
     shutil.rmtree(machine.state)
@@ -336,6 +347,7 @@ def test_a_name_that_another_host_has_now_is_that_host_s(machine: Machine) -> No
     assert machine.first.the_leg(theirs)["status"] == "recording"
 
 
+@of_folders
 def test_a_host_that_is_really_renamed_closes_its_legs_and_stays_the_same_server(
     database_url: str, tmp_path: Path
 ) -> None:
