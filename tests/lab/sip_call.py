@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 import socket
@@ -115,6 +116,7 @@ def new_id() -> str:
     return uuid.uuid4().hex
 
 
+@functools.cache  # telephones change their tone often, and it takes 40 ms
 def make_tones(frequency: int, frames: int) -> dict[int, bytes]:
     """One second of it, and one packet more, in each codec."""
     count = RATE + FRAME_SAMPLES * frames
