@@ -21,6 +21,7 @@ import pytest
 from lab import asterisk, processes
 from lab.asterisk import Installation, PrivateAsterisk
 from lab.checked import KEY, USER, Checked
+from lab.loaded_command import loaded
 from lab.postgresql import free_port
 from lab.site import PROGRAMS
 from lab.waiting import wait_until
@@ -452,14 +453,10 @@ def test_an_asterisk_that_has_begun_without_res_agi(pbx: Pbx) -> None:
 
 
 def _check(pbx: Pbx, *words: str, text: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [pbx.programs / "noojee-agi", "check", "--asterisk-conf", str(pbx.asterisk_conf), *words],
-        env={"NOOJEE_AGI_CONF": str(pbx.conf), "PATH": os.environ["PATH"], "HOME": "/root"},
-        input=text,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
+    return loaded(pbx.programs / "noojee-agi").run(
+        ["check", "--asterisk-conf", str(pbx.asterisk_conf), *words],
+        text,
+        {"NOOJEE_AGI_CONF": str(pbx.conf), "PATH": os.environ["PATH"], "HOME": "/root"},
     )
 
 

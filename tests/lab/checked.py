@@ -5,21 +5,22 @@ Its folders belong to another user than root, as Asterisk's do, so only root can
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import pwd
 import shutil
 import subprocess
 import sys
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
 
+from lab import check_server, loaded_client
+from lab.check_server import Look
+from lab.loaded_command import loaded
+from lab.site import PROGRAMS
 from lab.unavailable import LabUnavailable
 from noojee_agi.actions import access
-from noojee_agi.cli import install
-from noojee_agi.cli.check import command, programs, running
 from noojee_agi.cli.check.stage import FAILED, Stage
 from noojee_agi.cli.settings import save_settings
 from noojee_agi.config import Config
@@ -100,16 +101,10 @@ class Checked:
 
         is_real: the programs are run, too. patched: called there before.
         """
-        hears, tells = os.pipe()
-        child = os.fork()
-        if not child:
-            os.close(hears)
-            self._tell(tells, is_real, patched)
-        os.close(tells)
-        with open(hears, encoding="utf-8") as file:
-            said = file.read()
-        os.waitpid(child, 0)
-        assert said, "check has not come to its end"
+        environment = {"NOOJEE_AGI_CONF": str(self.conf), **self.environment}
+        look = Look(environment, str(self.programs), str(self.asterisk_conf), is_real)
+        said = _forked(look, patched) if patched else _asked(look)
+        assert said.strip(), "check has not come to its end"
         return [Stage(*each) for each in json.loads(said)]
 
     def failed(self, is_real: bool = False, patched: Callable[[], None] | None = None) -> dict[str, Stage]:
@@ -117,7 +112,15 @@ class Checked:
         return {each.name: each for each in self.look(is_real, patched) if each.state == FAILED}
 
     def cure(self, words: str) -> None:
-        """Run what is printed in a shell, as root; tools of ours stand for what is not here."""
+        """Run what is printed in a shell, as root; tools of ours stand for what is not here.
+
+        Our command is run by lab.loaded_command.
+        """
+        ours = self.programs / "noojee-agi"
+        if self.programs == PROGRAMS:
+            socket = loaded(ours).of_drains["LAB_LOADED_DRAIN"]
+            self.tool("noojee-agi", f'exec {sys.executable} -I -S {loaded_client.__file__} {socket} "$@"')
+            words = words.replace(str(ours), str(self.tools / "noojee-agi"))
         done = subprocess.run(
             ["bash", "-c", words],
             cwd=self.folder,
@@ -140,23 +143,38 @@ class Checked:
         path.write_text(f"#!/bin/bash\n{script}\n")
         path.chmod(0o755)
 
-    def _tell(self, tells: int, is_real: bool, patched: Callable[[], None] | None) -> NoReturn:
-        try:
-            os.umask(0o027)
-            if not is_real:
-                programs.check = lambda *_: "not run"
-            if patched:
-                patched()
-            os.write(tells, json.dumps(list(self._stages())).encode())
-        finally:
-            if sys.exc_info()[0]:
-                traceback.print_exc()
-            os._exit(0)
 
-    def _stages(self) -> Iterator[Stage]:
-        os.environ.update({"NOOJEE_AGI_CONF": str(self.conf), **self.environment})
-        install.programs_folder = lambda: str(self.programs)
-        yield from command.stages(running.of(str(self.asterisk_conf), os.environ))
+@functools.cache
+def _server() -> subprocess.Popen[str]:
+    """The one of this test process, which ends with it."""
+    return subprocess.Popen(
+        [sys.executable, "-I", check_server.__file__],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+    )
+
+
+def _asked(look: Look) -> str:
+    server = _server()
+    assert server.stdin
+    assert server.stdout
+    print(json.dumps(look), file=server.stdin, flush=True)
+    return server.stdout.readline()
+
+
+def _forked(look: Look, patched: Callable[[], None]) -> str:
+    hears, tells = os.pipe()
+    child = os.fork()
+    if not child:
+        os.close(hears)
+        check_server.end_with(tells, look, patched)
+    os.close(tells)
+    with open(hears, encoding="utf-8") as file:
+        said = file.read()
+    os.waitpid(child, 0)
+    return said
 
 
 def _listen() -> str:
