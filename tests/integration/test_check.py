@@ -21,6 +21,7 @@ from sqlalchemy import text
 
 from noojee_agi.actions import access
 from noojee_agi.cli import check
+from noojee_agi.cli.check import programs
 from noojee_agi.cli.check.stage import FAILED, NOT_SEEN, Stage
 from noojee_agi.config import Config
 from noojee_agi.database import health, schema, settings
@@ -63,6 +64,12 @@ def healthy(database_url: str, tmp_path: Path) -> Config:
         state_directory=str(tmp_path / "state"),
         server_listen="",
     )
+
+
+@pytest.fixture(autouse=True)
+def programs_are_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take a second, and a fault of another stage is none of theirs: see test_check_programs.py."""
+    monkeypatch.setattr(programs, "check", lambda *_: "not run")
 
 
 def looked_at(config: Config) -> dict[str, Stage]:
