@@ -8,14 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from lab.site import PROGRAMS, Site
+from lab.loaded_command import loaded
+from lab.site import PROGRAMS
 
 from noojee_agi.cli.install import AGI_PROGRAMS
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
-    return Site(tmp_path_factory.mktemp("install-agi") / "site")
 
 
 @pytest.fixture
@@ -34,15 +30,17 @@ def swapped(tmp_path: Path) -> Path:
 
 
 def install(
-    *words: str | Path,
-    program: Path | str = PROGRAMS / "noojee-agi",
-    environment: Mapping[str, str] | None = None,
-    cwd: Path | None = None,
+    *words: str | Path, environment: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    command = [program, "install-agi", *words]
-    return subprocess.run(
-        command, env=environment or {}, cwd=cwd, capture_output=True, text=True, check=False, timeout=60
-    )
+    return loaded(PROGRAMS / "noojee-agi").run(["install-agi", *map(str, words)], "", environment or {})
+
+
+def install_by(
+    program: Path | str, folder: Path, environment: Mapping[str, str] | None = None, cwd: Path | None = None
+) -> int:
+    """By the way that its caller has found it: this is a program of its own."""
+    command = [program, "install-agi", folder]
+    return subprocess.run(command, env=environment or {}, cwd=cwd, check=False, timeout=60).returncode
 
 
 def targets(folder: Path) -> list[str]:
@@ -74,7 +72,7 @@ def test_the_links_go_by_the_way_that_an_upgrade_changes(folder: Path, swapped: 
     (tmp_path / "local").symlink_to(swapped / "bin/noojee-agi")
 
     for program in (tmp_path / "bin/noojee-agi", swapped / "bin/noojee-agi"):
-        assert install(folder, program=program).returncode == 0
+        assert install_by(program, folder) == 0
 
         assert targets(folder) == [f"{swapped}/bin"] * len(AGI_PROGRAMS)
 
@@ -82,14 +80,14 @@ def test_the_links_go_by_the_way_that_an_upgrade_changes(folder: Path, swapped: 
 def test_a_shell_that_stands_in_the_link_is_on_that_way_too(folder: Path, swapped: Path) -> None:
     shell = {"PWD": str(swapped)}
 
-    assert install(folder, program="bin/noojee-agi", environment=shell, cwd=swapped).returncode == 0
+    assert install_by("bin/noojee-agi", folder, shell, cwd=swapped) == 0
 
     assert targets(folder) == [f"{swapped}/bin"] * len(AGI_PROGRAMS)
 
 
 @pytest.mark.parametrize("told", ["", "/", ".", "/nonexistent"])
 def test_a_shell_that_tells_something_else_is_not_believed(folder: Path, swapped: Path, told: str) -> None:
-    assert install(folder, program="bin/noojee-agi", environment={"PWD": told}, cwd=swapped).returncode == 0
+    assert install_by("bin/noojee-agi", folder, {"PWD": told}, cwd=swapped) == 0
 
     assert targets(folder) == [str(PROGRAMS)] * len(AGI_PROGRAMS)
 
@@ -142,7 +140,7 @@ def test_the_folder_of_the_programs_is_read_from_asterisk_conf(folder: Path, nam
 
 
 def test_our_links_are_removed_by_whichever_way_they_lead_to_us(folder: Path, swapped: Path) -> None:
-    install(folder, program=swapped / "bin/noojee-agi")
+    install_by(swapped / "bin/noojee-agi", folder)
 
     done = install("--remove", folder)
 
