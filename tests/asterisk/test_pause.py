@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -23,18 +24,26 @@ pytestmark = pytest.mark.asterisk
 SECRETS = (ALONE, CONSULTING)  # what is played while it is paused
 BESIDE = (1700, 2100, 2500)  # what nobody plays: the noise floor
 LOUD = 0.12  # a telephone's tone has 0.24
-ROUNDS = 4
-AT_EACH_PLACE = pytest.mark.parametrize("place", PLACES)
-
-
-@pytest.fixture(
-    scope="module", params=[pytest.param(22, id="asterisk22"), pytest.param(16, id="asterisk16")], name="at"
+ROUNDS, LONG_ROUNDS = 2, 20
+# A call is recorded at either end, on either Asterisk. What is said while it is paused is tried with each of
+# both at each, the rest at one end on the one, and at the other end on the other.
+AT_EACH_PLACE = pytest.mark.parametrize(
+    ("at", "place"), [*zip((22, 16), PLACES, strict=True)], indirect=["at"]
 )
-def office_of_module(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Office]:
+
+
+@pytest.fixture(scope="module")
+def office_of_version(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[int], Office]]:
+    """One on each Asterisk, opened when it is first asked for."""
     with ExitStack() as stack:
-        yield office.office(request.param, tmp_path_factory.mktemp("office"), stack)
+        yield functools.cache(
+            lambda version: office.office(version, tmp_path_factory.mktemp("office"), stack)
+        )
+
+
+@pytest.fixture(params=[22, 16], ids=["asterisk22", "asterisk16"])
+def at(request: pytest.FixtureRequest, office_of_version: Callable[[int], Office]) -> Office:
+    return office_of_version(request.param)
 
 
 # ---- What is done, and what is to be heard
@@ -132,7 +141,7 @@ def parked(at: Office, place: str) -> None:
 # ---- Tests
 
 
-@AT_EACH_PLACE
+@pytest.mark.parametrize("place", PLACES)
 def test_what_is_said_while_it_is_paused_is_in_no_file(at: Office, place: str) -> None:
     assert_legs(office.play(at, paused, place), ("Ann", ANN), ("Ann", ANN))
 
@@ -197,12 +206,12 @@ def state(at: Office) -> set[str]:
 
 
 @pytest.mark.parametrize("other", ["pause", "stop", "start"])
-def test_two_at_once_leave_one_of_both(at: Office, other: str) -> None:
+def test_two_at_once_leave_one_of_both(at: Office, other: str, is_long: bool) -> None:
     """Whichever comes last: it records, is paused, or has been stopped, and the channels say which."""
 
     def at_once(at: Office, place: str) -> None:
         reach_ann(at, f"in-{place}")
-        for _ in range(ROUNDS):
+        for _ in range(LONG_ROUNDS if is_long else ROUNDS):
             with ThreadPoolExecutor(2) as pool:
                 pause = pool.submit(record, at, "pause", ANN)
                 statuses = [pool.submit(record, at, other, CUSTOMER).result(), pause.result()]
@@ -222,6 +231,12 @@ def test_two_at_once_leave_one_of_both(at: Office, other: str) -> None:
 
 
 WAYS = ("program alone", "handed over", "FastAGI")
+# How the program and the server come to a call is Asterisk's; that one hands it over to the other is not.
+BY_EACH_WAY = pytest.mark.parametrize(
+    ("at", "way"),
+    [*((22, way) for way in WAYS), (16, "program alone"), (16, "FastAGI")],
+    indirect=["at"],
+)
 
 
 @contextmanager
@@ -245,7 +260,7 @@ def ask(at: Office, before: str, *programs: str) -> View:
     return at.exchange.ask("\nWait(0.3)\n".join(f"AGI({before}{program}{suffix},,,)" for program in programs))
 
 
-@pytest.mark.parametrize("way", WAYS)
+@BY_EACH_WAY
 def test_without_a_manager_interface_a_call_pauses_its_own_recording(at: Office, way: str) -> None:
     with way_in(at, way, manager_port=0) as before:
         view = ask(at, before, "start_record", "pause_record")
@@ -258,7 +273,7 @@ def test_without_a_manager_interface_a_call_pauses_its_own_recording(at: Office,
         assert at.exchange.leg(view)["leg"] == 2
 
 
-@pytest.mark.parametrize("way", WAYS)
+@BY_EACH_WAY
 def test_a_pause_without_an_answer_of_the_manager_interface_stops_what_it_can_and_says_so(
     at: Office, way: str
 ) -> None:
