@@ -66,6 +66,33 @@ def safe(site: Site, pair: Pair) -> Iterator[Served]:
         assert "Traceback" not in running.site.log() + running.stderr
 
 
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """One that is left as it is."""
+    with Served(Site(tmp_path_factory.mktemp("asked") / "site"), LISTEN) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def asked_pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    return certificates.make(tmp_path_factory.mktemp("pair"))
+
+
+@pytest.fixture(scope="module")
+def asked_safely(tmp_path_factory: pytest.TempPathFactory, asked_pair: Pair) -> Iterator[Served]:
+    """The same with TLS."""
+    site = Site(tmp_path_factory.mktemp("safe") / "site")
+    with Served(site, {**LISTEN, **asked_pair.options}) as running:
+        yield running
+        assert "Traceback" not in running.site.log() + running.stderr
+
+
+@pytest.fixture(scope="module")
+def refusing(tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """Where no server has come so far as to listen."""
+    return Site(tmp_path_factory.mktemp("refusing") / "site")
+
+
 def shown(served: Served) -> bytes | None:
     """The certificate that is served now."""
     anybody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -103,22 +130,22 @@ def http_process(served: Served) -> int:
     return found()[0]
 
 
-def test_a_browser_that_trusts_the_authority_is_served(safe: Served, pair: Pair) -> None:
-    answer = web.get(safe.http_port, DOCUMENT, client(pair))
+def test_a_browser_that_trusts_the_authority_is_served(asked_safely: Served, asked_pair: Pair) -> None:
+    answer = web.get(asked_safely.http_port, DOCUMENT, client(asked_pair))
     assert answer.status == 200
-    assert f"https://127.0.0.1:{safe.http_port}" in safe.stdout
+    assert f"https://127.0.0.1:{asked_safely.http_port}" in asked_safely.stdout
     with pytest.raises(ssl.SSLCertVerificationError):
-        web.get(safe.http_port, DOCUMENT, ssl.create_default_context())
+        web.get(asked_safely.http_port, DOCUMENT, ssl.create_default_context())
 
 
-def test_who_speaks_without_tls_is_sent_away(safe: Served) -> None:
-    assert web.say(safe.http_port, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n") == b""
+def test_who_speaks_without_tls_is_sent_away(asked_safely: Served) -> None:
+    assert web.say(asked_safely.http_port, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n") == b""
 
 
-def test_tls_1_1_is_refused_and_1_2_is_not(safe: Served, pair: Pair) -> None:
-    new = client(pair)
+def test_tls_1_1_is_refused_and_1_2_is_not(asked_safely: Served, asked_pair: Pair) -> None:
+    new = client(asked_pair)
     new.maximum_version = ssl.TLSVersion.TLSv1_2
-    assert web.get(safe.http_port, DOCUMENT, new).status == 200
+    assert web.get(asked_safely.http_port, DOCUMENT, new).status == 200
     old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     old.check_hostname, old.verify_mode = False, ssl.CERT_NONE
     old.set_ciphers("ALL:@SECLEVEL=0")
@@ -127,7 +154,7 @@ def test_tls_1_1_is_refused_and_1_2_is_not(safe: Served, pair: Pair) -> None:
         old.minimum_version = ssl.TLSVersion.TLSv1
         old.maximum_version = ssl.TLSVersion.TLSv1_1
     with pytest.raises((ssl.SSLError, ConnectionError)):
-        web.get(safe.http_port, DOCUMENT, old)
+        web.get(asked_safely.http_port, DOCUMENT, old)
 
 
 def test_a_renewed_certificate_is_served_after_sighup_and_a_broken_one_is_not(
@@ -220,10 +247,10 @@ def _gone(pair: Pair) -> dict[str, str]:
     ],
 )
 def test_a_start_that_cannot_be_is_refused_with_what_to_do(
-    site: Site, pair: Pair, options: Change, said: str
+    refusing: Site, pair: Pair, options: Change, said: str
 ) -> None:
-    assert said in refused(site, options(pair))
-    assert not (site.state_directory / "agi.sock").exists()
+    assert said in refused(refusing, options(pair))
+    assert not (refusing.state_directory / "agi.sock").exists()
 
 
 def refused(site: Site, options: dict[str, str]) -> str:
@@ -236,15 +263,15 @@ def refused(site: Site, options: dict[str, str]) -> str:
     return done.stderr
 
 
-def test_a_port_that_is_in_use_is_named(served: Served, tmp_path: Path) -> None:
-    said = refused(Site(tmp_path / "other"), {"http.listen": f"127.0.0.1:{served.http_port}"})
-    assert f"[http] listen = 127.0.0.1:{served.http_port}: " in said
+def test_a_port_that_is_in_use_is_named(asked: Served, refusing: Site) -> None:
+    said = refused(refusing, {"http.listen": f"127.0.0.1:{asked.http_port}"})
+    assert f"[http] listen = 127.0.0.1:{asked.http_port}: " in said
     assert "in use" in said
 
 
-def test_the_same_port_twice_is_named(site: Site) -> None:
+def test_the_same_port_twice_is_named(refusing: Site) -> None:
     port = free_port()
-    said = refused(site, {"server.listen": f"127.0.0.1:{port}", "http.listen": f"127.0.0.1:{port}"})
+    said = refused(refusing, {"server.listen": f"127.0.0.1:{port}", "http.listen": f"127.0.0.1:{port}"})
     assert f"[http] listen = 127.0.0.1:{port}: " in said
 
 
@@ -304,11 +331,11 @@ def test_an_encrypted_key_does_not_have_the_terminal_asked(site: Site, pair: Pai
     assert b"need no password" in said
 
 
-def test_no_answer_waits_for_the_acknowledgement_of_its_head(served: Served) -> None:
+def test_no_answer_waits_for_the_acknowledgement_of_its_head(asked: Served) -> None:
     """With Nagle's algorithm each but the first on a connection takes 40 ms (tcp(7), TCP_NODELAY)."""
     shortest = 1.0
     with contextlib.closing(
-        http.client.HTTPConnection("127.0.0.1", served.http_port, timeout=20)
+        http.client.HTTPConnection("127.0.0.1", asked.http_port, timeout=20)
     ) as connection:
         for _ in range(20):
             begun = time.perf_counter()
@@ -318,12 +345,12 @@ def test_no_answer_waits_for_the_acknowledgement_of_its_head(served: Served) -> 
     assert shortest < 0.03
 
 
-def test_a_thousand_who_come_at_once_find_room_in_the_queue(served: Served) -> None:
+def test_a_thousand_who_come_at_once_find_room_in_the_queue(asked: Served) -> None:
     """Whoever finds none tries again after a second, then after three (tcp(7), tcp_syn_retries)."""
-    words = ["ss", "--listening", "--tcp", "--numeric", "--no-header", f"sport = :{served.http_port}"]
+    words = ["ss", "--listening", "--tcp", "--numeric", "--no-header", f"sport = :{asked.http_port}"]
     if not shutil.which("ss"):
         raise LabUnavailable("no ss on this machine: apt-get install iproute2")
-    assert web.get(served.http_port, DOCUMENT).status == 200
+    assert web.get(asked.http_port, DOCUMENT).status == 200
     said = subprocess.run(words, capture_output=True, text=True, check=True).stdout
     most = int(Path("/proc/sys/net/core/somaxconn").read_text())
     assert int(said.split()[2]) == min(1024, most)
@@ -345,22 +372,22 @@ def test_an_address_that_is_not_allowed_is_refused_and_a_wrong_allow_leaves_it_s
         wait_until(lambda: web.get(served.http_port, DOCUMENT).status == 200, 10, "the new networks")
 
 
-def test_who_it_is_says_a_proxy_on_this_machine_and_nobody_else_is_let_in(served: Served) -> None:
+def test_who_it_is_says_a_proxy_on_this_machine_and_nobody_else_is_let_in(asked: Served) -> None:
     def of(address: str) -> int:
-        return web.ask(served.http_port, DOCUMENT, method="GET", headers={"X-Forwarded-For": address}).status
+        return web.ask(asked.http_port, DOCUMENT, method="GET", headers={"X-Forwarded-For": address}).status
 
     assert of("192.0.2.1") == 403
     assert of("127.0.0.1") == 200
     assert of("x" * 1000) == 403
 
 
-def test_nobody_but_the_process_for_http_holds_its_port(served: Served) -> None:
-    assert network_call.place(served.port, served.site.key).status == "200"
-    assert http_process(served) not in (served.drain_process, *served.workers())
-    assert sorted(listening(served.http_port)) == sorted([served.pid, http_process(served)])
-    workers = set(served.workers())
-    assert set(listening(served.port)) >= workers
-    assert http_process(served) not in listening(served.port)
+def test_nobody_but_the_process_for_http_holds_its_port(asked: Served) -> None:
+    assert network_call.place(asked.port, asked.site.key).status == "200"
+    assert http_process(asked) not in (asked.drain_process, *asked.workers())
+    assert sorted(listening(asked.http_port)) == sorted([asked.pid, http_process(asked)])
+    workers = set(asked.workers())
+    assert set(listening(asked.port)) >= workers
+    assert http_process(asked) not in listening(asked.port)
 
 
 def test_a_killed_process_is_started_again(served: Served) -> None:
