@@ -31,7 +31,7 @@ from noojee_agi.web.arguments import API_KEY
 from noojee_agi.web.endpoint import Endpoint
 from noojee_agi.web.services import Services
 
-SHORT, LONG = {"positive": 12, "negative": 5}, 1500
+SHORT, LONG = {"positive": 6, "negative": 5}, 1500
 CHECKS = [status_code_conformance, content_type_conformance, response_schema_conformance]
 BIG = 20_000_000
 AUDIO_BYTES = 3000
