@@ -32,9 +32,9 @@ exten => 500,1,Answer()
  same => n,AGI(start_record.py,,first,Fred)
  same => n,AGI(start_record.py,at/499)
  same => n,AGI(start_record.py,tag=twice,tag=twice)
- same => n,Wait(1)
+ same => n,Wait(0.3)
  same => n,AGI(start_record.py,,second)
- same => n,Wait(1)
+ same => n,Wait(0.3)
  same => n,Set(apiKey=wrong-key)
  same => n,AGI(start_record.py)
  same => n,Wait(5)
@@ -66,7 +66,7 @@ def test_a_global_key_is_found_nowhere(installation: Installation, tmp_path: Pat
         running.rx("logger reload")
 
         def originate() -> None:
-            running.originate("500@test/n", "4000@caller")
+            running.originate("500@test/n", "2500@caller")
 
         assert_a_call_shows_no_key(Pbx(running, site), originate, "extensions.conf")
 
