@@ -35,6 +35,12 @@ exten => outside,1,Set(AMPUSER=411)
 """
 
 
+# For what test_it_records_for_whom_it_should has played on both already, in part.
+ON_ONE = pytest.mark.parametrize(
+    "exchange_of_module", [22], ids=["asterisk22"], indirect=True, scope="module"
+)
+
+
 @pytest.fixture(scope="module", params=[pytest.param(22, id="asterisk22"), pytest.param(16, id="asterisk16")])
 def exchange_of_module(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
@@ -117,6 +123,7 @@ def test_freepbx_up_to_16_looks_into_the_same_contexts_with_macro(exchange: Exch
     assert exchange.site.legs()[-1]["owner"] == "Ann"
 
 
+@ON_ONE
 def test_with_the_server_one_fastagi_session_records(exchange: Exchange[SipPhone]) -> None:
     options = {**manager.options(exchange.port), "server.listen": "127.0.0.1:4573"}
     with Served(exchange.site, options) as served:
@@ -126,6 +133,7 @@ def test_with_the_server_one_fastagi_session_records(exchange: Exchange[SipPhone
         assert served.status()["sessions"] == 1
 
 
+@ON_ONE
 def test_hot_desks_with_the_database_away_all_the_time(exchange: Exchange[SipPhone]) -> None:
     """Login, call and logout: the snapshot and the spool are enough, and the owner is right afterwards."""
     before, files = {leg["id"] for leg in exchange.site.legs()}, set(exchange.site.audio_files())
