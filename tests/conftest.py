@@ -21,17 +21,22 @@ if TYPE_CHECKING:
 ALONE = "alone"
 # What takes minutes begins first, or one worker would be busy with it when all others are done.
 LONGEST = (
-    "install/test_readme_commands.py",
-    *("asterisk/test_following_troubles.py", "asterisk/test_following.py", "integration/test_pythons.py"),
-    *("asterisk/test_other_call.py", "asterisk/test_server.py", "asterisk/test_chaos_database.py"),
-    *("asterisk/test_http.py", "integration/test_http_server.py", "integration/test_http_schema.py"),
-    *("asterisk/test_check_asterisk.py", "asterisk/test_examples.py", "asterisk/test_recording.py"),
-    *("integration/test_kill_drain.py", "integration/test_rebuild.py", "asterisk/test_chaos_kills.py"),
-    *("integration/test_server_life.py", "integration/test_server_load.py", "asterisk/test_hostile_text.py"),
-    *("integration/test_server_fuzz.py", "integration/test_long_list.py", "asterisk/test_refusals.py"),
-    *("asterisk/test_other_host.py", "integration/test_handoff.py", "integration/test_cli.py"),
-    *("integration/test_server_strangers.py", "asterisk/test_right_call.py", "asterisk/test_chaos_server.py"),
-    *("bench/test_listening.py", "asterisk/test_many_calls.py", "bench/test_load.py"),
+    *("install/test_readme_commands.py", "integration/test_pythons.py", "integration/test_rebuild.py"),
+    *("asterisk/test_examples.py", "asterisk/test_pause.py", "asterisk/test_following.py"),
+    *("asterisk/test_server.py", "asterisk/test_other_call.py", "asterisk/test_check_asterisk.py"),
+    *("asterisk/test_recording.py", "asterisk/test_chaos_kills.py", "integration/test_server_load.py"),
+    *("integration/test_cli.py", "integration/test_handoff.py", "asterisk/test_right_call.py"),
+    *("asterisk/test_following_troubles.py", "asterisk/test_following_nobody.py", "asterisk/test_http.py"),
+    *("asterisk/test_chaos_database.py", "integration/test_server_life.py", "asterisk/test_refusals.py"),
+    *("asterisk/test_mid_call.py", "asterisk/test_hostile_text.py", "integration/test_http_schema.py"),
+    *(
+        "integration/test_kill_drain.py",
+        "integration/test_server_strangers.py",
+        "asterisk/test_other_host.py",
+    ),
+    *("integration/test_http_server.py", "integration/test_long_list.py", "integration/test_purge.py"),
+    *("asterisk/test_chaos_server.py", "bench/test_listening.py", "bench/test_memory.py"),
+    *("integration/test_journal.py", "asterisk/test_many_calls.py", "bench/test_load.py"),
 )
 # Each of their parameters is a piece of work: a machine or a Python of its own.
 PIECEMEAL = ("tests/install/test_readme_commands.py", "tests/integration/test_pythons.py")

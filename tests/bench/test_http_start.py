@@ -13,7 +13,7 @@ GOAL, LIMIT = 0.1, 0.5  # of `noojee-agi record start`
 ATTEMPTS = 3
 STARTS, COMMANDS = 16, 3
 
-pytestmark = [pytest.mark.asterisk, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.asterisk, pytest.mark.alone, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
