@@ -42,8 +42,9 @@ def _file(running: Running) -> str:
         return ""
 
 
-def legs(running: Mapping[Running, str], login: str) -> list[OurLeg]:
-    return [_known(each.leg, file, login) for each, file in running.items()]
+def legs(running: Mapping[Running, str], login: str, config: Config) -> list[OurLeg]:
+    known = [_known(each.leg, file, login) for each, file in running.items()]
+    return [leg if leg.id else leg._replace(id=_written_ahead(leg.file, config)) for leg in known]
 
 
 def legs_of_marks(marked: Iterable[Marked], login: str) -> list[OurLeg]:
@@ -151,6 +152,14 @@ def _known(leg: str, file: str, login: str) -> OurLeg:
         return OurLeg(leg_id, file, owner)
     known = _side_car(file)
     return OurLeg(str(known["id"]), file, str(known["owner"] or "")) if known else OurLeg(leg_id, file, None)
+
+
+def _written_ahead(file: str, config: Config) -> str:
+    """Its id: a dialplan's start says it at the channel only when it has let go of the call."""
+    from noojee_agi.recordings import former
+
+    found = former.find(config.spool_directory, file)
+    return found[0] if found else ""
 
 
 @disk.bounded()

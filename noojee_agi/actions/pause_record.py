@@ -33,7 +33,7 @@ def pause_record(request: Request, channel: Channel | CommandLine, context: Cont
     with calls.admitted(request.exten_or_uniqueid, channel, context, prefers_recorded=True) as target:
         target, login = calls.with_all_ends(target, channel, context), request.agent_login_name.strip()
         running = ending.running(target)
-        legs = ending.legs(running, login) or ending.legs_of_marks(_between(target), login)
+        legs = ending.legs(running, login, context.config) or ending.legs_of_marks(_between(target), login)
         if not legs and not target.unreachable:
             raise NotRecording(_why_not(target))
         ending.require_permission(login, legs, context.knowledge)
@@ -48,6 +48,8 @@ def pause_record(request: Request, channel: Channel | CommandLine, context: Cont
             ending.set_state(target, variables.PAUSED)
     troubles = ending.note(legs, recording.PAUSED, login, context.config)
     doubts.require_none()
+    if not legs[0].id:
+        troubles.append("which leg it was is known nowhere: start_record begins the next one")
     state = "" if target.is_other else variables.PAUSED
     message = calls.ok_message(target, [*troubles, *target.remarks])
     return Result(200, message, legs[0].id, legs[0].file, state=state)

@@ -47,14 +47,13 @@ def start_record(request: Request, channel: Channel | CommandLine, context: Cont
 
         new_leg.write_ahead(leg, context.config)
         result, troubles = replace_running(leg, target, context)
-        if result.status == OK:
-            troubles += ending.end_pause(target)
-    if result.status != OK:
-        return result
-    remarks = _remarks(leg, target, context)
-    if target.channel is not channel:
-        if not troubles:
+        if result.status != OK:
+            return result
+        troubles += ending.end_pause(target)
+        remarks = _remarks(leg, target, context)
+        if target.channel is not channel and not troubles:
             troubles = tell_recorded(target, result._replace(message=calls.ok_message(target, remarks)))
+    if target.channel is not channel:
         # What the asking channel knows of its own leg stays.
         result = result._replace(leg="", state="" if target.is_other else result.state)
     message = calls.ok_message(target, [*troubles, *remarks])

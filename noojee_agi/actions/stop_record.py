@@ -26,7 +26,7 @@ def stop_record(request: Request, channel: Channel | CommandLine, context: Conte
 
 def _stop(target: Target, login: str, context: Context) -> Result:
     running = ending.running(target)
-    legs = ending.legs(running, login) or ending.legs_of_marks(target.marked, login)
+    legs = ending.legs(running, login, context.config) or ending.legs_of_marks(target.marked, login)
     if not legs and not target.unreachable:
         raise NotRecording(ending.not_recording(target))
     ending.require_permission(login, legs, context.knowledge)

@@ -85,6 +85,10 @@ class LiveChannel(NamedTuple):
     def mark(self) -> Mark | None:
         return marks.parse(self.values.get(variables.PERSON_OF, ""))
 
+    @property
+    def is_paused(self) -> bool:
+        return self.mark is not None and self.mark.is_paused
+
 
 def _held(name: str) -> str:
     holder = next((holder for holder in _HOLDERS if name.startswith(holder)), "")

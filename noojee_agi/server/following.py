@@ -75,13 +75,13 @@ class Following(NamedTuple):
         live = board.by_uniqueid
         recorded = live.get(self.channel)
         persons = [live[uniqueid] for uniqueid in self.persons if uniqueid in live]
-        left = [channel for channel in persons if not _is_free(board, channel)]
+        left = [channel for channel in persons if not is_free(board, channel)]
         if self.mixmonitor_id:
             if recorded is None:
                 return Decision(Step.END) if left else Decision(Step.OVER)
             if not self.is_recorded_at(recorded):
                 return Decision(Step.OVER)  # somebody has stopped it, or another start has replaced it
-            if self.persons and _is_free(board, recorded):
+            if self.persons and is_free(board, recorded):
                 return Decision(Step.END)
             return self._while_recorded(board, recorded, left)
         left = [recorded, *left] if recorded else left
@@ -168,8 +168,15 @@ def persons(board: Switchboard, channel: LiveChannel) -> dict[str, str]:
 
 def is_paused(board: Switchboard, uniqueids: Collection[str]) -> bool:
     """Whether one of these comes from a conversation that is paused: it stays so, on whichever channel."""
-    marks = [board.by_uniqueid[uniqueid].mark for uniqueid in uniqueids]
-    return any(mark is not None and mark.is_paused for mark in marks)
+    return any(board.by_uniqueid[uniqueid].is_paused for uniqueid in uniqueids)
+
+
+def has_joined(board: Switchboard, paused: LiveChannel) -> list[LiveChannel]:
+    """Who talks with that one, and is not paused himself yet: nobody where it is recorded again."""
+    if not paused.talks_with_one or any(end.mixmonitor_id for end in board.conversation(paused)):
+        return []
+    talking = [board.by_uniqueid[uniqueid] for uniqueid in persons(board, paused)]
+    return [other for other in talking if other.mark != paused.mark and other.talks_with_one]
 
 
 def _waits(board: Switchboard, channel: LiveChannel) -> bool:
@@ -177,6 +184,6 @@ def _waits(board: Switchboard, channel: LiveChannel) -> bool:
     return channel.is_waiting or (bool(channel.bridge) and not persons(board, channel))
 
 
-def _is_free(board: Switchboard, channel: LiveChannel) -> bool:
+def is_free(board: Switchboard, channel: LiveChannel) -> bool:
     """Whether an agent who stays logged in (app_agent_pool.c) has done with his call."""
     return channel.is_agent and not persons(board, channel)

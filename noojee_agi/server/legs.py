@@ -86,7 +86,7 @@ class Legs:
 
     def form(self, followed: Following, at: LiveChannel, listed: Sequence[LiveChannel]) -> Following:
         """The persons of the leg that records there are known now; the same leg when they are no more."""
-        with self._locked(at, [*followed.uniqueids, *(channel.uniqueid for channel in listed)]) as listed:
+        with self.locked(at, [*followed.uniqueids, *(channel.uniqueid for channel in listed)]) as listed:
             decision = followed.decide(Switchboard(listed))
             if decision.step is not Step.FORMED or not self.still_records(followed):
                 return followed
@@ -97,7 +97,7 @@ class Legs:
     def forget(self, followed: Following) -> list[LiveChannel]:
         """Nobody follows it any more: the channels of those who talked in it, as they are then."""
         for at in self.channels(followed.uniqueids)[:1]:
-            with self._locked(at, followed.uniqueids) as listed:
+            with self.locked(at, followed.uniqueids) as listed:
                 self.marking.clear_all(followed.leg_id, listed)
                 return listed
         return []
@@ -112,7 +112,7 @@ class Legs:
         ended = followed._replace(mixmonitor_id="")
         if at is None:
             return ended
-        with self._locked(at, [*followed.uniqueids, *(channel.uniqueid for channel in listed)]) as listed:
+        with self.locked(at, [*followed.uniqueids, *(channel.uniqueid for channel in listed)]) as listed:
             if not self.still_records(followed):
                 return None
             if followed.decide(Switchboard(listed)).step is not Step.END:
@@ -122,14 +122,14 @@ class Legs:
         return ended
 
     @contextlib.contextmanager
-    def _locked(self, at: LiveChannel, uniqueids: Sequence[str]) -> Iterator[list[LiveChannel]]:
+    def locked(self, at: LiveChannel, uniqueids: Sequence[str]) -> Iterator[list[LiveChannel]]:
         """These channels as they are under the lock of the conversation of that one.
 
         Whose lock it is may change until it is had: with another bridge a channel has another linkedid.
         """
         linkedid = at.linkedid
         for tries_left in reversed(range(_TRIES)):
-            with channel_lock.of(self._config.state_directory, linkedid, time.sleep):
+            with channel_lock.of(self._config.state_directory, linkedid, time.sleep, is_patient=True):
                 listed = self.channels(uniqueids)
                 now = next((each.linkedid for each in listed if each.uniqueid == at.uniqueid), linkedid)
                 if now == linkedid or not tries_left:
@@ -169,7 +169,7 @@ class Legs:
         Raises NoojeeError when there is none; the former one has ended then. DiskSilent: all is as it was.
         """
         known_of = [*followed.uniqueids, *(channel.uniqueid for channel in listed)]
-        with self._locked(at, known_of) as listed:
+        with self.locked(at, known_of) as listed:
             decision = followed.decide(Switchboard(listed))
             if decision.step is Step.OVER or (followed.mixmonitor_id and not self.still_records(followed)):
                 return None

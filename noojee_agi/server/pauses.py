@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 from noojee_agi.asterisk.live import Switchboard
 from noojee_agi.asterisk.live_channel import LiveChannel
-from noojee_agi.asterisk.marks import Mark
-from noojee_agi.server.following import persons
+from noojee_agi.server import following
 from noojee_agi.server.legs import Legs
 
 
@@ -18,21 +17,31 @@ class Pauses:
         self.names: set[str] = set()
 
     def look(self, listed: Sequence[LiveChannel], legs: Legs) -> None:
-        """Whoever talks with one of them is marked, too. Raises ManagerUnavailable."""
-        board = Switchboard(listed)
-        for channel in board.channels:
-            self.names.discard(channel.name)
-            if channel.mark and channel.mark.is_paused:
-                self._look_at(channel, channel.mark, board, legs)
+        """Whoever talks with one of them is marked, too, and a free agent not any more.
 
-    def _look_at(self, channel: LiveChannel, mark: Mark, board: Switchboard, legs: Legs) -> None:
-        talking = persons(board, channel)
-        if channel.is_agent and not talking:
-            legs.marking.clear(channel.name)  # he stays logged in, and has done with that call
-            return
-        self.names.add(channel.name)
-        if channel.talks_with_one and not any(end.mixmonitor_id for end in board.conversation(channel)):
-            for other in (board.by_uniqueid[uniqueid] for uniqueid in talking):
-                if other.mark != mark and other.talks_with_one:
-                    legs.marking.pause(other.name, mark)
-                    self.names.add(other.name)
+        Raises ManagerUnavailable.
+        """
+        board = Switchboard(listed)
+        self.names.difference_update(channel.name for channel in board.channels)
+        for channel in board.channels:
+            if channel.is_paused:
+                is_free = following.is_free(board, channel)
+                if is_free or following.has_joined(board, channel):
+                    self._look_again(channel, listed, legs)
+                else:
+                    self.names.add(channel.name)
+
+    def _look_again(self, channel: LiveChannel, listed: Sequence[LiveChannel], legs: Legs) -> None:
+        """Under the conversation's lock: somebody may have resumed it, and cleared the marks."""
+        with legs.locked(channel, [each.uniqueid for each in listed]) as listed:
+            board = Switchboard(listed)
+            now = board.by_uniqueid.get(channel.uniqueid)
+            if now is None or now.mark is None or not now.is_paused:
+                return
+            if following.is_free(board, now):
+                legs.marking.clear(now.name)
+                return
+            joined = following.has_joined(board, now)
+            for other in joined:
+                legs.marking.pause(other.name, now.mark)
+            self.names.update(each.name for each in (now, *joined))

@@ -38,6 +38,10 @@ def late_frames(leg: dict[str, Any], pair: frozenset[str]) -> int:
     return sum(level > LOUD for hertz in strangers(pair) for level in levels(leg, hertz, FRAME_MS))
 
 
+def is_heard(leg: dict[str, Any], party: str) -> bool:
+    return max(levels(leg, TONES[party]), default=0.0) > FAINT
+
+
 def assert_heard(leg: dict[str, Any], pair: frozenset[str]) -> None:
     """Both, for as long as they have talked; nobody else, but the next one until the leg has ended."""
     assert max(levels(leg, CONSULTING) + levels(leg, ALONE)) < FAINT

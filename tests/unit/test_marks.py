@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -186,6 +188,64 @@ def test_a_pause_does_not_spread_over_a_conference(site: Site, pbx: FakeManager,
     assert variables.PERSON_OF not in dora.variables
 
 
+def test_whoever_resumes_a_call_before_the_newcomer_is_marked_has_resumed_it_for_him_too(
+    site: Site, pbx: FakeManager, legs: Legs
+) -> None:
+    """Or he would be paused, and his recording end, while the dialplan was told that it goes on."""
+    caller, ann = add(pbx, CALLER, "b"), add(pbx, ANN, "b")
+    run(site, "start", CALLER, "INV-22")
+    assert run(site, "pause", "at/410").status == 200
+    pbx.channels.remove(ann)
+    move(caller, "c")
+    carl = add(pbx, CARL, "c")
+    before = legs.channels(None)
+    assert run(site, "resume", CALLER).status == 200
+
+    Pauses().look(before, legs)
+
+    assert variables.PERSON_OF not in carl.variables
+    assert caller.variables[variables.STATE] == variables.RECORDING
+
+
+def test_a_newcomer_to_a_paused_call_is_paused_too(site: Site, pbx: FakeManager, legs: Legs) -> None:
+    caller, ann = add(pbx, CALLER, "b"), add(pbx, ANN, "b")
+    run(site, "start", CALLER, "INV-22")
+    assert run(site, "pause", "at/410").status == 200
+    pbx.channels.remove(ann)
+    move(caller, "c")
+    carl, pauses = add(pbx, CARL, "c"), Pauses()
+
+    pauses.look(legs.channels(None), legs)
+
+    assert carl.variables[variables.PERSON_OF] == caller.variables[variables.PERSON_OF]
+    assert carl.variables[variables.STATE] == variables.PAUSED
+    assert pauses.names == {caller.name, carl.name}
+
+
+def test_who_follows_the_call_waits_until_whoever_acts_on_it_has_done(
+    site: Site, pbx: FakeManager, legs: Legs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long that takes on a busy machine: its marks would take those of a pause away."""
+    monkeypatch.setattr(channel_lock, "WAIT_SECONDS", 0.01)
+    caller, _ = add(pbx, CALLER, "b"), add(pbx, ANN, "b")
+    result = run(site, "start", CALLER, "INV-22")
+    mixmonitor_id = caller.variables[variables.MIXMONITOR_ID]
+    begun = Following(result.leg_id, result.file, CALLER, caller.name, mixmonitor_id, {})
+    listed = legs.channels(None)
+    (at,) = (channel for channel in listed if channel.uniqueid == CALLER)
+    forming = threading.Thread(target=legs.form, args=(begun, at, listed))
+
+    with channel_lock.of(site.config.state_directory, CALLER, lambda seconds: None) as is_held:
+        assert is_held
+        forming.start()
+        forming.join(0.2)
+        marks_meanwhile = caller.variables.get(variables.PERSONS)
+    forming.join(20)
+
+    assert marks_meanwhile is None
+    assert str(caller.variables[variables.PERSONS]).startswith(result.leg_id)
+
+
 def test_a_login_stays_only_with_its_extension(site: Site, pbx: FakeManager, legs: Legs) -> None:
     """None was named, and the trunk's own says of nobody that he still talks."""
     caller, ann = add(pbx, CALLER, "b"), add(pbx, ANN, "b")
@@ -266,6 +326,34 @@ def test_a_call_stops_its_own_recording_over_agi_when_the_manager_interface_dies
 
     assert asterisk.answers()["RECORDING_STATUS"] == "503"
     assert asterisk.running() == []
+
+
+@pytest.mark.parametrize("said", ["", f"{CALLER} of the leg before"], ids=["nothing", "another leg"])
+def test_a_leg_that_its_start_has_not_named_at_the_channel_yet_is_paused_and_resumed(
+    site: Site, pbx: FakeManager, said: str
+) -> None:
+    """A dialplan's start has let go of the call before its variables are set; no drain has run."""
+    caller, ann = add(pbx, CALLER, "b"), add(pbx, ANN, "b")
+    started = run(site, "start", CALLER, "INV-22")
+    caller.variables[variables.LEG] = said
+
+    paused = run(site, "pause", "at/410")
+
+    assert (paused.status, paused.leg_id) == (200, started.leg_id)
+    assert ann.variables[variables.PERSON_OF] == f"paused {started.leg_id} {started.file}"
+    assert run(site, "resume", "at/410").status == 200
+
+
+def test_a_pause_of_a_leg_that_is_known_nowhere_says_how_to_go_on(site: Site, pbx: FakeManager) -> None:
+    caller, _ = add(pbx, CALLER, "b"), add(pbx, ANN, "b")
+    assert run(site, "start", CALLER, "INV-22").status == 200
+    caller.variables[variables.LEG] = ""
+    shutil.rmtree(site.config.spool_directory)
+
+    paused = run(site, "pause", "at/410")
+
+    assert (paused.status, caller.mixmonitors) == (200, {})
+    assert "start_record begins the next one" in paused.message
 
 
 def test_a_pause_beside_somebody_who_does_not_let_go_of_the_call_is_in_doubt(
