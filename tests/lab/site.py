@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import subprocess
 import sys
 import uuid
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from lab import processes
 from lab.loaded_command import loaded
 from lab.waiting import wait_until
+from noojee_agi.actions import access
 from noojee_agi.config import Config
 from noojee_agi.database import queries
 from noojee_agi.database.store import Store
@@ -56,10 +58,15 @@ class Site:
             directory.mkdir(parents=True, mode=0o750)
         self.conf.parent.mkdir()
         self.configure()
+        if programs in _installed and not database_url:
+            _installed[programs].copy_to(self)
+            return
         if database_url:
             self.cli("db", "upgrade")
         self.cli("apikey", "set", text=self.key + "\n")
         self.cli("install-agi", str(self.agi_directory))
+        if not database_url:
+            _installed[programs] = _Installed(self)
 
     @property
     def snapshot(self) -> Path:
@@ -152,6 +159,33 @@ class Site:
         """Those of them that are drains in the background, at work or only loading."""
         marks = (str(self.conf).encode(), b"noojee_agi.sync")
         return [pid for pid, words in processes.told("cmdline") if all(mark in words for mark in marks)]
+
+
+class _Installed:
+    """What the commands have made of a new site, for all further ones: they take 160 ms, a copy takes one."""
+
+    def __init__(self, site: Site) -> None:
+        self._files = {
+            path.relative_to(site.folder): path.read_bytes()
+            for folder in (site.state_directory, site.recordings_directory)
+            for path in folder.iterdir()
+        }
+        self._links = {path.name: path.readlink() for path in site.agi_directory.iterdir()}
+        known = json.loads(site.snapshot.read_text())
+        self._digest, self._read_at = known["key_digest"], known["read_at"]
+
+    def copy_to(self, site: Site) -> None:
+        """With the site's own key, whose digest is as long as the former one's, and a snapshot of now."""
+        digest, now = access.digest(site.key), datetime.now(timezone.utc).isoformat(timespec="microseconds")
+        for path, content in self._files.items():
+            content = content.replace(self._digest.encode(), digest.encode())
+            (site.folder / path).write_bytes(content.replace(self._read_at.encode(), now.encode()))
+            (site.folder / path).chmod(0o640)
+        for name, program in self._links.items():
+            (site.agi_directory / name).symlink_to(program)
+
+
+_installed: dict[Path, _Installed] = {}
 
 
 def _plain(leg: dict[str, Any]) -> dict[str, Any]:
