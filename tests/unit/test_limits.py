@@ -73,6 +73,8 @@ def start(folder: Path, *options: str) -> subprocess.Popen[str]:
         str(TESTS.parent / "setup.cfg"),
         "-p",
         "no:hypothesispytest",
+        "-p",
+        "no:schemathesis",
     ]
     own = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
     return subprocess.Popen(
