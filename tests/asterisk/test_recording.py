@@ -13,7 +13,7 @@ from lab.waiting import wait_until
 pytestmark = pytest.mark.asterisk
 
 AUDIBLE = 0.02  # of a file's power: noise is below 0.001
-TALKED = 0.4  # seconds: the first and the last frames of Pbx.dial's half may be missing
+TALKED = 0.1  # seconds: the first and the last frames of Pbx.dial's fifth may be missing
 
 
 def test_both_sides_are_in_the_file_and_the_leg_tells_its_length(pbx: Pbx) -> None:
@@ -52,7 +52,7 @@ def test_the_file_lies_in_its_days_folder_with_its_side_car(pbx: Pbx) -> None:
 
 
 def test_a_queues_recording_belongs_to_whom_the_answering_agents_extension_is_attached(pbx: Pbx) -> None:
-    view = pbx.dial('Queue(support,,,,20,"start_record.py,,queue,")', seconds=3)
+    view = pbx.dial('Queue(support,,,,20,"start_record.py,,queue,")', seconds=1.5)
 
     leg = pbx.leg(view)
     assert (view.status, leg["owner"], leg["extension"]) == ("200", "Ann", "410")
@@ -115,7 +115,7 @@ def test_another_call_is_not_found_without_the_manager_interface(pbx: Pbx, other
 
 
 def test_a_second_start_makes_a_new_leg_and_then_ends_the_first(pbx: Pbx) -> None:
-    view = pbx.dial("AGI(start_record.py,,one,Fred)\nWait(1)\nAGI(start_record.py,,two,Ann)")
+    view = pbx.dial("AGI(start_record.py,,one,Fred)\nWait(0.3)\nAGI(start_record.py,,two,Ann)")
 
     last = pbx.leg(view)
     first, second = pbx.site.legs("--uniqueid", last["uniqueid"])
@@ -131,7 +131,7 @@ def test_a_second_start_makes_a_new_leg_and_then_ends_the_first(pbx: Pbx) -> Non
 
 def test_a_failed_second_start_leaves_the_first_leg_running(pbx: Pbx) -> None:
     view = pbx.dial(
-        "AGI(start_record.py,,kept,Fred)\nSet(KEPT=${RECORDING_ID})\nWait(0.5)\n"
+        "AGI(start_record.py,,kept,Fred)\nSet(KEPT=${RECORDING_ID})\nWait(0.2)\n"
         "Set(apiKey=wrong)\nAGI(start_record.py,,refused,Ann)\nSet(RECORDING_ID=${KEPT})"
     )
 
@@ -158,9 +158,9 @@ def test_other_formats_of_asterisk_are_seen_and_measured(pbx: Pbx, audio_format:
 def test_only_bridged_audio_is_recorded_with_option_b(pbx: Pbx) -> None:
     pbx.site.configure({"recordings.mixmonitor_options": "b"})
 
-    leg = pbx.leg(pbx.dial("AGI(start_record.py,,bridged)\nWait(1.5)"))
+    leg = pbx.leg(pbx.dial("AGI(start_record.py,,bridged)\nWait(1)"))
 
-    assert TALKED < leg["duration_seconds"] < 1.5
+    assert TALKED < leg["duration_seconds"] < 1
 
 
 def test_a_caller_who_gives_up_in_the_queue_leaves_an_empty_leg(pbx: Pbx) -> None:
