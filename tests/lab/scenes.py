@@ -22,7 +22,7 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "dialplan-examples"
 TONES = {"410": 1004, "411": 425, "trunk": 700}
 AUDIBLE = 0.1  # of the file's power
 _FIRST_SEQUENCE = 7000
-_TALK_SECONDS = 0.7
+_TALK_SECONDS = 0.3
 _ANNOUNCEMENT = "this-call-may-be-monitored-or-recorded"
 # The other files of Asterisk's that an example is a part of.
 _PARTS = {
@@ -65,7 +65,7 @@ def exchange(
     dialplan += "".join(f"include => {scene.includes}\n" for scene in of.values() if scene.includes)
     dialplan += "".join(scene.more for scene in of.values()) + more + _AGENTS
     files = {f"{part}.conf": (EXAMPLES / f"{part}.conf").read_text() for part in {*_PARTS.values()}}
-    installation = sounds.with_silent(find(version), folder / "data", [_ANNOUNCEMENT], 4000)
+    installation = sounds.with_silent(find(version), folder / "data", [_ANNOUNCEMENT], 2500)
     made: Exchange[SipPhone] = Exchange(installation, "", folder, stack, dialplan, TONES, _plug_in, files)
     made.site.cli("attach", "Fred", "411")
     made.asterisk.rx("database put reference 030123 INV-22")
