@@ -366,11 +366,11 @@ def test_the_own_channel_is_stopped_through_agi(exchange: Exchange[Phone]) -> No
     """Without the manager interface."""
     exchange.site.configure()
 
-    view = exchange.ask("AGI(start_record.py,,own)\nWait(1)\nAGI(stop_record.py)")
+    view = exchange.ask("AGI(start_record.py,,own)\nWait(0.5)\nAGI(stop_record.py)")
 
     assert (view.status, view.message) == ("200", "OK")
     leg = exchange.pbx.leg(view)
-    assert leg["duration_seconds"] > 0.5
+    assert leg["duration_seconds"] > 0.2
     assert exchange.pbx.asterisk.rx("core show channels count") != "0 active channels"
 
 
