@@ -13,7 +13,7 @@ from lab.waiting import wait_until
 pytestmark = pytest.mark.asterisk
 
 AUDIBLE = 0.02  # of a file's power: noise is below 0.001
-TALKED = 0.1  # seconds: the first and the last frames of Pbx.dial's fifth may be missing
+TALKED = 0.1  # seconds: of Pbx.dial's 0.4 the first and the last frames may be missing
 
 
 def test_both_sides_are_in_the_file_and_the_leg_tells_its_length(pbx: Pbx) -> None:

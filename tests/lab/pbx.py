@@ -11,7 +11,7 @@ from lab.asterisk import PrivateAsterisk
 from lab.site import Site
 from lab.waiting import wait_until
 
-_TALK_MS = 200
+_TALK_MS = 400
 # The far end of every call: a telephone that plays 1004 Hz, and the caller's, with 425 Hz.
 PARTIES = """
 [own-extension]
@@ -53,7 +53,7 @@ class Pbx:
     def dial(self, dialplan: str, seconds: float | None = None, extension: str = "500") -> View:
         """Dial `extension`: its lines after Answer(), then a call to 450.
 
-        The caller stays for so many seconds, or talks for a fifth of one, however long those lines take.
+        The caller stays for so many seconds, or talks for 0.4 of one, however long those lines take.
         Returns what the dialplan saw when they had run; waits until all channels are gone.
         """
         self.start_call(dialplan, seconds, extension, "" if seconds else f",,L({_TALK_MS})")
