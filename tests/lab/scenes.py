@@ -22,7 +22,7 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "dialplan-examples"
 TONES = {"410": 1004, "411": 425, "trunk": 700}
 AUDIBLE = 0.1  # of the file's power
 _FIRST_SEQUENCE = 7000
-_TALK_SECONDS = 0.3
+_TALK_SECONDS = 0.5
 _ANNOUNCEMENT = "this-call-may-be-monitored-or-recorded"
 # The other files of Asterisk's that an example is a part of.
 _PARTS = {
