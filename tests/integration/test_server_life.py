@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from lab import footprint, network_call, processes, spooled
 from lab.flood import flood
+from lab.loaded_command import loaded
 from lab.network_call import NetworkCall
 from lab.postgresql import free_port
 from lab.served import Served
@@ -143,12 +144,12 @@ def test_the_next_server_may_begin_while_the_sessions_of_the_last_one_finish(
         served.terminate()
         wait_until(lambda: refuses(served.port), 10, "a port that is given back")
         served.configure()  # the port is known now
-        following = subprocess.Popen(
-            [PROGRAMS / "noojee-agi", "serve"], env=site.environment, stdout=subprocess.PIPE, text=True
-        )
+        hears, tells = os.pipe()
+        # A fork: the sessions wait for no more than five seconds, which imports may take on a busy machine.
+        following = loaded(PROGRAMS / "noojee-agi").start(["serve"], site.environment, [0, tells, 2])
+        os.close(tells)
         try:
-            assert following.stdout is not None
-            with following.stdout as said:
+            with open(hears, encoding="utf-8") as said:
                 assert said.readline().startswith(f"serves agi://127.0.0.1:{served.port} and {served.socket}")
             assert network_call.place(served.port, site.key).status == "200"
             assert [call.finish() for call in calls] == ["200"] * 3
