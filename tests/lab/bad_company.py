@@ -5,36 +5,23 @@ from __future__ import annotations
 import contextlib
 import select
 import socket
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from pathlib import Path
+from contextlib import AbstractContextManager
 
 from bench.call import Call
 
-from lab import processes
+from lab import beside
 
 KINDS = ("silent", "silent after environment", "dripping environment", "dripping reply", "unread replies")
 _DRIP_SECONDS = 0.1
-_TESTS = Path(__file__).parents[1]
 _ENVIRONMENT = Call(1, 1, b"").environment
 _WRONG = b"200 result=1 (no-key"
 
 
-@contextlib.contextmanager
-def bad_company(port: int, kind: str, count: int, address: str) -> Iterator[None]:
+def bad_company(port: int, kind: str, count: int, address: str) -> AbstractContextManager[None]:
     """So many of them, all connected, as long as the block runs; whoever is sent away comes again."""
-    command = [sys.executable, "-m", "lab.bad_company", str(port), kind, str(count), address]
-    words = [*processes.dies_with_us(), *command]
-    with subprocess.Popen(words, cwd=_TESTS, stdout=subprocess.PIPE) as process:
-        try:
-            assert process.stdout is not None
-            assert process.stdout.readline() == b"all are here\n"
-            yield
-            assert process.poll() is None, "the company has ended by itself"
-        finally:
-            process.kill()
+    return beside.running("lab.bad_company", str(port), kind, str(count), address)
 
 
 class _Peer:
@@ -78,7 +65,7 @@ class _Peer:
 
 def _stay(port: int, kind: str, count: int, address: str) -> None:
     peers = {peer.socket: peer for peer in (_Peer(port, kind, address) for _ in range(count))}
-    print("all are here", flush=True)
+    print(beside.READY, flush=True)
     while True:
         deadline = time.monotonic() + _DRIP_SECONDS
         poll = select.poll()

@@ -11,16 +11,13 @@ import itertools
 import os
 import selectors
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from contextlib import AbstractContextManager
 
-from lab import processes, web
+from lab import beside, web
 
-_TESTS = Path(__file__).parents[1]
-_READY = b"ready\n"
 _SILENT, _SLOW, _BUSY, _DEAF = 1000, 200, 64, 16
 _BYTE_SECONDS = 1.0
 _AGAIN_SECONDS = 0.2
@@ -30,20 +27,9 @@ _GET = b"GET /openapi.json HTTP/1.1\r\nHost: a\r\n"
 KINDS = ("silent", "slow", "guessers", "deaf", "flood")
 
 
-@contextlib.contextmanager
-def company(kind: str, port: int, target: str = "") -> Iterator[None]:
+def company(kind: str, port: int, target: str = "") -> AbstractContextManager[None]:
     """Of that kind, as long as the block runs. target: of the audio for which the deaf ask."""
-    command = [sys.executable, "-m", "lab.http_company", kind, str(port), target]
-    process = subprocess.Popen([*processes.dies_with_us(), *command], cwd=_TESTS, stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    try:
-        with process.stdout as said:
-            assert said.readline() == _READY
-            yield
-            assert process.poll() is None, "the company has gone by itself"
-    finally:
-        process.kill()
-        process.wait()
+    return beside.running("lab.http_company", kind, str(port), target)
 
 
 class _Peer:
@@ -90,7 +76,7 @@ def _keep(port: int, count: int, words: Callable[[], bytes], reads: bool, answer
             _Peer(port, selector)
         for key in [*selector.get_map().values()]:
             key.data.say(words())
-        os.write(1, _READY)
+        print(beside.READY, flush=True)
         while True:
             for key, _ in selector.select(_AGAIN_SECONDS):
                 peer = key.data
@@ -110,7 +96,7 @@ def _drip(port: int) -> None:
     with selectors.DefaultSelector() as selector:
         for _ in range(_SLOW):
             _Peer(port, selector)
-        os.write(1, _READY)
+        print(beside.READY, flush=True)
         while True:
             letter = bytes([next(words)])
             for key in [*selector.get_map().values()]:
