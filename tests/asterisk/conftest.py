@@ -6,8 +6,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from lab import asterisk
+from lab import asterisk, office
 from lab.asterisk import PrivateAsterisk
+from lab.office import Office
 from lab.pbx import PARTIES, Pbx
 from lab.site import Site
 
@@ -55,3 +56,10 @@ def pbx(pbx_of_session: Pbx) -> Iterator[Pbx]:
     pbx_of_session.asterisk.wait_quiet(60)
     pbx_of_session.site.configure()
     Path(history.path_in(str(pbx_of_session.site.state_directory))).unlink(missing_ok=True)
+
+
+@pytest.fixture(scope="module", params=[22, 16], ids=["asterisk22", "asterisk16"])
+def at(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Office]:
+    """An office with its telephones and its server, for the tests of one file that play calls in it."""
+    with ExitStack() as stack:
+        yield office.office(request.param, tmp_path_factory.mktemp("office"), stack)

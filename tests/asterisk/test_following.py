@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import itertools
 import statistics
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -24,16 +23,6 @@ LENIENCE = 3
 # works on the machine.
 LATE_FRAMES = 2 * LENIENCE
 CALLS = [(name, place) for name in TRANSITIONS for place in PLACES]
-
-
-@pytest.fixture(
-    scope="module", params=[pytest.param(22, id="asterisk22"), pytest.param(16, id="asterisk16")], name="at"
-)
-def office_of_module(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Office]:
-    with ExitStack() as stack:
-        yield office.office(request.param, tmp_path_factory.mktemp("office"), stack)
 
 
 def gaps(played: Played) -> list[float]:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack
-
 import pytest
 from lab import office, transitions
 from lab.heard import FRAME_MS, LATE_MS, assert_heard, assert_legs, is_heard, late_frames
@@ -14,16 +11,6 @@ from lab.transitions import NO_TRANSITIONS, STOPPED, TAKEN, legs_of
 pytestmark = pytest.mark.asterisk
 
 AT_EACH_PLACE = pytest.mark.parametrize("place", PLACES)
-
-
-@pytest.fixture(
-    scope="module", params=[pytest.param(22, id="asterisk22"), pytest.param(16, id="asterisk16")], name="at"
-)
-def office_of_module(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Office]:
-    with ExitStack() as stack:
-        yield office.office(request.param, tmp_path_factory.mktemp("office"), stack)
 
 
 @AT_EACH_PLACE

@@ -1,7 +1,6 @@
 """What happens to a leg when something breaks while its call goes on."""
 
 import os
-import time
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +23,9 @@ def sync_until_closed(pbx: Pbx, tag: str) -> dict[str, Any]:
     def closed() -> dict[str, Any] | None:
         pbx.site.cli("sync", may_fail=True)
         (leg,) = pbx.site.legs("--tag", tag)
-        if leg["status"] != "recording":
-            return leg
-        time.sleep(1)
-        return None
+        return leg if leg["status"] != "recording" else None
 
-    return wait_until(closed, 60, f"the leg {tag} to be closed")
+    return wait_until(closed, 60, f"the leg {tag} to be closed", pause=1.0)
 
 
 def test_a_configuration_that_breaks_during_the_call_costs_nothing(pbx: Pbx) -> None:
