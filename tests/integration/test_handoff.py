@@ -28,7 +28,7 @@ from integration import stand_ins
 from integration.piped import Piped
 from noojee_agi.database.store import Store
 from noojee_agi.database.tables import recording_leg
-from noojee_agi.recordings import spool
+from noojee_agi.recordings import files, journal, spool
 from noojee_agi.session import handoff
 
 MOST_SECONDS = 0.05
@@ -227,8 +227,10 @@ def test_the_end_of_what_is_no_leg_of_ours_makes_no_file(served: Served, calls: 
 
 
 def lasting_files(site: Site) -> list[Path]:
-    """Without those of SQLite that are there only while somebody reads."""
-    return sorted(path for path in site.folder.rglob("*") if not path.name.startswith("noojee.db-"))
+    """Without those that are there only while SQLite or the server is at work, which closes earlier legs."""
+    begins, ends = ("noojee.db-", f"{journal.NAME}."), files.HALF_WRITTEN
+    paths = sorted(site.folder.rglob("*"))
+    return [path for path in paths if not path.name.startswith(begins) and not path.name.endswith(ends)]
 
 
 @pytest.mark.parametrize("words", [(b"", b"caf\xe9 \xff"), (b"", "Grüße, ☎".encode())])
