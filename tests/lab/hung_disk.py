@@ -23,7 +23,11 @@ class HungDisk:
         self._server = server
 
     def hang(self) -> None:
+        """From when all threads of its server stand still: whoever waits for a question that one of them has
+        read just before that cannot be killed (fs/fuse/dev.c, request_wait_answer).
+        """
         self._server.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self._server.pid, os.WSTOPPED)
 
     def answer(self) -> None:
         self._server.send_signal(signal.SIGCONT)
