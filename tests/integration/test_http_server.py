@@ -123,11 +123,11 @@ def _holds(process: Path, inodes: set[str]) -> bool:
 def http_process(served: Served) -> int:
     """The child that listens at the port."""
 
-    def found() -> list[int]:
-        return [each for each in listening(served.http_port) if each != served.pid]
+    def found() -> list[int] | None:
+        processes = [each for each in listening(served.http_port) if each != served.pid]
+        return processes if len(processes) == 1 else None
 
-    wait_until(lambda: len(found()) == 1, 10, "one process at the port")
-    return found()[0]
+    return wait_until(found, 30, "one process at the port")[0]
 
 
 def test_a_browser_that_trusts_the_authority_is_served(asked_safely: Served, asked_pair: Pair) -> None:
