@@ -9,8 +9,10 @@ import re
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from alembic import command as alembic_command
@@ -269,3 +271,16 @@ def test_clocks_that_are_apart(site: Checked, seconds: float, which: str) -> Non
     assert f"the database's clock is 90 s {which} this machine's" in failed["clocks"].text
     assert failed["clocks"].cure == "timedatectl set-ntp true (on both machines)"
     assert site.failed() == {}
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("seconds", [(-20.0, 0.0), (0.0, 20.0)], ids=["the question", "the answer"])
+def test_an_answer_that_takes_its_time_is_no_other_clock(
+    site: Checked, monkeypatch: pytest.MonkeyPatch, seconds: tuple[float, float]
+) -> None:
+    """Of a busy machine, say: the database may have looked at its clock at any moment of that."""
+    own = iter(seconds)
+    late = SimpleNamespace(time=lambda: time.time() + next(own))
+    monkeypatch.setattr(health, "time", late)
+
+    assert health.clock_difference(Store(site.url)) == 0.0
