@@ -21,7 +21,7 @@ from lab.certificates import Pair
 from lab.site import PROGRAMS, Site
 
 from noojee_agi import certificate
-from noojee_agi.cli.check import http
+from noojee_agi.cli.check import http, server
 from noojee_agi.cli.check.stage import Stage, look
 from noojee_agi.config import Config
 
@@ -47,14 +47,14 @@ def stage(site: Site) -> Stage:
     return look("http", lambda: http.check(config, "nobody", str(PROGRAMS)))
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as one:
-        port: int = one.getsockname()[1]
-        return port
+@pytest.fixture(autouse=True)
+def usual_port_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody may have 8080 on this machine; nobody has 0, which is any that is free."""
+    monkeypatch.setitem(server._USUAL_PORTS, "http", 0)
 
 
-def configured(site: Site, listen: str = "", options: dict[str, str] | None = None) -> Site:
-    site.configure({"http.listen": listen or f"127.0.0.1:{free_port()}", **(options or {})})
+def configured(site: Site, listen: str = "127.0.0.1:0", options: dict[str, str] | None = None) -> Site:
+    site.configure({"http.listen": listen, **(options or {})})
     return site
 
 
@@ -81,7 +81,7 @@ def test_without_a_server_it_is_said_that_none_runs(site: Site, pair: Pair) -> N
     found = stage(configured(site))
     assert lacks_only_a_server(found)
     assert found.cure == f"{PROGRAMS}/noojee-agi serve"
-    assert lacks_only_a_server(stage(configured(site, "0.0.0.0:8443", pair.options)))
+    assert lacks_only_a_server(stage(configured(site, "0.0.0.0:0", pair.options)))
 
 
 def test_networks_that_are_none(site: Site) -> None:
@@ -103,20 +103,20 @@ def test_parts_that_are_not_installed(site: Site, monkeypatch: pytest.MonkeyPatc
     assert found.cure == f"{PROGRAMS}/pip install '.[web]' # in a checkout of noojee-agi"
 
 
-@pytest.mark.parametrize("listen", ["0.0.0.0:8080", "[::]:8080", "192.0.2.1:8080"])
+@pytest.mark.parametrize("listen", ["0.0.0.0:0", "[::]:0", "192.0.2.1:0"])
 def test_an_address_that_others_reach_without_a_certificate(site: Site, listen: str) -> None:
     found = stage(configured(site, listen))
 
     assert found.has_failed
     assert "without a certificate no server begins at " in found.text
     subprocess.run(["bash", "-c", found.cure], check=True)
-    assert "listen = 127.0.0.1:8080" in site.conf.read_text()
+    assert "[http]\nlisten = 127.0.0.1:0" in site.conf.read_text()
     assert lacks_only_a_server(stage(site))
 
 
-@pytest.mark.parametrize("listen", ["nowhere.invalid:8080", "192.0.2.1:8443"])
+@pytest.mark.parametrize("listen", ["nowhere.invalid:0", "192.0.2.1:0"])
 def test_an_address_that_this_machine_has_not(site: Site, pair: Pair, listen: str) -> None:
-    found = stage(configured(site, listen, pair.options if "8443" in listen else {}))
+    found = stage(configured(site, listen, pair.options if "192" in listen else {}))
 
     assert found.text.startswith(f"[http] listen = {listen} cannot be had (")
     subprocess.run(["bash", "-c", found.cure], check=True)
@@ -275,8 +275,11 @@ def test_another_program_that_answers(site: Site, monkeypatch: pytest.MonkeyPatc
 
 
 def test_nobody_answers(site: Site, pair: Pair) -> None:
-    with running(configured(site)):
-        found = stage(site)
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # nobody else can take it, and nobody is heard there
+        configured(site, f"127.0.0.1:{nobody.getsockname()[1]}")
+        with running(site):
+            found = stage(site)
         assert found.has_failed
         assert " does not answer (Connection refused): " in found.text
         assert found.cure == f"kill {os.getpid()}"

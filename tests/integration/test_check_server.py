@@ -155,7 +155,7 @@ def test_a_server_that_has_not_read_the_configuration_again(running: Served, las
 
 
 def test_a_server_that_listens_elsewhere_than_it_should_by_now(running: Served, lasting: Site) -> None:
-    running.configure({"server.listen": "127.0.0.1:4999"})
+    running.configure({"server.listen": "127.0.0.2:0"})
 
     cured(lasting, "listen, socket, threads or TLS has changed since the server began")
 

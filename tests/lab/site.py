@@ -86,6 +86,7 @@ class Site:
             "database.url": self.database_url,
             "recordings.directory": str(self.recordings_directory),
             "recordings.min_free_percent": "0",
+            "server.listen": "127.0.0.1:0",  # check looks whether it is free, and others may have 4573
             "state.directory": str(self.state_directory),
             "log.level": "debug",
             **(options or {}),
