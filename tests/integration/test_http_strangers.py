@@ -29,7 +29,7 @@ FORM = b"extenOrUniqueId=410&apiKey=" + KEY
 CLOSE = b"Connection: close\r\n"
 CHUNKED = b"Transfer-Encoding: chunked\r\n"
 FORM_OF = b"Content-Type: application/x-www-form-urlencoded\r\n"
-AT_MOST_SECONDS = 13.0  # the server waits for a request for 10
+AT_MOST_SECONDS = 30.0  # the server waits for a request for 10, which begin when it comes to that
 HEAD_BYTES = 16384
 SHORT, LONG = 40, 1500
 
@@ -145,7 +145,7 @@ class Playground:
         self.served = served
         self.key = served.site.key.encode()
         self._everybody = [served.pid, *processes.children(served.pid)]
-        self._http = [self._everybody[-1]]
+        self._http = [served.http_process]
         self._before = footprint.countable(self._http)
 
     def connected(self, address: str = "127.0.0.1") -> socket.socket:
@@ -158,12 +158,18 @@ class Playground:
             return web.said(connection, words.replace(KEY, self.key))
 
     def assert_unharmed(self) -> None:
-        """The next is served at once, by the same processes, which hold what they held before."""
-        begun = time.monotonic()
-        assert web.get(self.served.http_port, "/openapi.json").status == 200
-        assert time.monotonic() - begun < 3
+        """The next is served at once, by the same processes, which hold what they held before.
+
+        One of three is: the machine may be busy with something else for a moment.
+        """
+        assert any(self._is_served_at_once() for _ in range(3))
         assert [self.served.pid, *processes.children(self.served.pid)] == self._everybody
         wait_until(self._holds_no_more, 20, "what it held before", self._held)
+
+    def _is_served_at_once(self) -> bool:
+        begun = time.monotonic()
+        assert web.get(self.served.http_port, "/openapi.json").status == 200
+        return time.monotonic() - begun < 3
 
     def _holds_no_more(self) -> bool:
         return footprint.hold_no_more(self._http, self._before)
@@ -271,7 +277,8 @@ def test_no_bytes_harm_it(playground: Playground, is_long: bool) -> None:
                 for cut in [*sorted(cuts), len(words)]:
                     connection.sendall(words[begin:cut])
                     begin = max(begin, cut)
-                connection.shutdown(socket.SHUT_WR)
+                with contextlib.suppress(OSError):  # it has closed already
+                    connection.shutdown(socket.SHUT_WR)
             check(web.said(connection))
 
     meet()
