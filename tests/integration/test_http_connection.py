@@ -25,7 +25,7 @@ from noojee_agi.web.serving import Serving
 
 PIECE = 65536
 SIZE = 160 * PIECE
-STALL_SECONDS = 1.0
+STALL_SECONDS = 3.0  # of which a busy machine may take one
 ASKED = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 
 
@@ -93,10 +93,10 @@ def served(request: pytest.FixtureRequest, pair: Pair, monkeypatch: pytest.Monke
 
 
 def test_who_takes_it_slowly_gets_all_of_it(served: Served) -> None:
-    """At 400 kB a second for some times the limit, then the rest at once."""
+    """At 400 kB a second for twice the limit, then the rest at once."""
     with served.connect() as caller:
         caller.sendall(ASKED)
-        taken, end = b"", time.monotonic() + 5 * STALL_SECONDS
+        taken, end = b"", time.monotonic() + 2 * STALL_SECONDS
         while time.monotonic() < end:
             taken += caller.recv(20_000)
             time.sleep(0.05)
@@ -109,7 +109,7 @@ def test_who_takes_it_slowly_gets_all_of_it(served: Served) -> None:
 def test_who_takes_nothing_is_cut_off(served: Served) -> None:
     with served.connect() as caller:
         caller.sendall(ASKED)
-        wait_until(lambda: len(served.connections) == 1, 10, "the connection")
+        assert caller.recv(1)  # so there is a connection
         wait_until(lambda: not served.connections, 20, "its end")
         assert rest(caller) < SIZE
 
