@@ -87,7 +87,7 @@ def test_what_nobody_foresaw_in_the_snapshot_s_thread_ends_the_process(
         return found if found[0] else None
 
     try:
-        _, status = wait_until(ended, 10, "the end of the drain process")
+        _, status = wait_until(ended, 60, "the end of the drain process")
     except AssertionError:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
