@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from lab.waiting import wait_until
 from sqlalchemy import select
 from unit.fakes import FakeAsterisk
 
+from integration import patience
 from integration.piped import Piped
 from noojee_agi.database.store import Store
 from noojee_agi.database.tables import account, extension_attachment
@@ -20,6 +22,7 @@ from noojee_agi.recordings import snapshot
 
 # Shorter than the 5 s after which the server looks for events that nobody told it of, and Python's start.
 SOON_SECONDS = 4.0
+TRIES = 4  # of which one must be soon: a busy machine may take longer
 
 
 class Desks:
@@ -27,13 +30,12 @@ class Desks:
 
     def __init__(self, folder: Path) -> None:
         self.site = Site(folder / "site")
+        self.environment = {**self.site.environment, **patience.environment(folder / "patience")}
         self.site.cli("account", "add", "Ann")
         self.served: Served | None = None
 
     def program(self, asterisk: FakeAsterisk, name: str, *words: str) -> None:
-        with Piped(
-            asterisk, [str(self.site.agi_directory / f"{name}.py"), *words], self.site.environment
-        ) as run:
+        with Piped(asterisk, [str(self.site.agi_directory / f"{name}.py"), *words], self.environment) as run:
             run.run()
         assert run.stderr == ""
 
@@ -87,12 +89,21 @@ def test_who_sits_down_and_gets_up_is_known_soon(desks: Desks, way: str) -> None
         asterisk.check()
         assert asterisk.answers()["RECORDING_STATUS"] == "200", asterisk.answers()
 
-    ask("attach_user", "Ann", "411")
-    wait_until(lambda: desks.open_attachments() == {"411": "Ann"}, SOON_SECONDS, "Ann at 411")
-    wait_until(lambda: desks.known() == frozenset({"411"}), SOON_SECONDS, "the snapshot to say so")
+    def both_are_seen_soon() -> bool:
+        ask("attach_user", "Ann", "411")
+        sits = is_soon(lambda: desks.open_attachments() == {"411": "Ann"}, "Ann at 411")
+        sits &= is_soon(lambda: desks.known() == frozenset({"411"}), "the snapshot to say so")
+        ask("detach_user", "411")
+        gets_up = is_soon(lambda: desks.open_attachments() == {}, "nobody at 411")
+        return gets_up & is_soon(lambda: desks.known() == frozenset(), "the snapshot to say so") & sits
 
-    ask("detach_user", "411")
-    wait_until(lambda: desks.open_attachments() == {}, SOON_SECONDS, "nobody at 411")
-    wait_until(lambda: desks.known() == frozenset(), SOON_SECONDS, "the snapshot to say so")
+    tries = next((tried for tried in range(1, TRIES + 1) if both_are_seen_soon()), 0)
+    assert tries
     if desks.served:
-        desks.served.wait_for("sessions", 2)  # the server has done both
+        desks.served.wait_for("sessions", 2 * tries)  # the server has done all
+
+
+def is_soon(condition: Callable[[], bool], what: str) -> bool:
+    begun = time.monotonic()
+    wait_until(condition, 30, what)
+    return time.monotonic() - begun < SOON_SECONDS
