@@ -166,9 +166,13 @@ def test_no_log_of_nginx_has_the_key(front: Front) -> None:
         assert answer.body["Code"] == -answer.status
         assert answer.body["Message"]
     assert larger.status == 413  # by nginx
-    last = front.nginx.log("noojee-agi.log").splitlines()[-1]
-    assert last.startswith(f"{CLIENT} ")
-    assert f'POST "{START}" 503' in last
+
+    def is_in_the_log() -> bool:
+        """Which comes after the answer."""
+        last = front.nginx.log("noojee-agi.log").splitlines()[-1]
+        return last.startswith(f"{CLIENT} ") and f'POST "{START}" 503' in last
+
+    wait_until(is_in_the_log, 20, "the last line")
     assert not front.nginx.has(key)
 
 
