@@ -56,7 +56,7 @@ def test_two_drains_at_once_store_each_leg_once(recorder: Recorder) -> None:
     start = _fork.Barrier(2)
 
     def work() -> None:
-        start.wait(10)
+        start.wait(60)
         for _ in range(5):
             recorder.drain()
 
@@ -119,15 +119,15 @@ def test_no_event_is_stranded_when_many_put_and_drain_at_once(recorder: Recorder
 
     def one_round(number: int, shift: random.Random) -> None:
         leg = recorder.leg(call_uniqueid=f"17.{number}")
-        barrier.wait(20)
+        barrier.wait(60)
         until = time.monotonic() + shift.uniform(0, 0.01)
         while time.monotonic() < until:
             pass
         recorder.put(leg)
         recorder.drain()
-        if barrier.wait(20) == 0 and recorder.waiting():
+        if barrier.wait(60) == 0 and recorder.waiting():
             stranded.append(number)
-        barrier.wait(20)
+        barrier.wait(60)
 
     def work(worker: int) -> None:
         for number in range(rounds):
@@ -164,7 +164,7 @@ def test_hosts_that_get_in_each_other_s_way_try_again_at_once(
     start = _fork.Barrier(hosts)
 
     def work(recorder: Recorder) -> None:
-        start.wait(10)
+        start.wait(60)
         assert recorder.drain().left == 0
 
     children = [forked(lambda recorder=recorder: work(recorder)) for recorder in recorders]  # type: ignore[misc]
