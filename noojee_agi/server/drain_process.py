@@ -68,12 +68,12 @@ class DrainProcess:
 
     def run(self, lifeline: int) -> None:
         """Until the other end of lifeline is closed; then once more, for what came last."""
-        with contextlib.suppress(OSError):  # it may be forbidden
-            os.nice(_NICENESS)
         for listener in self._listeners:
             listener.close()  # a port that nobody answers at would keep calls waiting
         sighup.on_sighup(self._load_config, self.use)
         threading.Thread(target=self._keep_snapshot, args=(lifeline,), daemon=True).start()
+        with contextlib.suppress(OSError):  # it may be forbidden
+            os.nice(_NICENESS)  # of this thread, and of those that it starts from now on (setpriority(2))
         self._drain(is_last=False)  # what has waited for a server; from now on it sees when a recording ends
         while True:
             # Without a database what was closed is not read, and would have it tried again at once.
@@ -194,7 +194,7 @@ class DrainProcess:
             self._settled = spool.settle(config.spool_directory, self._settled)
 
     def _keep_snapshot(self, lifeline: int) -> None:
-        """In a thread of its own: a call may wait for this, and a drain can take a minute.
+        """In a thread of its own, which is not nice: a call may wait for this, and a drain can take a minute.
 
         What nobody foresaw ends the process, so that the server starts another: a kill costs it nothing.
         """

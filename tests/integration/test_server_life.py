@@ -389,10 +389,22 @@ def test_a_signal_at_any_moment_of_the_start_ends_it(site: Site, what: signal.Si
             assert not (site.state_directory / "agi.sock").exists()
 
 
+def test_who_reads_the_key_that_a_call_waits_for_is_not_nice(served: Served) -> None:
+    """The drain is: on a busy machine it would take longer than the second for which a call waits."""
+    threads = map(int, os.listdir(f"/proc/{served.drain_process}/task"))
+    found = set()
+    for thread in threads:
+        with contextlib.suppress(ProcessLookupError):  # it has ended
+            found.add(os.getpriority(os.PRIO_PROCESS, thread))
+
+    assert os.getpriority(os.PRIO_PROCESS, served.pid) in found
+
+
 def test_a_key_that_was_changed_elsewhere_serves_many_calls_at_once(site: Site) -> None:
     """The snapshot is too old to refuse it, and every call waits for the answer of a database that works."""
     with Served(site) as served:
         for number in range(2):
+            wait_until(lambda: spooled.is_empty(site.recordings_directory), 60, "the end of the drain")
             key = f"new-key-{number}"
             with Store(site.database_url).transaction() as connection:
                 settings.set_key_digest(connection, access.digest(key))
