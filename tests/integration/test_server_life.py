@@ -239,6 +239,7 @@ def test_a_drain_process_that_is_killed_in_the_middle_loses_nothing(
             kill(served.drain_process)
         calls = [network_call.place(served.port, site.key) for _ in range(20)]
     assert [call.status for call in calls] == ["200"] * 20
+    served.wait_for("running", 0)  # a session of the flood's may still bring its event
     wait_until(lambda: spooled.is_empty(site.recordings_directory), 60, "an empty spool")
 
     stored, told = uniqueids(site), set(_TOLD.findall(site.log()))
