@@ -19,7 +19,6 @@ from lab import footprint, network_call, processes, spooled
 from lab.flood import flood
 from lab.loaded_command import loaded
 from lab.network_call import NetworkCall
-from lab.postgresql import free_port
 from lab.served import Served
 from lab.site import PROGRAMS, Site
 from lab.waiting import wait_until
@@ -107,14 +106,7 @@ def wait_for_children(served: Served, count: int) -> None:
 
 def begin_another(site: Site) -> subprocess.CompletedProcess[str]:
     """A server that is expected to say why it cannot begin."""
-    return subprocess.run(
-        [PROGRAMS / "noojee-agi", "serve"],
-        env=site.environment,
-        capture_output=True,
-        text=True,
-        timeout=20,
-        check=False,
-    )
+    return site.run_cli("serve")
 
 
 def test_sigterm_lets_every_session_finish_takes_no_new_one_and_drains(
@@ -371,7 +363,7 @@ def test_sighup_while_the_drain_process_waits_for_the_database_has_it_use_the_ne
 @pytest.mark.parametrize("what", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_at_any_moment_of_the_start_ends_it(site: Site, what: signal.Signals, is_long: bool) -> None:
     """Before it has begun it may die of it; later it ends as it should, and leaves no socket."""
-    site.configure({"server.listen": f"127.0.0.1:{free_port()}"})
+    site.configure({"server.listen": "127.0.0.1:0"})
     for number in range(60 if is_long else 4):
         server = subprocess.Popen(
             # Whoever runs the tests in the background may have had SIGINT ignored (bash(1), SIGNALS).
