@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import getpass
 import json
+import os
 import shutil
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from lab.loaded_command import loaded
+from lab.site import PROGRAMS
 from lab.waiting import wait_until
 
 from integration.losable import LosableSite
@@ -172,12 +175,13 @@ def test_a_hold_that_the_side_car_does_not_have_is_not_said_to_be_done(
 
 def test_what_another_drain_does_meanwhile_counts(site: LosableSite) -> None:
     leg = site.completed()
-    with spool.lock(site.recorder.spool):
-        command = site.start("recordings", "hold", leg.id, "--reason", "court")
+    with open(os.devnull, "r+b") as null, spool.lock(site.recorder.spool):
+        words = ["recordings", "hold", leg.id, "--reason", "court"]
+        command = loaded(PROGRAMS / "noojee-agi").start(words, site.environment, [null.fileno()] * 3)
         wait_until(site.recorder.waiting, 20, "the hold in the spool")
     site.sync()
 
-    assert command.wait(30) == 0
+    assert command.wait(60) == 0
     assert site.recorder.the_leg(leg)["held"] is True
 
 

@@ -1225,7 +1225,7 @@ def test_a_rebuild_waits_for_the_drain_that_is_at_work(site: LosableSite) -> Non
     with spool.lock(site.recorder.spool):
         process = site.start("sync", "--rebuild", stdout=PIPE)
         wait_until(
-            lambda: is_waiting_for_a_lock(process.pid) or process.poll() is not None, 30, "the rebuild"
+            lambda: is_waiting_for_a_lock(process.pid) or process.poll() is not None, 60, "the rebuild"
         )
         assert site.recorder.legs() == []
     process.communicate(timeout=60)
