@@ -22,6 +22,8 @@ from noojee_agi.database.tables import call_record
 from noojee_agi.recordings.recording import Ending, Event, Leg, leg_id
 
 CALLS = 2
+# A busy machine draws its examples slowly.
+HEALTHY = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 _ENDINGS = ("completed", "empty", "failed", "interrupted")
 _BEGINNING = ("started_at", "source", "destination", "did")
 
@@ -127,7 +129,7 @@ def check(store: Store, night: Night) -> None:
 
 
 @pytest.mark.parametrize("backend", ["sqlite"])
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, deadline=None, suppress_health_check=HEALTHY)
 @given(night=nights())
 def test_events_in_any_order_give_the_same_rows(store: Store, night: Night) -> None:
     check(store, night)
@@ -135,7 +137,7 @@ def test_events_in_any_order_give_the_same_rows(store: Store, night: Night) -> N
 
 @pytest.mark.postgresql
 @pytest.mark.parametrize("backend", ["postgresql"])
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=HEALTHY)
 @given(night=nights())
 def test_events_in_any_order_give_the_same_rows_in_postgresql(store: Store, night: Night) -> None:
     check(store, night)
