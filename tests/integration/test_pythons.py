@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from lab import pythons
 
-SECONDS = 240  # a first run installs what they need, too
+SECONDS = 900  # on a busy machine; a first run installs what they need, too
 
 
 @pytest.mark.timeout(SECONDS + pythons.INSTALL_SECONDS)
