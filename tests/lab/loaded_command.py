@@ -23,7 +23,7 @@ from typing import IO
 from lab import processes
 from lab.waiting import wait_until
 
-START_SECONDS = 30.0
+START_SECONDS = 120.0
 COMMAND_SECONDS = 120.0
 SERVER = Path(__file__).with_name("command_server.py")
 DRAIN = Path(__file__).with_name("loaded_drain.py")
