@@ -68,8 +68,11 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 def started(folder: Path, **options: str) -> Iterator[Served]:
     """After its first drain, from which on it sees when a recording ends, and a first call."""
     with Served(Site(folder / "site"), {"log.level": "info", **options}) as running:
-        assert network_call.place(running.port, running.site.key).status == "200"
+        call = network_call.place(running.port, running.site.key)
+        assert call.status == "200"
         running.wait_for("sees_ends", 1)
+        running.wait_for("sessions", 1)
+        wait_until(lambda: call.leg_id in running.site.log(), 20, "the first call's line")  # its last trace
         yield running
 
 
@@ -230,6 +233,8 @@ def test_silent_connections_keep_nobody_waiting_and_are_sent_away(served: Served
     assert shares[-1] < MOST_SLOW
     wait_for_the_same(served, before)
     calls = FIRST + 50 + 300 * len(shares)
+    served.wait_for("sessions", calls)
+    wait_until(lambda: len(served.site.log().splitlines()) >= 1 + calls, 20, "the line of the last call")
     assert len(served.site.log().splitlines()) == 1 + calls, "who says nothing is no line of the log"
 
 
