@@ -487,15 +487,13 @@ def test_wrong_keys_at_full_speed_do_not_keep_right_ones_waiting(
                 f"database {trouble}: right key, median and 99 % {wrong:.0f} {wrong_slow:.0f} ms beside wrong"
                 f" keys, {right:.0f} {right_slow:.0f} ms beside right ones"
             )
-            if shares[-1] < (MOST_SLOW, MOST_SLOW):
+            if max(shares[-1]) < MOST_SLOW:
                 break
             # Only then the database is asked again.
             wait_until(lambda: time.monotonic() > asked_at + OLD_SECONDS, 30, "an old answer")  # noqa: B023
 
     wait_until(lambda: " start_record 401 " in served.site.log(), 20, "the first wrong key to be refused")
-    slow, median = min(shares)
-    assert slow < MOST_SLOW
-    assert median < MOST_SLOW
+    assert max(min(shares, key=max)) < MOST_SLOW
 
 
 def median_and_slow(callers: Callers, served: Served, key: str) -> tuple[float, float]:
