@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import socket
@@ -58,16 +59,21 @@ def median(served: Served) -> float:
 def test_no_peer_without_a_key_keeps_a_right_call_waiting(
     served: Served, kind: str, count: int, address: str, tell: Tell
 ) -> None:
-    """From another address than the right calls, and from the same one."""
-    shares: list[float] = []
-    while len(shares) < ATTEMPTS and min(shares, default=MOST) >= MOST:
-        median(served)
-        alone = median(served)
+    """From another address than the right calls, and from the same one. Whom peers hold up, they hold up in
+    each attempt; other work on the machine makes now the one slow and now the other.
+    """
+    median(served)
+    slowest_alone, quickest_beside = 0.0, math.inf
+    for _ in range(ATTEMPTS):
+        slowest_alone = max(slowest_alone, median(served))
         with bad_company(served.port, kind, count, address):
-            shares.append(median(served) / alone)
+            quickest_beside = min(quickest_beside, median(served))
+        share = quickest_beside / slowest_alone
+        if share < MOST:
+            break
 
-    tell(f"a call beside {count} {kind} from {address}: {shares[-1]:.2f} times as long")
-    assert shares[-1] < MOST
+    tell(f"a call beside {count} {kind} from {address}: {share:.2f} times as long")
+    assert share < MOST
 
 
 def test_a_peer_that_spreads_its_bytes_has_no_more_time_than_a_silent_one(served: Served) -> None:
@@ -98,6 +104,7 @@ def test_who_shows_a_wrong_key_is_told_so_though_many_others_do(served: Served) 
 
 def test_wrong_keys_are_no_running_session_and_hold_no_right_call(served: Served) -> None:
     """They show it, and take nothing in after that."""
+    served.wait_for("running", 0)
     with contextlib.ExitStack() as stack:
         for _ in range(40):
             peer = stack.enter_context(NetworkCall(served.port, "no-key"))
@@ -135,7 +142,8 @@ def test_at_most_so_many_wait_and_the_oldest_go_first(served: Served) -> None:
 
 
 def test_connections_that_have_waited_too_long_are_refused(served: Served) -> None:
-    """While all processes are stopped, they wait in the kernel's queue."""
+    """While all processes are stopped, they wait in the kernel's queue, where nobody else is left."""
+    assert network_call.place(served.port, served.site.key).status == "200"
     workers, failed = served.workers(), served.status()["failed"]
     for each in workers:
         os.kill(each, signal.SIGSTOP)
@@ -146,7 +154,7 @@ def test_connections_that_have_waited_too_long_are_refused(served: Served) -> No
             wait_until(lambda: time.monotonic() > begun + fastagi._QUEUE_SECONDS + 0.5, 20)
             for each in workers:
                 os.kill(each, signal.SIGCONT)
-            late.socket.settimeout(5)
+            late.socket.settimeout(20)
             with contextlib.suppress(ConnectionResetError):
                 assert late.socket.recv(1) == b""
     finally:
