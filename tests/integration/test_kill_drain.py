@@ -294,19 +294,22 @@ def test_a_killed_upgrade_leaves_no_half_schema(
 ) -> None:
     """The first drain makes SQLite's tables; PostgreSQL's are made by `noojee-agi db upgrade`."""
     wanted = 40 if is_long else 3
-    start = time.monotonic()
-    assert exit_code(forked(lambda: schema.upgrade(Store(empty_database_url)))) == 0
-    whole = time.monotonic() - start
-    kills = 0
+    kills = rounds = 0
 
-    for number in range(wanted):
+    while not kills:
+        rounds += 1
+        assert rounds <= 5, "no upgrade met its end"
+        start = time.monotonic()  # anew, for the machine has other work, too
+        assert exit_code(forked(lambda: schema.upgrade(Store(empty_database_url)))) == 0
+        whole = time.monotonic() - start
+        for number in range(wanted):
+            _remove_tables(empty_database_url)
+            moment = whole * (number + 0.5) / wanted
+            kills += exit_code(forked(lambda moment=moment: _upgrade(empty_database_url, moment))) < 0  # type: ignore[misc]
+            _assert_all_or_nothing(empty_database_url)
         _remove_tables(empty_database_url)
-        moment = whole * (number + 0.5) / wanted
-        kills += exit_code(forked(lambda moment=moment: _upgrade(empty_database_url, moment))) < 0  # type: ignore[misc]
-        _assert_all_or_nothing(empty_database_url)
 
     schema.upgrade(Store(empty_database_url))
-    assert kills > 0
     tell(f"kill -9 of an upgrade, {backend}: {kills} kills, 0 half schemas")
 
 
