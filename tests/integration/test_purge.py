@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -169,17 +168,16 @@ def test_the_server_purges_what_is_older_than_keep_days(tmp_path: Path) -> None:
     site.set_up()
     leg, young, held = old(site, 31), old(site, 29), old(site, 32)
     site.recorder.store_all(Note(held.id, days_ago(1), "held", "lena", "court"))
-    site.conf.write_text(
-        site.conf.read_text().replace("[state]", "keep_days = 30\n[state]")
-        + f"listen =\nsocket = {tempfile.mkdtemp()}/agi.sock\n"
-    )
-
-    with site.start("serve", stdout=subprocess.DEVNULL) as server:
-        try:
+    with tempfile.TemporaryDirectory(dir="/tmp") as short:  # for the socket's path (unix(7))
+        site.conf.write_text(
+            site.conf.read_text().replace("[state]", "keep_days = 30\n[state]")
+            + f"listen =\nsocket = {short}/agi.sock\n"
+        )
+        with started(site, "serve") as server:
             wait_until(lambda: site.recorder.the_leg(leg)["purged_at"], 30, "the purge")
-            wait_until(lambda: "1 recordings purged" in site.log(), 10, "its line in the log")
-        finally:
+            wait_until(lambda: "1 recordings purged" in site.log(), 20, "its line in the log")
             server.terminate()
+            assert server.wait(60) == 0
 
     assert_purged(site, leg)
     assert_is_there(site, young)
