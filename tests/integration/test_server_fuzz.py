@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
 import socket
@@ -33,7 +34,7 @@ Tell = Callable[[str], None]
 T = TypeVar("T")
 
 SHORT, LONG = 120, 1500
-AT_ONCE_SECONDS = 2.5  # less than any time limit of the server's
+AT_ONCE_SECONDS = 4.0  # less than the five seconds for which the server waits for a peer
 COMMAND = re.compile(
     rb'(GET FULL VARIABLE|GET VARIABLE|SET VARIABLE|EXEC|VERBOSE)( "([^"\\\x00-\x1f]|\\.)*")+'
 )
@@ -87,6 +88,7 @@ def playground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Playground]
     with Served(site, {"log.level": "info"}) as served:
         network_call.place(served.port, site.key)
         served.wait_for("sees_ends", 1)
+        served.wait_for("sessions", 1)  # or it holds more than it does at rest
         found = Playground(served)
         yield found
         wait_until(lambda: {*found.good} <= {leg["id"] for leg in site.legs()}, 60, "all good calls")
@@ -542,20 +544,31 @@ def test_no_message_at_the_unix_socket_harms_the_server_or_leaves_a_descriptor(
 
 
 def test_after_all_of_them_a_call_is_handed_over(playground: Playground) -> None:
-    call = Call(7, int(time.time()), playground.key.encode())
+    """Once we say GO within a quarter of a second, as a busy machine may not let us."""
+    calls = (Call(number, int(time.time()), playground.key.encode()) for number in itertools.count(7))
+
+    call = wait_until(lambda: handed_over(next(calls), playground), 20, "a call to be handed over")
+
+    assert call.failure() == ""
+    playground.assert_unharmed()
+
+
+def handed_over(call: Call, playground: Playground) -> Call | None:
+    """The call, when it is over; None when the server has given it back without a word."""
     ours, theirs = socket.socketpair()
-    with ours, theirs, socket.socket(socket.AF_UNIX) as program:
-        program.settimeout(AT_ONCE_SECONDS)
+    said = b""
+    with ours, socket.socket(socket.AF_UNIX) as program:
+        program.settimeout(20)
         program.connect(str(playground.served.socket))
         conf = str(playground.served.site.conf)
-        message = handoff.pack("start_record", conf, [b"410"], call.environment)
-        program.sendall(message)
+        program.sendall(handoff.pack("start_record", conf, [b"410"], call.environment))
         assert program.recv(1) == handoff.TAKEN
-        socket.send_fds(program, [handoff.GO], [theirs.fileno(), theirs.fileno()])
-        theirs.close()
+        with theirs, contextlib.suppress(BrokenPipeError):
+            socket.send_fds(program, [handoff.GO], [theirs.fileno(), theirs.fileno()])
         with ours.makefile("rb") as commands:
             for command in commands:
                 ours.sendall(call.reply(command.rstrip(b"\n")))
-        assert program.recv(1) == handoff.DONE
-    assert call.failure() == ""
-    playground.assert_unharmed()
+                said = command
+        with contextlib.suppress(ConnectionError):
+            assert program.recv(1) == (handoff.DONE if said else b"")
+    return call if said else None
