@@ -99,13 +99,6 @@ def find() -> Path:
     return root
 
 
-def free_udp_port() -> int:
-    """Return a port of 127.0.0.1 that nobody uses now."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @dataclass(frozen=True)
 class Lines:
     """The telephone lines of one Asterisk; their channels are PJSIP/<extension>-<number>.
@@ -116,7 +109,7 @@ class Lines:
     extensions: Sequence[str]
     context: str = "test"
     variables: Mapping[str, str] = field(default_factory=dict)
-    port: int = field(default_factory=free_udp_port)
+    port: int = field(default_factory=lambda: free_port(socket.SOCK_DGRAM))
 
     def configuration(self) -> str:
         """Return the text of pjsip.conf."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import pwd
+import random
 import shlex
 import shutil
 import signal
@@ -19,6 +20,9 @@ from types import TracebackType
 from lab import debian, memory, processes
 from lab.unavailable import LabUnavailable
 from lab.waiting import wait_until
+
+_PORTS = range(31001, 32768)
+_leases: list[socket.socket] = []
 
 START_SECONDS = 30.0
 STOP_SECONDS = 10.0
@@ -263,9 +267,21 @@ def server_user() -> pwd.struct_passwd:
         return pwd.getpwnam("nobody")
 
 
-def free_port() -> int:
-    """Return a port of the loopback that nobody listens on now."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
+    """Return a port of the loopback that nobody uses now, and nobody else gets before it is used.
+
+    Not one that the kernel gives to whoever asks for none in particular (ip_local_port_range), nor one of
+    Asterisk's for audio (5000 to 31000); and no other process of the lab gets it while ours runs.
+    """
+    for port in random.SystemRandom().sample(_PORTS, len(_PORTS)):
+        lease = socket.socket(socket.AF_UNIX)
+        try:
+            lease.bind(f"\0noojee-agi-lab-port-{port}")  # unix(7): gone with the process
+            with socket.socket(socket.AF_INET, kind) as probe:
+                probe.bind(("127.0.0.1", port))
+        except OSError:
+            lease.close()
+        else:
+            _leases.append(lease)
+            return port
+    raise LabUnavailable("no port is free")
