@@ -163,6 +163,7 @@ class PrivateAsterisk:
         self._process: subprocess.Popen[bytes] | None = None
         self._sessions: list[int] = []
         self._files_of_calls = 0
+        self._logged_before = 0
 
     def __enter__(self) -> PrivateAsterisk:
         self.start()
@@ -188,6 +189,7 @@ class PrivateAsterisk:
         if self._process is not None:
             raise AsteriskFailed("this Asterisk is started already")
         self._write_folder()
+        self._logged_before = len(self.log())
         command = [*self._as_user(), *self._command(), "-f"]
         with (self.folder / "log/console").open("ab") as console:
             self._process = subprocess.Popen(
@@ -267,7 +269,19 @@ class PrivateAsterisk:
 
     def wait_quiet(self, limit: float = 20.0) -> None:
         """Wait until no channel is up; MixMonitor may still close its file, and a script may still run."""
-        wait_until(self._is_quiet, limit, "the end of all calls")
+        wait_until(self.is_quiet, limit, "the end of all calls")
+
+    def is_quiet(self) -> bool:
+        """Whether no channel is up."""
+        return self.rx("core show channels count").startswith("0 active channels")
+
+    def is_recording(self) -> bool:
+        """Whether a MixMonitor is at work, or the program that it runs at its end.
+
+        It ends after its channel, in a thread of its own. As the log of verbosity 2 tells.
+        """
+        log = self.log()[self._logged_before :]
+        return log.count("Begin MixMonitor Recording") > log.count("End MixMonitor Recording")
 
     def log(self) -> str:
         """Return the full log so far; it has the lines `Executing [...]` of the dialplan."""
@@ -290,9 +304,6 @@ class PrivateAsterisk:
             return "fully booted" in self.rx("core waitfullybooted", START_SECONDS)
         except AsteriskFailed:
             return False  # the socket is there, nobody listens yet
-
-    def _is_quiet(self) -> bool:
-        return self.rx("core show channels count").startswith("0 active channels")
 
     def _command(self) -> list[str]:
         return [*self.installation.command, "-C", str(self.folder / "etc/asterisk.conf")]
