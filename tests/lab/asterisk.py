@@ -19,7 +19,7 @@ from lab import debian, processes
 from lab.unavailable import LabUnavailable
 from lab.waiting import wait_until
 
-START_SECONDS = 30.0
+START_SECONDS = 90.0
 STOP_SECONDS = 5.0
 OPEN_FILES = 4096  # a call of two Local channels that is recorded has five open
 SOCKET_PATH_BYTES = 100  # sun_path holds 108, its final zero included
@@ -226,7 +226,7 @@ class PrivateAsterisk:
             process.kill()
             process.wait()
 
-    def rx(self, command: str, timeout: float = 10.0) -> str:
+    def rx(self, command: str, timeout: float = 30.0) -> str:
         """Return what Asterisk's command line answers to a command.
 
         As `asterisk -rx` asks (main/asterisk.c, ast_remotecontrol and netconsole), but 16 ms sooner.

@@ -18,6 +18,7 @@ from lab.site import Site
 from lab.waiting import wait_until
 
 BYTES_A_SECOND = 16000
+LIMIT_SECONDS = 60  # for what takes a second at most, and on a busy machine many
 # Of the manager interface: events tell more, and when they were.
 _MORE = "channelvars = RECORDING_ID,CALLERID(name)\ntimestampevents = yes"
 Telephone = TypeVar("Telephone", Phone, SipPhone)
@@ -102,7 +103,7 @@ class Exchange(Generic[Telephone]):
             there = [words for words in self._channels() if words[0].startswith(f"PJSIP/{extension}-")]
             return bool(there) and all(words[-2] for words in there)
 
-        wait_until(are_bridged, 10, f"the calls at {extension} to be bridged")
+        wait_until(are_bridged, LIMIT_SECONDS, f"the calls at {extension} to be bridged")
 
     def _channels(self) -> list[list[str]]:
         """The fields of each telephone's channel: first its name, last its bridge and its uniqueid."""
@@ -131,7 +132,10 @@ class Exchange(Generic[Telephone]):
             return [leg for leg in legs if leg["tag"] == tag and leg["status"] == "recording"]
 
         return wait_until(
-            found, 20, f"a leg {tag} that records", lambda: (self.site.legs(), self.site.log()[-3000:])
+            found,
+            LIMIT_SECONDS,
+            f"a leg {tag} that records",
+            lambda: (self.site.legs(), self.site.log()[-3000:]),
         )[0]
 
     def status(self, leg_id: str) -> str:
@@ -139,7 +143,7 @@ class Exchange(Generic[Telephone]):
         return str(leg["status"])
 
     def wait_for_audio(self, file: str, seconds: float) -> None:
-        wait_until(lambda: Path(file).stat().st_size >= seconds * BYTES_A_SECOND, 20, "some audio")
+        wait_until(lambda: Path(file).stat().st_size >= seconds * BYTES_A_SECOND, LIMIT_SECONDS, "some audio")
 
     def add(self, contexts: str) -> None:
         """Further contexts, until the next call that asks."""

@@ -64,7 +64,7 @@ class Listener:
         def are_talking() -> bool:
             return any(talk.pair == pair and not talk.until for talk in self.talks())
 
-        wait_until(are_talking, 15, f"{' and '.join(extensions)} to talk", self.talks)
+        wait_until(are_talking, 60, f"{' and '.join(extensions)} to talk", self.talks)
 
     def talks(self) -> list[Talk]:
         """All talks of two telephones, in the order of their beginnings.

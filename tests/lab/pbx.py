@@ -12,6 +12,7 @@ from lab.site import Site
 from lab.waiting import wait_until
 
 _TALK_MS = 400
+_LIMIT_SECONDS = 60  # for what takes a second at most, and on a busy machine many
 # The far end of every call: a telephone that plays 1004 Hz, and the caller's, with 425 Hz.
 PARTIES = """
 [own-extension]
@@ -57,7 +58,7 @@ class Pbx:
         Returns what the dialplan saw when they had run; waits until all channels are gone.
         """
         self.start_call(dialplan, seconds, extension, "" if seconds else f",,L({_TALK_MS})")
-        self.asterisk.wait_quiet(60)
+        self.asterisk.wait_quiet(_LIMIT_SECONDS)
         return self.view()
 
     def start_call(
@@ -93,7 +94,7 @@ class Pbx:
     def hang_up(self) -> None:
         """End all calls, and wait until their channels are gone."""
         self.asterisk.rx("channel request hangup all")
-        self.asterisk.wait_quiet()
+        self.asterisk.wait_quiet(_LIMIT_SECONDS)
 
     @property
     def _view_file(self) -> Path:
@@ -105,7 +106,7 @@ class Pbx:
         def lines() -> list[str]:
             return self._view_file.read_text().splitlines() if self._view_file.exists() else []
 
-        line = wait_until(lines, 10, "the dialplan to reach its end")[0]
+        line = wait_until(lines, _LIMIT_SECONDS, "the dialplan to reach its end")[0]
         status, leg_id, file, agi_status, message = line.split("|")
         return View(status, leg_id, file, agi_status, message)
 
@@ -119,15 +120,18 @@ class Pbx:
             return [leg for leg in self.site.legs("--id", view.leg_id) if leg["id"] == view.leg_id]
 
         return wait_until(
-            found, 20, f"leg {view.leg_id} to be {status}", lambda: (legs(), self.site.log()[-3000:])
+            found,
+            _LIMIT_SECONDS,
+            f"leg {view.leg_id} to be {status}",
+            lambda: (legs(), self.site.log()[-3000:]),
         )
 
     def wait_until_idle(self) -> None:
         """Until every program that calls have started is gone; where none is up, also those of their ends."""
 
         def idle() -> bool:
-            return processes.members(self.asterisk.pid) == [self.asterisk.pid] and not self.site.processes()
-
-        wait_until(idle, 30, "our programs to end")
             if self.asterisk.is_quiet() and self.asterisk.is_recording():
                 return False
+            return processes.members(self.asterisk.pid) == [self.asterisk.pid] and not self.site.processes()
+
+        wait_until(idle, _LIMIT_SECONDS, "our programs to end")

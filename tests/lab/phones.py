@@ -24,9 +24,9 @@ from lab.postgresql import free_port
 from lab.unavailable import LabUnavailable
 from lab.waiting import wait_until
 
-START_SECONDS = 15.0
+START_SECONDS = 60.0
 STOP_SECONDS = 1.0  # it takes leave of Asterisk, which may be gone already
-ANSWER_SECONDS = 5.0
+ANSWER_SECONDS = 30.0
 SUITE = "bookworm"  # not the machine's own: the configuration below is that of baresip 1.0.0
 
 # What PrivateAsterisk shall load for telephones: calls, registration, audio and transfers.
@@ -190,15 +190,15 @@ class Phone:
             self._note(event)
         return list(self._calls.values())
 
-    def wait_ringing(self, limit: float = 10.0) -> None:
+    def wait_ringing(self, limit: float = 60.0) -> None:
         """Wait until a call rings, here or at the other end."""
         self._wait_for("ringing", 1, limit)
 
-    def wait_up(self, count: int = 1, limit: float = 10.0) -> None:
+    def wait_up(self, count: int = 1, limit: float = 60.0) -> None:
         """Wait until so many calls are answered."""
         self._wait_for("up", count, limit)
 
-    def wait_idle(self, limit: float = 10.0) -> None:
+    def wait_idle(self, limit: float = 60.0) -> None:
         """Wait until there is no call; what was heard in the last one is then in its file."""
         wait_until(lambda: not self.calls(), limit, f"the end of the calls of telephone {self.extension}")
         self.command("listcalls")  # it closes the file after it has told of the end, before the next command

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from lab import sounds, tones
 from lab.asterisk import find
-from lab.exchange import Exchange
+from lab.exchange import LIMIT_SECONDS, Exchange
 from lab.phones import Lines
 from lab.sip_phone import SipPhone, let_talk
 from lab.waiting import wait_until
@@ -88,7 +88,7 @@ def play(made: Exchange[SipPhone], scene: Scene) -> list[dict[str, Any]]:
     def ended() -> bool:
         return all(leg["status"] != "recording" for leg in new_legs(made, known))
 
-    wait_until(ended, 20, "the legs to end", lambda: new_legs(made, known))
+    wait_until(ended, LIMIT_SECONDS, "the legs to end", lambda: new_legs(made, known))
     return new_legs(made, known)
 
 
@@ -108,8 +108,8 @@ def talk(made: Exchange[SipPhone], number: int = 1) -> None:
     def running() -> list[dict[str, Any]]:
         return [leg for leg in made.site.legs() if (leg["status"], leg["leg"]) == ("recording", number)]
 
-    (leg,) = wait_until(running, 20, "a leg that records", made.site.legs)
-    wait_until(Path(leg["file"]).exists, 20, "its file")
+    (leg,) = wait_until(running, LIMIT_SECONDS, "a leg that records", made.site.legs)
+    wait_until(Path(leg["file"]).exists, LIMIT_SECONDS, "its file")
     let_talk(made.phones.values(), _TALK_SECONDS)
 
 
@@ -139,7 +139,7 @@ def _by_keys(made: Exchange[SipPhone]) -> None:
     made.phones["410"].press("*3")
     talk(made)
     made.phones["410"].press("*4")
-    wait_until(lambda: made.site.legs()[-1]["status"] == "completed", 20, "the end of the leg")
+    wait_until(lambda: made.site.legs()[-1]["status"] == "completed", LIMIT_SECONDS, "the end of the leg")
 
 
 def _paid(made: Exchange[SipPhone]) -> None:
@@ -147,7 +147,7 @@ def _paid(made: Exchange[SipPhone]) -> None:
     made.wait_bridged("410")
     talk(made)
     made.phones["410"].press("*5")
-    wait_until(lambda: made.site.legs()[-1]["status"] == "completed", 20, "the end of the leg")
+    wait_until(lambda: made.site.legs()[-1]["status"] == "completed", LIMIT_SECONDS, "the end of the leg")
     made.phones["410"].press("*6")
     talk(made, 2)
 
@@ -168,7 +168,7 @@ def _supervised(made: Exchange[SipPhone]) -> None:
     talk(made)
     made.phones["411"].wait_idle()
     made.phones["411"].dial("*8410")
-    wait_until(lambda: made.site.legs()[-1]["status"] == "completed", 20, "the end of the leg")
+    wait_until(lambda: made.site.legs()[-1]["status"] == "completed", LIMIT_SECONDS, "the end of the leg")
 
 
 def log_in(made: Exchange[SipPhone]) -> None:

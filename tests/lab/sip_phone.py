@@ -19,6 +19,8 @@ from lab.sip_message import Message
 from lab.waiting import wait_until
 
 _POLL_SECONDS = 0.1
+# For an answer that takes milliseconds: an Asterisk, or a program that it runs, may wait for its turn.
+_ANSWER_SECONDS = 60
 
 
 def let_talk(phones: Iterable[SipPhone], seconds: float) -> None:
@@ -27,7 +29,9 @@ def let_talk(phones: Iterable[SipPhone], seconds: float) -> None:
     Asterisk writes a recording two seconds at a time: its size says that later.
     """
     until = {phone: phone.talked() + seconds for phone in phones if phone.calls()}
-    wait_until(lambda: all(phone.talked() >= each for phone, each in until.items()), 20, "some talk")
+    wait_until(
+        lambda: all(phone.talked() >= each for phone, each in until.items()), _ANSWER_SECONDS, "some talk"
+    )
 
 
 class SipPhone:
@@ -60,7 +64,7 @@ class SipPhone:
         self._request(
             "REGISTER", Call(new_id(), f"<sip:{self.extension}@127.0.0.1>", f"sip:127.0.0.1:{self._port}")
         )
-        if not self._is_registered.wait(10):
+        if not self._is_registered.wait(_ANSWER_SECONDS):
             raise AssertionError(f"telephone {self.extension} is not registered")
         return self
 
@@ -82,7 +86,7 @@ class SipPhone:
         call = Call(new_id(), f"<sip:{number}@127.0.0.1>", f"sip:{number}@127.0.0.1:{self._port}")
         self._calls[call.id] = call
         self._request("INVITE", call, call.description())
-        wait_until(lambda: call.is_up, 10, f"{number} to answer {self.extension}")
+        wait_until(lambda: call.is_up, _ANSWER_SECONDS, f"{number} to answer {self.extension}")
 
     def calls(self) -> list[object]:
         """Those that are up."""
@@ -95,12 +99,12 @@ class SipPhone:
 
     def wait_up(self, count: int = 1) -> None:
         """Until it is in so many calls."""
-        wait_until(lambda: len(self.calls()) >= count, 10, f"a call at {self.extension}")
+        wait_until(lambda: len(self.calls()) >= count, _ANSWER_SECONDS, f"a call at {self.extension}")
 
     def wait_ringing(self) -> None:
         wait_until(
             lambda: any(call.invitation for call in list(self._calls.values())),
-            10,
+            _ANSWER_SECONDS,
             f"{self.extension} to ring",
         )
 
@@ -111,7 +115,7 @@ class SipPhone:
                 self._accept(call, call.invitation)
 
     def wait_idle(self) -> None:
-        wait_until(lambda: not self._calls, 10, f"{self.extension} to be idle")
+        wait_until(lambda: not self._calls, _ANSWER_SECONDS, f"{self.extension} to be idle")
 
     def press(self, keys: str) -> None:
         """In all its calls."""
@@ -133,7 +137,9 @@ class SipPhone:
     def _invite_again(self, call: Call) -> None:
         self._request("INVITE", call, call.description())
         sent = call.number
-        wait_until(lambda: call.agreed == sent, 10, f"the answer to {self.extension}'s invitation")
+        wait_until(
+            lambda: call.agreed == sent, _ANSWER_SECONDS, f"the answer to {self.extension}'s invitation"
+        )
 
     def transfer(self, number: str, is_patient: bool = False) -> None:
         """Send the other end of its call there, and be out of it; is_patient: only when that is done."""
@@ -149,7 +155,12 @@ class SipPhone:
         """Until it is told that status: 202 is the promise, 200 that it is done."""
         own = f"<sip:{self.extension}@127.0.0.1>"
         self._request("REFER", call, more=[f"Refer-To: <{target}>", f"Referred-By: {own}"])
-        wait_until(lambda: status in call.referred, 10, f"the transfer to {target}", lambda: call.referred)
+        wait_until(
+            lambda: status in call.referred,
+            _ANSWER_SECONDS,
+            f"the transfer to {target}",
+            lambda: call.referred,
+        )
         self.hang_up()
 
     def hang_up(self) -> None:
