@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from lab import manager, tones
-from lab.exchange import Exchange
+from lab.exchange import LIMIT_SECONDS, Exchange
 from lab.phones import Lines
 from lab.served import Served
 from lab.sip_phone import SipPhone, let_talk
@@ -106,6 +106,10 @@ def hang_up_of_its_own(exchange: Exchange[SipPhone], extension: str) -> None:
     exchange.phones[extension].hang_up()
 
 
+def wait_for_end(exchange: Exchange[SipPhone], leg_id: str) -> None:
+    wait_until(lambda: exchange.status(leg_id) != "recording", LIMIT_SECONDS, "the end of the leg")
+
+
 # ---- Which call
 
 
@@ -185,7 +189,9 @@ def test_a_caller_who_is_parked_makes_nobody_else_look_parked(exchange: Exchange
     exchange.asterisk.rx("channel request hangup Local/500@test")
     exchange.asterisk.rx(f"dialplan set global VICTIM {victim}")
     exchange.asterisk.originate("parked@telephones", "s@waiting")
-    wait_until(lambda: "Park" in exchange.asterisk.rx("core show channels"), 10, "the call to be parked")
+    wait_until(
+        lambda: "Park" in exchange.asterisk.rx("core show channels"), LIMIT_SECONDS, "the call to be parked"
+    )
 
     second = exchange.ask("AGI(start_record.py,at/410,second)")
 
@@ -236,7 +242,7 @@ def wait_for_ended_starts(exchange: Exchange[SipPhone], count: int) -> list[dict
             else None
         )
 
-    return wait_until(ended, 20, f"{count} starts")
+    return wait_until(ended, LIMIT_SECONDS, f"{count} starts", exchange.site.legs)
 
 
 @pytest.mark.parametrize(("number", "tag"), [("both", "caller"), ("local", "caller-local")])
@@ -252,14 +258,14 @@ def test_a_start_at_the_called_end_replaces_the_callers(
     caller = [leg for leg in exchange.site.legs() if leg["tag"] == tag][-1]
     assert (called["call_record_id"], called["leg"]) == (caller["call_record_id"], 2)
     assert (called["channel"], called["owner"]) == (exchange.channel("411"), "Ann")
-    wait_until(lambda: exchange.status(caller["id"]) != "recording", 20, "the end of the former leg")
+    wait_for_end(exchange, caller["id"])
 
 
 def test_stop_ends_every_leg_of_the_conversation(exchange: Exchange[SipPhone]) -> None:
     """Two began while the other end could not be reached."""
     exchange.site.configure()
     exchange.phones["411"].dial("both")
-    wait_until(lambda: len(running(exchange)) == 2, 10, "two recordings")
+    wait_until(lambda: len(running(exchange)) == 2, LIMIT_SECONDS, "two recordings")
     exchange.configure()
 
     stopped = exchange.site.record("stop", "410")
@@ -278,10 +284,12 @@ def test_the_leg_that_replaces_another_has_both_sides(exchange: Exchange[SipPhon
     let_talk(exchange.phones.values(), 1)
     exchange.phones["410"].hang_up()
     second = exchange.running("twice-2")
+    exchange.wait_bridged("412")
     let_talk(exchange.phones.values(), 1.5)
     exchange.end()
 
-    wait_until(lambda: exchange.status(second["id"]) == "completed", 20, "the end of the leg")
+    wait_for_end(exchange, second["id"])
+    assert exchange.status(second["id"]) == "completed"
     shares = {extension: tones.share(Path(second["file"]), hertz) for extension, hertz in TONES.items()}
     assert min(shares["411"], shares["412"]) > 0.3
     assert shares["410"] < 0.05

@@ -125,11 +125,15 @@ class Exchange(Generic[Telephone]):
         return self.pbx.leg(view, status="recording")
 
     def running(self, tag: str) -> dict[str, Any]:
-        """The only leg with that tag that records now, once there is one."""
+        """The only leg with that tag that records now, once there is one.
+
+        The database may know of it before the former one has ended, and its file is there.
+        """
 
         def found() -> list[dict[str, Any]]:
             legs = self.site.legs("--tag", tag)  # of the calls whose last tag that is
-            return [leg for leg in legs if leg["tag"] == tag and leg["status"] == "recording"]
+            legs = [leg for leg in legs if leg["tag"] == tag and leg["status"] == "recording"]
+            return [leg for leg in legs if Path(leg["file"]).exists()]
 
         return wait_until(
             found,
