@@ -12,9 +12,8 @@ from lab.transitions import ALONE, CONSULTING, Leg
 
 LOUD, FAINT = 0.12, 0.03  # a telephone's tone has 0.24
 FRAME_MS = 20
-# Of a new person's frames, before the server has answered to the event: beside other tests it may be as late
-# as he talks, and no more.
-LATE_MS = round(TALK_SECONDS * 1000)
+# Of a new person's frames, beyond those that he had sent when the leg ended: less than he talks after that.
+LATE_MS = round(TALK_SECONDS * 1000 / 2)
 MISSED_SECONDS = 0.3  # of what two have said, at most
 
 
@@ -38,16 +37,31 @@ def late_frames(leg: dict[str, Any], pair: frozenset[str]) -> int:
     return sum(level > LOUD for hertz in strangers(pair) for level in levels(leg, hertz, FRAME_MS))
 
 
+def late_ms(played: Played, number: int, pair: frozenset[str]) -> float:
+    """For how long others may be heard in this leg: they talked before it ended, as Asterisk says.
+
+    On a busy machine the server is late; what a recording loses by that is told by test_following.py.
+    """
+    begun = played.begun[number]
+    end = min((each for each in (*played.begun, *played.stopped) if each > begun), default=0.0)
+    others = [talk for talk in played.talks if not talk.pair <= pair]
+    seconds = [min(talk.until or end, end) - max(talk.since, begun) for talk in others]
+    return LATE_MS + 1000 * sum(each for each in seconds if each > 0)
+
+
 def is_heard(leg: dict[str, Any], party: str) -> bool:
     return max(levels(leg, TONES[party]), default=0.0) > FAINT
 
 
-def assert_heard(leg: dict[str, Any], pair: frozenset[str]) -> None:
-    """Both, for as long as they have talked; nobody else, but the next one until the leg has ended."""
+def assert_heard(leg: dict[str, Any], pair: frozenset[str], late: float = LATE_MS) -> None:
+    """Both, for as long as they have talked; nobody else, but the next one until the leg has ended.
+
+    late: for so many ms.
+    """
     assert max(levels(leg, CONSULTING) + levels(leg, ALONE)) < FAINT
-    before = slice(None, -LATE_MS // 100 - 1)
+    before = slice(None, -round(late) // 100 - 1)
     assert [each for each in strangers(pair) if max(levels(leg, each)[before], default=0.0) > FAINT] == []
-    assert late_frames(leg, pair) <= LATE_MS // FRAME_MS
+    assert late_frames(leg, pair) <= late / FRAME_MS
     seconds = sum(frames_of_both(leg, pair)) * FRAME_MS / 1000
     assert seconds > TALK_SECONDS - MISSED_SECONDS
 
@@ -57,5 +71,5 @@ def assert_legs(played: Played, tag: str, expected: Sequence[Leg]) -> None:
     wanted = [(number, "completed", tag, leg.owner) for number, leg in enumerate(expected, 1)]
     assert seen == wanted
     assert len({leg["call_record_id"] for leg in played.legs}) == 1
-    for leg, each in zip(played.legs, expected, strict=True):
-        assert_heard(leg, each.pair)
+    for number, (leg, each) in enumerate(zip(played.legs, expected, strict=True)):
+        assert_heard(leg, each.pair, late_ms(played, number, each.pair))

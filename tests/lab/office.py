@@ -12,12 +12,14 @@ from typing import Any, NamedTuple
 
 from lab import manager, sounds
 from lab.asterisk import find
-from lab.exchange import Exchange
+from lab.exchange import LIMIT_SECONDS, Exchange
 from lab.listener import Listener, Talk
 from lab.phones import Lines
 from lab.served import Served
 from lab.sip_phone import SipPhone
 from lab.waiting import wait_until
+from noojee_agi.asterisk import variables
+from noojee_agi.config import Config
 
 ANN, CUSTOMER, CARL = "410", "411", "412"
 TONES = {ANN: 1004, CUSTOMER: 425, CARL: 700}
@@ -103,7 +105,7 @@ parkext => 750
 parkext_exclusive => yes
 context => parkedcalls
 parkpos => 751-760
-parkingtime => 1
+parkingtime => 2
 """,
     "confbridge.conf": "[general]\n[default_user]\ntype = user\nquiet = yes\n",
     "agents.conf": "[general]\n[1001]\ncustom_beep = beep\n",
@@ -114,11 +116,12 @@ Call = Callable[["Office", str], None]  # at which place it is recorded
 
 
 class Played(NamedTuple):
-    """What a call has left: its legs, who talked with whom, and when each leg's MixMonitor began."""
+    """What a call has left: its legs, who talked with whom, and when a MixMonitor began and was stopped."""
 
     legs: list[dict[str, Any]]
     talks: list[Talk]
     begun: list[float]
+    stopped: list[float]
 
 
 class Office(NamedTuple):
@@ -154,9 +157,34 @@ def number_packets(at: Office, is_ahead: bool) -> None:
     at.phones[CARL].first_sequence = _AHEAD if is_ahead else _FIRST_SEQUENCES[CARL]
 
 
-def talk(at: Office, *pair: str, seconds: float = TALK_SECONDS) -> None:
-    """Until these two have talked for so long, since a recording has last begun."""
+def is_followed(at: Office) -> bool:
+    return Config.load(str(at.exchange.site.conf)).recordings_follow == "yes"
+
+
+def wait_until_known(at: Office) -> None:
+    """Until the server knows who talk in the leg: it misses nobody who goes after that."""
+
+    def is_known() -> bool:
+        shown = [at.exchange.asterisk.rx(f"core show channel {name}") for name in at.exchange.channels()]
+        return f"{variables.PERSONS}=" in " ".join(shown)
+
+    if is_followed(at):
+        wait_until(is_known, LIMIT_SECONDS, "the server to know who talk")
+
+
+def talk(at: Office, *pair: str, seconds: float = TALK_SECONDS, leg: int = 0) -> None:
+    """Until these two have talked for so long, since a recording has last begun.
+
+    leg: of the call; it has begun by then, unless recordings do not follow it.
+    """
     at.listener.wait_talking(*pair)
+    if is_followed(at):
+        wait_until(
+            lambda: len(at.listener.seen("MixMonitorStart")) >= leg,
+            LIMIT_SECONDS,
+            f"leg {leg}",
+            lambda: (at.listener.talks(), at.exchange.site.log()[-3000:]),
+        )
     phones = [at.phones[each] for each in pair if each in at.phones]
     until: dict[int, list[float]] = {}  # by how many recordings have begun
 
@@ -165,7 +193,7 @@ def talk(at: Office, *pair: str, seconds: float = TALK_SECONDS) -> None:
         ends = until.setdefault(begun, [phone.talked() + seconds for phone in phones])
         return all(phone.talked() > end for phone, end in zip(phones, ends, strict=True))
 
-    wait_until(have_talked, 10, "some talk")
+    wait_until(have_talked, LIMIT_SECONDS, "some talk")
 
 
 def play(at: Office, call: Call, place: str) -> Played:
@@ -176,16 +204,21 @@ def play(at: Office, call: Call, place: str) -> Played:
         call(at, place)
     finally:
         hang_up(at)
-    begun = [float(event["Timestamp"]) for event in at.listener.seen("MixMonitorStart")]
 
-    def new() -> list[dict[str, Any]]:
-        return [leg for leg in at.exchange.site.legs() if leg["id"] not in known]
+    def times(kind: str) -> list[float]:
+        return [float(event["Timestamp"]) for event in at.listener.seen(kind)]
 
-    def are_over() -> bool:
-        return not at.exchange.site.legs("--status", "recording") and len(new()) == len(begun)
+    def ended() -> list[dict[str, Any]] | None:
+        legs = at.exchange.site.legs()  # by one look: between two the server may bring in another one
+        is_over = all(leg["status"] != "recording" for leg in legs)
+        found = [leg for leg in legs if leg["id"] not in known]
+        return found if is_over and len(found) == len(times("MixMonitorStart")) else None
 
-    wait_until(are_over, 20, f"{len(begun)} legs to end", lambda: (new(), at.exchange.site.log()[-3000:]))
-    return Played(new(), at.listener.talks(), begun)
+    def instead() -> object:
+        return at.exchange.site.legs(), at.listener.seen("MixMonitorStart"), at.exchange.site.log()[-3000:]
+
+    legs = wait_until(ended, LIMIT_SECONDS, "its legs to end", instead)
+    return Played(legs, at.listener.talks(), times("MixMonitorStart"), times("MixMonitorStop"))
 
 
 def hang_up(at: Office) -> None:
@@ -194,4 +227,4 @@ def hang_up(at: Office) -> None:
         phone.hang_up()
         phone.answers = True
         phone.say(TONES[extension])
-    at.exchange.asterisk.wait_quiet()
+    at.exchange.asterisk.wait_quiet(LIMIT_SECONDS)

@@ -9,11 +9,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-from lab.office import ANN, CARL, CUSTOMER, TONES, Office, talk
+from lab.exchange import LIMIT_SECONDS
+from lab.office import ANN, CARL, CUSTOMER, TONES, Office, talk, wait_until_known
 from lab.waiting import wait_until
 
 CONSULTING, ALONE = 1900, 2300
 _ASIDE_SECONDS = 0.3
+# Which leg is Carl's when he answers in Ann's place: at the customer's end one has begun for her.
+_TAKEN_BY = {"customer": 2, "agent": 1}
 
 
 class Leg(NamedTuple):
@@ -25,37 +28,50 @@ class Leg(NamedTuple):
 
 def reach_ann(at: Office, number: str) -> None:
     at.phones[CUSTOMER].dial(number)
-    talk(at, ANN, CUSTOMER)
+    talk(at, ANN, CUSTOMER, leg=1)
+    wait_until_known(at)
 
 
 def press(at: Office, code: str) -> None:
     """Ann presses a feature code, waits until she is asked for a number, and presses Carl's."""
     asked = f"<{at.exchange.channel(ANN)}> Playing 'pbx-transfer"
     at.phones[ANN].press(code)
-    wait_until(lambda: asked in at.exchange.asterisk.log(), 10, "the question for a number")
+    wait_until(lambda: asked in at.exchange.asterisk.log(), LIMIT_SECONDS, "the question for a number")
     at.phones[ANN].press(CARL)
 
 
-def consult(at: Office) -> None:
-    """Ann asks Carl, and the customer waits."""
+def consult(at: Office, ends: bool = False) -> None:
+    """Ann asks Carl, and the customer waits. ends: whether the leg does, as where she is recorded herself."""
     at.listener.wait_talking(ANN, CARL)
+    if ends:
+        wait_for_end(at)
     at.phones[ANN].say(CONSULTING)
     talk(at, ANN, CARL, seconds=_ASIDE_SECONDS)
     at.phones[ANN].say(TONES[ANN])
 
 
 def is_there(at: Office, extension: str) -> bool:
-    """A recording at a channel that has gone has ended with it, and no event says so."""
     return any(name.startswith(f"PJSIP/{extension}-") for name in at.exchange.channels())
 
 
-def be_alone(at: Office) -> None:
-    """The customer says something, though nobody is there: what was recorded before has ended by then."""
-    wait_until(lambda: at.listener.seen("MixMonitorStop") or not is_there(at, ANN), 2, "the end of the leg")
+def wait_for_end(at: Office) -> None:
+    """Of the leg, whose channel stays."""
+    wait_until(lambda: at.listener.seen("MixMonitorStop"), LIMIT_SECONDS, "the end of the leg")
+
+
+def be_alone(at: Office, place: str) -> None:
+    """The customer says something, though nobody is there: what was recorded before has ended by then.
+
+    A recording at a channel that has gone has ended with it, and no event says so.
+    """
+    if place == "customer":
+        wait_for_end(at)
+    else:
+        wait_until(lambda: not is_there(at, ANN), LIMIT_SECONDS, "Ann to be gone")
     customer = at.phones[CUSTOMER]
     customer.say(ALONE)
     until = customer.talked() + _ASIDE_SECONDS
-    wait_until(lambda: customer.talked() > until, 10, "some time")
+    wait_until(lambda: customer.talked() > until, LIMIT_SECONDS, "some time")
     customer.say(TONES[CUSTOMER])
 
 
@@ -65,7 +81,7 @@ def be_alone(at: Office) -> None:
 def _blind(at: Office, place: str) -> None:
     reach_ann(at, f"in-{place}")
     at.phones[ANN].transfer(CARL)
-    talk(at, CUSTOMER, CARL)
+    talk(at, CUSTOMER, CARL, leg=2)
 
 
 def _blind_while_it_rings(at: Office, place: str) -> None:
@@ -74,9 +90,9 @@ def _blind_while_it_rings(at: Office, place: str) -> None:
     at.phones[CARL].answers = False
     at.phones[ANN].transfer(CARL)
     at.phones[CARL].wait_ringing()
-    be_alone(at)
+    be_alone(at, place)
     at.phones[CARL].answer()
-    talk(at, CUSTOMER, CARL)
+    talk(at, CUSTOMER, CARL, leg=2)
 
 
 def _attended(at: Office, place: str) -> None:
@@ -85,73 +101,73 @@ def _attended(at: Office, place: str) -> None:
     at.phones[ANN].dial(CARL)
     consult(at)
     at.phones[ANN].join()
-    talk(at, CUSTOMER, CARL)
+    talk(at, CUSTOMER, CARL, leg=2)
 
 
 def _blind_by_keys(at: Office, place: str) -> None:
     reach_ann(at, f"in-{place}")
     press(at, "#1")
-    talk(at, CUSTOMER, CARL)
+    talk(at, CUSTOMER, CARL, leg=2)
 
 
 def _attended_by_keys(at: Office, place: str) -> None:
     reach_ann(at, f"in-{place}")
     press(at, "*2")
-    consult(at)
+    consult(at, ends=place == "agent")
     at.phones[ANN].hang_up()
-    talk(at, CUSTOMER, CARL)
+    talk(at, CUSTOMER, CARL, leg=2)
 
 
 def _redirect(at: Office, place: str) -> None:
     reach_ann(at, f"in-{place}")
     to = {"Context": "telephones", "Exten": CARL, "Priority": "1"}
     at.listener.act(Action="Redirect", Channel=at.exchange.channel(CUSTOMER), **to)
-    talk(at, CUSTOMER, CARL)
+    talk(at, CUSTOMER, CARL, leg=2)
 
 
 def _park(at: Office, place: str) -> None:
     reach_ann(at, f"in-{place}")
     at.phones[ANN].transfer("700", is_patient=True)  # Asterisk forgets to park when she leaves before
-    (parked,) = wait_until(lambda: at.listener.seen("ParkedCall"), 10, "the parking")
-    be_alone(at)
+    (parked,) = wait_until(lambda: at.listener.seen("ParkedCall"), LIMIT_SECONDS, "the parking")
+    be_alone(at, place)
     at.phones[CARL].dial(parked["ParkingSpace"])
-    talk(at, CUSTOMER, CARL)
+    talk(at, CUSTOMER, CARL, leg=2)
 
 
 def _park_too_long(at: Office, place: str) -> None:
     """Nobody fetches him, and Asterisk calls Ann again."""
     reach_ann(at, f"in-{place}")
     at.phones[ANN].transfer("750", is_patient=True)
-    be_alone(at)
-    talk(at, ANN, CUSTOMER)
+    be_alone(at, place)
+    talk(at, ANN, CUSTOMER, leg=2)
 
 
 def _conference(at: Office, place: str) -> None:
     at.phones[CARL].dial("room")
     reach_ann(at, f"in-{place}")
     at.phones[ANN].transfer("room")
-    talk(at, CUSTOMER, CARL)
+    talk(at, CUSTOMER, CARL, leg=2)
 
 
 def agent_of_pool(at: Office, place: str) -> None:
     """Ann stays logged in (app_agent_pool) when the customer is sent to Carl."""
     at.phones[ANN].dial("login")
     pool = partial(at.exchange.asterisk.rx, "agent show online")
-    wait_until(lambda: "NOT_INUSE" in pool(), 10, "the agent to be free", pool)
+    wait_until(lambda: "NOT_INUSE" in pool(), LIMIT_SECONDS, "the agent to be free", pool)
     reach_ann(at, "pool-customer")
     to = {"Context": "telephones", "Exten": CARL, "Priority": "1"}
     (customer,) = [name for name in at.exchange.channels() if name.startswith(f"PJSIP/{CUSTOMER}-")]
     at.listener.act(Action="Redirect", Channel=customer, **to)
-    talk(at, CUSTOMER, CARL)
+    talk(at, CUSTOMER, CARL, leg=2)
 
 
 def to_and_fro(at: Office, place: str, times: int) -> None:
     """Ann and Carl send the customer to each other by blind transfers."""
     reach_ann(at, f"in-{place}")
     has_him, other = ANN, CARL
-    for _ in range(times):
+    for leg in range(2, times + 2):
         at.phones[has_him].transfer(other)
-        talk(at, CUSTOMER, other, seconds=_ASIDE_SECONDS)
+        talk(at, CUSTOMER, other, seconds=_ASIDE_SECONDS, leg=leg)
         has_him, other = other, has_him
 
 
@@ -160,32 +176,33 @@ def _pickup(at: Office, place: str) -> None:
     at.phones[CUSTOMER].dial(f"ringing-{place}")
     at.phones[ANN].wait_ringing()
     at.phones[CARL].dial("pickup")
-    talk(at, CUSTOMER, CARL)
+    talk(at, CUSTOMER, CARL, leg=_TAKEN_BY[place])
 
 
 def _forward(at: Office, place: str) -> None:
     at.phones[ANN].answers = False
     at.phones[CUSTOMER].dial(f"forward-{place}")
-    talk(at, CUSTOMER, CARL)
+    talk(at, CUSTOMER, CARL, leg=_TAKEN_BY[place])
 
 
 def _second_queue(at: Office, place: str) -> None:
     reach_ann(at, f"in-{place}")
     at.phones[ANN].transfer("second")
-    talk(at, CUSTOMER, CARL)
+    talk(at, CUSTOMER, CARL, leg=2)
 
 
 def _outbound(at: Office, place: str) -> None:
     at.phones[ANN].dial(f"out-{place}")
-    talk(at, ANN, CUSTOMER)
+    talk(at, ANN, CUSTOMER, leg=1)
+    wait_until_known(at)
     at.phones[ANN].transfer(CARL)
-    talk(at, CUSTOMER, CARL)
+    talk(at, CUSTOMER, CARL, leg=2)
 
 
 def _back(at: Office, place: str) -> None:
     _blind(at, place)
     at.phones[CARL].transfer(ANN)
-    talk(at, ANN, CUSTOMER)
+    talk(at, ANN, CUSTOMER, leg=3)
 
 
 TRANSITIONS: dict[str, Callable[[Office, str], None]] = {
@@ -212,8 +229,12 @@ def _stop(at: Office, extension: str) -> None:
 def stopped_while_parked(at: Office, place: str) -> None:
     reach_ann(at, f"in-{place}")
     at.phones[ANN].transfer("700", is_patient=True)
-    (parked,) = wait_until(lambda: at.listener.seen("ParkedCall"), 10, "the parking")
-    wait_until(lambda: len(at.listener.seen("MixMonitorStop")) == (place == "customer"), 10, "the leg's end")
+    (parked,) = wait_until(lambda: at.listener.seen("ParkedCall"), LIMIT_SECONDS, "the parking")
+    wait_until(
+        lambda: len(at.listener.seen("MixMonitorStop")) == (place == "customer"),
+        LIMIT_SECONDS,
+        "the leg's end",
+    )
     _stop(at, CUSTOMER)
     at.phones[CARL].dial(parked["ParkingSpace"])
     talk(at, CUSTOMER, CARL)
@@ -250,15 +271,20 @@ def _hold(at: Office, place: str) -> None:
 
 def _optimised_away(at: Office, place: str) -> None:
     reach_ann(at, f"local-{place}")
-    shown = at.exchange.asterisk.rx("core show channels concise").splitlines()
-    assert not [line for line in shown if line.startswith("Local/")]
+
+    def shown() -> list[str]:
+        lines = at.exchange.asterisk.rx("core show channels concise").splitlines()
+        return [line for line in lines if line.startswith("Local/")]
+
+    wait_until(lambda: not shown(), LIMIT_SECONDS, "the Local channel to be gone", shown)
 
 
 def _told(at: Office, place: str) -> None:
     """The customer hears a sound every 0.3 s."""
     reach_ann(at, f"told-{place}")
     talk(at, ANN, CUSTOMER)
-    assert f"<{at.exchange.channel(CUSTOMER)}> Playing 'beep" in at.exchange.asterisk.log()
+    told = f"<{at.exchange.channel(CUSTOMER)}> Playing 'beep"
+    wait_until(lambda: told in at.exchange.asterisk.log(), LIMIT_SECONDS, "the sound")
 
 
 def _another_codec(at: Office, place: str) -> None:
