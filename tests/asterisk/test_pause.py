@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from lab import manager, office, tones
+from lab.exchange import LIMIT_SECONDS
 from lab.office import ANN, CARL, CUSTOMER, PLACES, TALK_SECONDS, TONES, Office, Played
 from lab.pbx import View
 from lab.proxy import Proxy
@@ -62,6 +63,7 @@ def tell_secrets(at: Office, *pair: str) -> None:
     office.talk(at, *pair, seconds=0.4)
     for extension in pair:
         at.phones[extension].say(TONES[extension])
+    office.talk(at, *pair, seconds=0.1)  # or Asterisk may still have to read some of it
 
 
 def levels(leg: dict[str, Any], hertz: int) -> list[float]:
@@ -104,7 +106,7 @@ def transferred(at: Office, place: str, restarts: bool = False) -> None:
     """To Carl, who resumes it. restarts: the server is killed while it is paused, and started again."""
     reach_ann(at, f"in-{place}")
     # As soon as the database knows whose it is.
-    wait_until(lambda: record(at, "pause", CUSTOMER, "--login", "Ann") == "200", 20, "the pause")
+    wait_until(lambda: record(at, "pause", CUSTOMER, "--login", "Ann") == "200", LIMIT_SECONDS, "the pause")
     tell_secrets(at, CUSTOMER, ANN)
     if restarts:
         at.server.kill()
@@ -132,8 +134,8 @@ def parked(at: Office, place: str) -> None:
     """It is paused while the call is parked, when nothing is recorded anyway."""
     reach_ann(at, f"in-{place}")
     at.phones[ANN].transfer("700", is_patient=True)
-    (event,) = wait_until(lambda: at.listener.seen("ParkedCall"), 10, "the parking")
-    wait_until(lambda: record(at, "pause", CUSTOMER) == "200", 10, "the pause")
+    (event,) = wait_until(lambda: at.listener.seen("ParkedCall"), LIMIT_SECONDS, "the parking")
+    wait_until(lambda: record(at, "pause", CUSTOMER) == "200", LIMIT_SECONDS, "the pause")
     at.phones[CARL].dial(event["ParkingSpace"])
     tell_secrets(at, CUSTOMER, CARL)
 
@@ -284,4 +286,8 @@ def test_a_pause_without_an_answer_of_the_manager_interface_stops_what_it_can_an
         assert view.status == "503"
         assert view.message.startswith("what could be reached has ended, but something may go on: ")
         legs = at.exchange.site.legs
-        wait_until(lambda: {leg["status"] for leg in legs()} <= {"completed", "empty"}, 20, "its end", legs)
+
+        def are_over() -> bool:
+            return {leg["status"] for leg in legs()} <= {"completed", "empty"}
+
+        wait_until(are_over, LIMIT_SECONDS, "its end", legs)
