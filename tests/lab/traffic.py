@@ -134,6 +134,8 @@ class Traffic:
         """Until all calls are over and every program that they have started is gone."""
 
         def idle() -> bool:
+            if self.asterisk.is_quiet() and self.asterisk.is_recording():
+                return False
             return processes.members(self.asterisk.pid) == [self.asterisk.pid] and not self.site.processes()
 
         self.asterisk.wait_quiet(OVER_SECONDS)
