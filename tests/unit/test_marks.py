@@ -293,7 +293,9 @@ def test_a_call_whose_recorded_channel_has_gone_is_paused_and_resumed_before_the
     assert run(site, "resume", CALLER).status == 200
 
 
-def test_a_resume_whose_marks_stay_is_200_and_says_so(site: Site, pbx: FakeManager) -> None:
+def test_a_resume_whose_marks_stay_is_200_and_says_so(
+    site: Site, pbx: FakeManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
     caller, _ = add(pbx, CALLER, "b"), add(pbx, ANN, "b")
     run(site, "start", CALLER, "INV-22")
     assert run(site, "pause", "at/410").status == 200
@@ -303,6 +305,7 @@ def test_a_resume_whose_marks_stay_is_200_and_says_so(site: Site, pbx: FakeManag
         return not is_mark
 
     pbx.before = before
+    monkeypatch.setattr(manager, "PATIENCE_SECONDS", 1.0)
     result = run(site, "resume", "at/410")
 
     assert (result.status, len(caller.mixmonitors)) == (200, 1)
@@ -312,7 +315,6 @@ def test_a_resume_whose_marks_stay_is_200_and_says_so(site: Site, pbx: FakeManag
 def test_a_call_stops_its_own_recording_over_agi_when_the_manager_interface_dies(
     site: Site, pbx: FakeManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(manager, "PATIENCE_SECONDS", 0.5)
     asterisk = FakeAsterisk()
     own = FakeChannel("PJSIP/trunk-a-0000001f", "1762420501.77", {"BridgeID": "b"}, {})
     pbx.channels.append(own)
@@ -320,6 +322,7 @@ def test_a_call_stops_its_own_recording_over_agi_when_the_manager_interface_dies
     own.variables.update(
         {name: asterisk.variables[name] for name in (variables.MIXMONITOR_ID, variables.LEG)}
     )
+    monkeypatch.setattr(manager, "PATIENCE_SECONDS", 0.5)
     pbx.before = lambda action: action["Action"] in ("Challenge", "Login", "Status", "ParkedCalls")
 
     site.run(asterisk, program="pause_record")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from noojee_agi.actions import start_record
 from noojee_agi.recordings.recording import Note
 from unit.fakes import DEAD_CHANNEL, FakeAsterisk, FakeDatabase, Site
 
@@ -160,8 +161,9 @@ def test_without_the_key_it_stays_as_it_is(
 
 @pytest.mark.parametrize("program", ["pause", "resume"])
 def test_a_caller_who_hangs_up_meanwhile_disturbs_nothing(
-    site: Site, asterisk: FakeAsterisk, program: str
+    site: Site, asterisk: FakeAsterisk, program: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(start_record, "FILE_SEEN_WITHIN_SECONDS", 0.05)
     for at in range(1, 12):
         asterisk.hang_up_at = 0
         run(site, asterisk, "start")
