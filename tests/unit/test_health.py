@@ -53,10 +53,15 @@ def fake(tmp_path: Path) -> Fake:
 
 
 def asked(asking: Health, times: int = 1) -> list[tuple[int, dict[str, object]]]:
+    """Nothing that was begun for it goes on afterwards."""
+
     async def ask() -> list[tuple[int, dict[str, object]]]:
         return [await asking.answer() for _ in range(times)]
 
-    return asyncio.run(ask())
+    try:
+        return asyncio.run(ask())
+    finally:
+        asking.close()
 
 
 def test_who_asks_first_waits_for_the_check_and_the_others_get_the_same(fake: Fake) -> None:
@@ -101,18 +106,24 @@ def test_an_old_answer_is_given_at_once_and_the_next_is_another(
 ) -> None:
     monkeypatch.setattr(health, "_KEPT_SECONDS", 0.0)
     asking = fake.does(SAYS_OK).health
+    gate = fake.folder / "gate"
+    os.mkfifo(gate)
 
     async def ask() -> list[int]:
         statuses = [(await asking.answer())[0]]
-        fake.does(f"sleep 0.5; {SAYS_FAILED}")
+        fake.does(f"cat {gate}; {SAYS_FAILED}")
         begun = time.monotonic()
         statuses += [(await asking.answer())[0] for _ in range(2)]
-        assert time.monotonic() - begun < 0.4
+        assert time.monotonic() - begun < health._PATIENCE_SECONDS / 2
+        gate.write_text("")  # waits for the check to have begun, and lets it go on
         assert asking._work
         await asking._work
         return [*statuses, (await asking.answer())[0]]
 
-    assert asyncio.run(ask()) == [200, 200, 200, 503]
+    try:
+        assert asyncio.run(ask()) == [200, 200, 200, 503]
+    finally:
+        asking.close()
     assert len(fake.lines()) in (2, 3)
 
 
@@ -138,10 +149,11 @@ def test_who_asks_first_does_not_wait_for_ever(fake: Fake, monkeypatch: pytest.M
     assert body["checked_at"] is None
 
 
-def is_gone(fake: Fake) -> bool:
-    """With all that it has started: they are one group."""
+def is_gone(asking: Health) -> bool:
+    """Its check, with all that it has started: they are one group."""
+    assert asking._process
     try:
-        os.killpg(int(fake.lines()[0].split()[0]), 0)
+        os.killpg(asking._process.pid, 0)
     except ProcessLookupError:
         return True
     return False
@@ -149,11 +161,15 @@ def is_gone(fake: Fake) -> bool:
 
 def test_a_check_that_takes_too_long_is_killed(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health, "_LIMIT_SECONDS", 0.3)
+    asking = fake.does("trap '' TERM; sleep 60 & wait; sleep 60").health
 
-    ((status, body),) = asked(fake.does("trap '' TERM; sleep 60 & wait; sleep 60").health)
+    async def ask() -> tuple[int, dict[str, object]]:
+        return await asking.answer()
+
+    status, body = asyncio.run(ask())
 
     assert (status, body["message"]) == (503, "noojee-agi check has not come to its end within 60 s")
-    wait_until(lambda: is_gone(fake), 5, "its end")
+    wait_until(lambda: is_gone(asking), 20, "its end")
 
 
 def test_it_ends_with_the_server(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,7 +189,7 @@ def test_it_ends_with_the_server(fake: Fake, monkeypatch: pytest.MonkeyPatch) ->
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGCHLD})
 
-    wait_until(lambda: is_gone(fake), 5, "its end")
+    wait_until(lambda: is_gone(asking), 20, "its end")
 
 
 def test_none_begins_when_the_server_ends(fake: Fake) -> None:
