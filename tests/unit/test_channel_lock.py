@@ -30,14 +30,14 @@ def test_a_second_one_waits_until_the_first_is_done(tmp_path: Path) -> None:
     with channel_lock.of(str(tmp_path), UNIQUEID, time.sleep):
         thread, has_it = others_turn(tmp_path, UNIQUEID)
         assert not has_it.wait(0.1)
-    assert has_it.wait(5)
+    assert has_it.wait(20)
     thread.join()
 
 
 def test_another_channels_turn_is_free(tmp_path: Path) -> None:
     with channel_lock.of(str(tmp_path), UNIQUEID, time.sleep):
         thread, has_it = others_turn(tmp_path, "1762420501.78")
-        assert has_it.wait(5)
+        assert has_it.wait(20)
         thread.join()
 
 
@@ -45,7 +45,7 @@ def test_nobody_waits_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(channel_lock, "WAIT_SECONDS", 0.05)
     with channel_lock.of(str(tmp_path), UNIQUEID, time.sleep):
         thread, has_it = others_turn(tmp_path, UNIQUEID)
-        assert has_it.wait(5)
+        assert has_it.wait(20)
         thread.join()
 
 

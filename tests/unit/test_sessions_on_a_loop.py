@@ -16,7 +16,7 @@ from noojee_agi.server.waiting import Sessions
 from noojee_agi.session import session
 from unit.fakes import FakeAsterisk, Site
 
-LIMIT_SECONDS = 10.0
+LIMIT_SECONDS = 30.0
 
 
 class Worker:

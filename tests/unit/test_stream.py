@@ -208,7 +208,7 @@ def test_more_bytes_than_it_may_read_are_an_os_error_until_it_is_extended() -> N
         with pytest.raises(OSError, match="too much"):
             limited.readline()
 
-        limited.extend(LIMIT_SECONDS)
+        limited.extend(20.0)
         os.write(said, b"89\n")
         assert limited.readline() == "89\n"
     finally:

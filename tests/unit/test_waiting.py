@@ -15,7 +15,7 @@ import pytest
 from noojee_agi.server import waiting
 from noojee_agi.server.waiting import Sessions, Waiting
 
-LIMIT_SECONDS = 5.0
+LIMIT_SECONDS = 30.0
 
 
 class Loop:
