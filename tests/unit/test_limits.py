@@ -15,6 +15,7 @@ from lab.waiting import wait_until
 
 TESTS = Path(__file__).parents[1]
 LIMIT = 1.0
+pytestmark = pytest.mark.timeout(300)  # each begins a pytest, which takes a while on a busy machine
 HANGING = """\
 import subprocess, threading
 import pytest
@@ -26,9 +27,14 @@ def server():
         yield process
         process.kill()
 
+@pytest.mark.timeout(60)
+def test_before_it(server):
+    pass
+
 def test_that_hangs(server):
     threading.Event().wait()
 
+@pytest.mark.timeout(60)
 def test_after_it(server):
     assert server.poll() is None
 """
@@ -97,7 +103,7 @@ def test_what_hangs_is_a_failure_and_leaves_nothing_behind(folder: Path) -> None
         said = running.communicate()[0]
 
     server = next(line for line in said.splitlines() if "server " in line).split()[-1]
-    assert "1 failed, 1 passed" in said
+    assert "1 failed, 2 passed" in said
     assert f"Timeout (>{LIMIT}s) from pytest-timeout" in said
     assert not is_there(int(server))
 
