@@ -12,9 +12,9 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from bench import load_client, places, servers, table
+from bench import load_client, machine, places, servers, table
 from bench.load_client import Client
 from bench.places import Places
 from bench.servers import Server
@@ -23,6 +23,7 @@ CONNECTIONS = (1, 8, 64)
 CALLS = 2000
 ROUNDS = 5
 WARM_UP_ROUNDS = 1
+_REST_SECONDS = 0.25
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class Turn:
     """One server's calls in one round, in milliseconds; cpu of a call is the server's, own_cpu the client's.
 
     backlog: from the end of the last call until all are in the database. cpu includes that work, and all that
-    comes after it, until the server's processes do nothing any more.
+    comes after it, until the server's processes do nothing any more. at_rest: how many processors others had
+    just before its round.
     """
 
     per_second: float
@@ -41,6 +43,7 @@ class Turn:
     own_cpu: float
     backlog: float
     failures: Mapping[str, int]
+    at_rest: float = 0.0
 
 
 Turns = Mapping[tuple[int, str], Sequence[Turn]]
@@ -59,10 +62,12 @@ def measure(
         clients = {server.name: kind.calling(server.port, server.key) for server in running}
         for at_once in connections:
             for number in range(WARM_UP_ROUNDS + rounds):
+                at_rest = machine.load_at_rest(_REST_SECONDS)
                 for server in _order(running, number):
                     is_warm = number >= WARM_UP_ROUNDS
                     turn = take_turn(server, clients[server.name], calls if is_warm else calls // 3, at_once)
                     if is_warm:
+                        turn = replace(turn, at_rest=at_rest)
                         turns.setdefault((at_once, server.name), []).append(turn)
     return turns
 
@@ -105,6 +110,11 @@ def shares(
         figure(one) / figure(other) if figure is per_second else figure(other) / figure(one)
         for one, other in pairs
     ]
+
+
+def at_rest(turns: Turns) -> float:
+    """How many processors others had, in the median of all turns."""
+    return statistics.median(turn.at_rest for of_server in turns.values() for turn in of_server)
 
 
 def per_second(turn: Turn) -> float:

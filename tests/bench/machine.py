@@ -6,6 +6,7 @@ import os
 import time
 from pathlib import Path
 
+AT_REST = 0.2  # processors: when others have more than that, what is left for us says nothing of us
 _TICKS = os.sysconf("SC_CLK_TCK")
 _IDLE, _IO_WAIT, _STEAL, _COUNTED = 3, 4, 7, 8  # proc(5), /proc/stat; guests count as user already
 

@@ -22,7 +22,6 @@ CALLS, PER_SECOND, ROUNDS = 400, 40.0, 3
 WAYS = (MIXMONITOR, FASTAGI, HANDED_OVER, NOTHING)
 GOAL = 2.0  # FastAGI's, in MixMonitors
 REST_SECONDS = 2.0
-AT_REST = 0.2  # processors: when others have more than that, what is left for us says nothing of us
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ def failures(costs: Costs, way: Way) -> int:
 
 def rested(costs: Costs) -> bool:
     """Whether nobody else worked on the machine."""
-    return all(cost.at_rest <= AT_REST for of_way in costs.values() for cost in of_way)
+    return all(cost.at_rest <= machine.AT_REST for of_way in costs.values() for cost in of_way)
 
 
 def judged(costs: Costs) -> Callable[[Cost], float]:
