@@ -17,7 +17,7 @@ from bench.places import Places
 from bench.volume import Costs
 from noojee_agi.database import intake
 
-ATTEMPTS = range(3)  # other work on the machine may spoil a run; what reads all legs fails in all of them
+ATTEMPTS = range(6)  # other work on the machine may spoil a run; what reads all legs fails in all of them
 FEW, MANY = 500, 50_000
 ROUNDS = 2
 SCHEMA = "SELECT name, sql FROM sqlite_master ORDER BY name"
