@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import pwd
@@ -25,7 +26,7 @@ _PORTS = range(31001, 32768)
 _leases: list[socket.socket] = []
 
 START_SECONDS = 30.0
-STOP_SECONDS = 10.0
+STOP_SECONDS = 60.0
 STOP_SIGNALS = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
 NO_SYNC = ("fsync", "full_page_writes")
 
@@ -161,7 +162,8 @@ class PrivatePostgreSQL:
 
     def freeze(self) -> None:
         """Stop every process of it where it is (SIGSTOP): connections stay open, nothing is answered."""
-        processes.send(signal.SIGSTOP, [self.pid, *processes.children(self.pid)])
+        processes.send(signal.SIGSTOP, [self.pid])  # first: it might take one more connection
+        processes.send(signal.SIGSTOP, processes.children(self.pid))
 
     def thaw(self) -> None:
         """Let it go on."""
@@ -229,8 +231,9 @@ class PrivatePostgreSQL:
         """Read the server's own word in the last line of postmaster.pid, as pg_ctl does."""
         if self._process is None or self._process.poll() is not None:
             raise PostgreSQLFailed(f"PostgreSQL ended while it started:\n{self._log().read_text()[-2000:]}")
-        file = self._folder_of_data() / "postmaster.pid"
-        lines = file.read_text().splitlines() if file.exists() else []
+        lines: list[str] = []
+        with contextlib.suppress(FileNotFoundError):  # nor, for a moment, that of one that has crashed
+            lines = (self._folder_of_data() / "postmaster.pid").read_text().splitlines()
         return len(lines) >= 8 and lines[0] == str(self._process.pid) and lines[7].strip() == "ready"
 
     def _as_user(self, pdeathsig: bool = False) -> list[str]:
