@@ -109,7 +109,7 @@ class Lines:
     extensions: Sequence[str]
     context: str = "test"
     variables: Mapping[str, str] = field(default_factory=dict)
-    port: int = field(default_factory=lambda: free_port(socket.SOCK_DGRAM))
+    port: int = field(default_factory=free_port)
 
     def configuration(self) -> str:
         """Return the text of pjsip.conf."""

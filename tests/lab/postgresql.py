@@ -22,12 +22,12 @@ from lab import debian, memory, processes
 from lab.unavailable import LabUnavailable
 from lab.waiting import wait_until
 
-_PORTS = range(31001, 32768)
-_leases: list[socket.socket] = []
-
 START_SECONDS = 30.0
 STOP_SECONDS = 60.0
 STOP_SIGNALS = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
+# Above those of Asterisk's audio, and below those that the kernel gives away (ip_local_port_range).
+_PORTS = range(31_001, 32_768)
+_taken: list[socket.socket] = []
 NO_SYNC = ("fsync", "full_page_writes")
 
 
@@ -270,21 +270,23 @@ def server_user() -> pwd.struct_passwd:
         return pwd.getpwnam("nobody")
 
 
-def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
-    """Return a port of the loopback that nobody uses now, and nobody else gets before it is used.
+def free_port() -> int:
+    """Return a port of the loopback, of TCP and UDP, that nobody uses, nor gets before our process ends.
 
-    Not one that the kernel gives to whoever asks for none in particular (ip_local_port_range), nor one of
-    Asterisk's for audio (5000 to 31000); and no other process of the lab gets it while ours runs.
+    Else that of a server which is stopped for a while, or begins a moment later, might be somebody else's by
+    then. It is none that the kernel gives to whoever asks for any, and a name says to the lab's other
+    processes that it is taken.
     """
-    for port in random.SystemRandom().sample(_PORTS, len(_PORTS)):
-        lease = socket.socket(socket.AF_UNIX)
+    for port in random.sample(_PORTS, len(_PORTS)):
+        name = socket.socket(socket.AF_UNIX)
         try:
-            lease.bind(f"\0noojee-agi-lab-port-{port}")  # unix(7): gone with the process
-            with socket.socket(socket.AF_INET, kind) as probe:
-                probe.bind(("127.0.0.1", port))
+            name.bind(f"\0noojee-agi-lab-port-{port}")
+            for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+                with socket.socket(socket.AF_INET, kind) as probe:
+                    probe.bind(("127.0.0.1", port))
         except OSError:
-            lease.close()
-        else:
-            _leases.append(lease)
-            return port
-    raise LabUnavailable("no port is free")
+            name.close()
+            continue
+        _taken.append(name)
+        return port
+    raise LabUnavailable(f"all ports from {_PORTS[0]} to {_PORTS[-1]} are in use")

@@ -19,6 +19,7 @@ from typing import IO
 
 from lab import processes
 from lab.loaded_command import LoadedProcess, loaded
+from lab.postgresql import free_port
 from lab.site import Site
 from lab.waiting import wait_until
 from noojee_agi.session import handoff
@@ -47,7 +48,7 @@ class Served:
         enter: Sequence[str] = (),
     ) -> None:
         self.site = site
-        self.port = 0
+        self.port = free_port()
         self.http = ""  # such as https://127.0.0.1:8443, where http.listen is among the options
         self._options = {**(options or {})}
         self._address = address
