@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from lab.waiting import wait_until
 
 ALONE_SECONDS = 2.0
-KILLED_SECONDS = 5.0
+KILLED_SECONDS = 30.0
 _BYTES = 1 << 16  # of a command line
 
 

@@ -131,7 +131,7 @@ class Served:
         """SIGHUP, and wait until the server has said what came of it; the workers are told before that."""
         before = self.site.log().count(" SIGHUP: ")
         os.kill(self.pid, signal.SIGHUP)
-        wait_until(lambda: self.site.log().count(" SIGHUP: ") > before, 10, "an answer to SIGHUP")
+        wait_until(lambda: self.site.log().count(" SIGHUP: ") > before, 20, "an answer to SIGHUP")
 
     def terminate(self) -> None:
         """SIGTERM, without waiting for the end."""
@@ -163,7 +163,7 @@ class Served:
     def status(self) -> dict[str, float]:
         """What it tells `noojee-agi check` of itself. Raises OSError when nobody answers."""
         with socket.socket(socket.AF_UNIX) as asking:
-            asking.settimeout(5)
+            asking.settimeout(20)
             asking.connect(str(self.socket))
             asking.sendall(handoff.framed(handoff.STATUS))
             answer = b""
@@ -186,7 +186,7 @@ class Served:
     @property
     def drain_process(self) -> int:
         """Its process for the database: the one that has made itself nicest."""
-        return wait_until(lambda: self._nicer(DRAIN_NICENESS), 10, "the drain process")[0]
+        return wait_until(lambda: self._nicer(DRAIN_NICENESS), 20, "the drain process")[0]
 
     @property
     def http_port(self) -> int:
@@ -194,7 +194,7 @@ class Served:
 
     @property
     def http_process(self) -> int:
-        return wait_until(lambda: self._nicer(HTTP_NICENESS), 10, "the process for HTTP")[0]
+        return wait_until(lambda: self._nicer(HTTP_NICENESS), 20, "the process for HTTP")[0]
 
     def _nicer(self, by: int) -> list[int]:
         wanted = min(19, _niceness(self.pid) + by)
