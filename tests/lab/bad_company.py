@@ -1,8 +1,13 @@
-"""FastAGI peers without a key that stay: python -m lab.bad_company PORT KIND COUNT ADDRESS."""
+"""FastAGI peers without a key that stay: python -m lab.bad_company PORT KIND COUNT ADDRESS.
+
+At the lowest priority, as lab.http_company: their place is another machine, and those who come again at once
+must not take the processor from the calls that are measured beside them.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import select
 import socket
 import sys
@@ -37,9 +42,9 @@ class _Peer:
         if kind == "dripping environment":
             self._drops = iter(_ENVIRONMENT)
         elif kind != "silent":
-            self.socket.send(_ENVIRONMENT)
+            self._say(_ENVIRONMENT)
         if kind == "unread replies":
-            self.socket.send(b"200 result=1\n" * 200)
+            self._say(b"200 result=1\n" * 200)
         self._answers = kind == "dripping reply"
 
     def is_sent_away(self) -> bool:
@@ -58,9 +63,12 @@ class _Peer:
 
     def drip(self) -> None:
         for byte in self._drops:
-            with contextlib.suppress(OSError):
-                self.socket.send(bytes([byte]))
+            self._say(bytes([byte]))
             return
+
+    def _say(self, words: bytes) -> None:
+        with contextlib.suppress(OSError):  # he may be sent away at any time
+            self.socket.send(words)
 
 
 def _stay(port: int, kind: str, count: int, address: str) -> None:
@@ -85,4 +93,5 @@ def _stay(port: int, kind: str, count: int, address: str) -> None:
 
 
 if __name__ == "__main__":
+    os.nice(19)
     _stay(int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4])
