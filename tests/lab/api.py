@@ -73,7 +73,7 @@ class Api(NamedTuple):
 def api(version: int, folder: Path, stack: ExitStack) -> Api:
     options = {"http.listen": f"127.0.0.1:{free_port()}"}
     made = Api(office.office(version, folder, stack, options))
-    wait_until(lambda: curl(f"{made.url}/openapi.json").status == 200, 10, "the API to answer")
+    wait_until(lambda: curl(f"{made.url}/openapi.json").status == 200, 30, "the API to answer")
     return made
 
 

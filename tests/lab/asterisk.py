@@ -21,6 +21,7 @@ from lab.waiting import wait_until
 
 START_SECONDS = 90.0
 STOP_SECONDS = 5.0
+RX_SECONDS = 60.0  # usually some milliseconds, but Asterisk may wait for a processor
 OPEN_FILES = 4096  # a call of two Local channels that is recorded has five open
 SOCKET_PATH_BYTES = 100  # sun_path holds 108, its final zero included
 
@@ -226,7 +227,7 @@ class PrivateAsterisk:
             process.kill()
             process.wait()
 
-    def rx(self, command: str, timeout: float = 30.0) -> str:
+    def rx(self, command: str, timeout: float = RX_SECONDS) -> str:
         """Return what Asterisk's command line answers to a command.
 
         As `asterisk -rx` asks (main/asterisk.c, ast_remotecontrol and netconsole), but 16 ms sooner.
