@@ -164,7 +164,6 @@ class PrivateAsterisk:
         self._process: subprocess.Popen[bytes] | None = None
         self._sessions: list[int] = []
         self._files_of_calls = 0
-        self._logged_before = 0
 
     def __enter__(self) -> PrivateAsterisk:
         self.start()
@@ -190,7 +189,6 @@ class PrivateAsterisk:
         if self._process is not None:
             raise AsteriskFailed("this Asterisk is started already")
         self._write_folder()
-        self._logged_before = len(self.log())
         command = [*self._as_user(), *self._command(), "-f"]
         with (self.folder / "log/console").open("ab") as console:
             self._process = subprocess.Popen(
@@ -276,13 +274,9 @@ class PrivateAsterisk:
         """Whether no channel is up."""
         return self.rx("core show channels count").startswith("0 active channels")
 
-    def is_recording(self) -> bool:
-        """Whether a MixMonitor is at work, or the program that it runs at its end.
-
-        It ends after its channel, in a thread of its own. As the log of verbosity 2 tells.
-        """
-        log = self.log()[self._logged_before :]
-        return log.count("Begin MixMonitor Recording") > log.count("End MixMonitor Recording")
+    def has_closed(self) -> bool:
+        """Whether no channel is up, and each MixMonitor has closed its file and has run its command."""
+        return self.is_quiet() and "mixmonitor_thread" not in self.rx("core show threads")
 
     def log(self) -> str:
         """Return the full log so far; it has the lines `Executing [...]` of the dialplan."""

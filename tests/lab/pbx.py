@@ -127,11 +127,11 @@ class Pbx:
         )
 
     def wait_until_idle(self) -> None:
-        """Until every program that calls have started is gone; where none is up, also those of their ends."""
+        """Until every program is gone that calls have started, or start when they are over."""
 
         def idle() -> bool:
-            if self.asterisk.is_quiet() and self.asterisk.is_recording():
-                return False
             return processes.members(self.asterisk.pid) == [self.asterisk.pid] and not self.site.processes()
 
+        if self.asterisk.is_quiet():
+            wait_until(self.asterisk.has_closed, _LIMIT_SECONDS, "the end of all recordings")
         wait_until(idle, _LIMIT_SECONDS, "our programs to end")

@@ -134,11 +134,9 @@ class Traffic:
         """Until all calls are over and every program that they have started is gone."""
 
         def idle() -> bool:
-            if self.asterisk.is_quiet() and self.asterisk.is_recording():
-                return False
             return processes.members(self.asterisk.pid) == [self.asterisk.pid] and not self.site.processes()
 
-        self.asterisk.wait_quiet(OVER_SECONDS)
+        wait_until(self.asterisk.has_closed, OVER_SECONDS, "the end of all recordings")
         wait_until(idle, limit, "the programs of all calls to end")
 
 
