@@ -18,6 +18,7 @@ from lab.waiting import wait_until
 pytestmark = pytest.mark.asterisk
 
 AT_ONCE = 14
+ROUNDS_AT_MOST = 4
 OVER_SECONDS = 60.0
 
 
@@ -58,10 +59,12 @@ def assert_all_recorded(traffic: Traffic, calls: list[Call]) -> Counter[str]:
 def test_workers_killed_under_a_crowd_of_calls_cost_no_recording(
     traffic: Traffic, is_long: bool, tell: Callable[[str], None]
 ) -> None:
-    kills = 0
+    kills = rounds = 0
     calls: list[Call] = []
     with Served(traffic.site) as served:
-        for _ in range(10 if is_long else 1):
+        # On a busy machine all programs of a round may wait too long for the server, and go the plain way.
+        while rounds < (10 if is_long else 1) or (rounds < ROUNDS_AT_MOST and not by_server(served)):
+            rounds += 1
             tags = traffic.start_at_once(AT_ONCE, 3.0)
             for gone in (1, 4, 7, 10):
                 traffic.wait_until_held(tags, all_but=AT_ONCE - gone)
@@ -70,14 +73,19 @@ def test_workers_killed_under_a_crowd_of_calls_cost_no_recording(
                 kills += len(victims)
             calls += traffic.wait_until_held(tags)
             traffic.asterisk.wait_quiet(OVER_SECONDS)
-        by_server = served.status()["sessions"]
+        count = by_server(served)
         further = assert_all_recorded(traffic, calls)
 
-    assert by_server > 0
+    assert count > 0
     tell(
-        f"{kills} workers killed under {len(calls)} calls, of which {by_server:g} were served to their end:"
+        f"{kills} workers killed under {len(calls)} calls, of which {count:g} were served to their end:"
         f" all recorded; further legs: {dict(further)}"
     )
+
+
+def by_server(served: Served) -> float:
+    """Sessions that it has served to their end."""
+    return served.status()["sessions"]
 
 
 def test_a_server_that_is_restarted_while_calls_come_costs_none(
