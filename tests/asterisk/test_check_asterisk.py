@@ -117,6 +117,7 @@ class Pbx(Checked):
 
     def put_back(self) -> None:
         """Everything as it was at first."""
+        self.wait_until_idle()
         self.make_anew()
         self.link()
         loaded = self.asterisk.rx("module show")
@@ -129,6 +130,15 @@ class Pbx(Checked):
         if changed:
             for command in ("dialplan reload", "queue reload all", "manager reload"):
                 self.asterisk.rx(command)
+
+    def wait_until_idle(self) -> None:
+        """Until no program of ours runs: a call's last drain would write into a folder that goes."""
+        marks = (str(self.conf).encode(), str(self.agi_bin).encode())
+
+        def ours() -> list[bytes]:
+            return [words for _, words in processes.told("cmdline") if any(mark in words for mark in marks)]
+
+        wait_until(lambda: not ours(), 60, "our programs to end", ours)
 
     def edit(self, name: str, before: str, after: str, reload: str) -> None:
         path = self.etc / name
@@ -153,6 +163,7 @@ def pbx_of_module(request: pytest.FixtureRequest, template: Path) -> Iterator[Pb
         found = Pbx(folder, PROGRAMS, template)
         found.start(asterisk.for_everybody(request.param, folder / "root"))
         yield found
+        found.wait_until_idle()
         found.asterisk.stop()
     finally:
         shutil.rmtree(folder)
