@@ -101,6 +101,7 @@ def test_a_pause_a_resume_and_a_stop(asked: Api, way: Way) -> None:
     talk(asked)
     for who in (CUSTOMER, ANN):
         asked.at.phones[who].say(TONES[who])
+    talk(asked)  # what is on its way has another tone
     status, second = way(asked, "resume", ANN)
     assert (status, second["Code"]) == (200, 0)
     talk(asked)
@@ -232,7 +233,7 @@ def test_get_starts_and_stops_where_it_is_allowed_with_its_tag_that_is_none(aske
     assert asked.ask(f"{CALLS}/start", written, request="GET").status == 405
 
     with configured(asked, allow_get="yes"):
-        started = wait_until(lambda: done(asked.ask(f"{CALLS}/start", written, request="GET")), 10, "a GET")
+        started = wait_until(lambda: done(asked.ask(f"{CALLS}/start", written, request="GET")), 30, "a GET")
         stopped = asked.ask(f"{CALLS}/stop", f"extenOrUniqueId={ANN}", request="GET")
         others = [asked.ask(f"{CALLS}/{what}", request="GET") for what in ("pause", "resume")]
 
@@ -316,7 +317,7 @@ def test_what_is_not_there_is_404(own: Api) -> None:
 
 def test_an_address_that_is_not_allowed_is_403(own: Api) -> None:
     with configured(own, allow="127.0.0.8"):
-        refused = wait_until(lambda: is_status(own.call("start", ANN), 403), 10, "allow to hold")
+        refused = wait_until(lambda: is_status(own.call("start", ANN), 403), 30, "allow to hold")
         allowed = own.ask(f"{CALLS}/start", {"extenOrUniqueId": "499"}, interface="127.0.0.8")
 
     assert (refused.body["Code"], allowed.status) == (-403, 404)
@@ -414,7 +415,7 @@ def test_audio_for_who_may_hear_it_until_it_is_purged(asked: Api) -> None:
     assert asked.audio(leg["id"], request="HEAD").status == 200
     asked.ask(audio, {"agentLoginName": "Ann"}, request="GET", range="0-9")
 
-    noted = wait_until(lambda: accesses(asked, leg["id"], 3), 10, "the accesses")
+    noted = wait_until(lambda: accesses(asked, leg["id"], 3), 30, "the accesses")
     assert noted == [
         (login, "downloaded", login == "Ann", "HTTP 127.0.0.1") for login in ("Ann", "Carl", "Nobody")
     ]
@@ -434,7 +435,7 @@ def accesses(asked: Api, leg_id: str, count: int) -> list[tuple[Any, ...]] | Non
 def purge(asked: Api, tag: str) -> None:
     """As if it were old."""
     site = asked.at.exchange.site
-    with closing(sqlite3.connect(site.state_directory / "noojee.db")) as database, database:
+    with closing(sqlite3.connect(site.state_directory / "noojee.db", timeout=60)) as database, database:
         database.execute(
             "UPDATE recording_leg SET started_at = '2020-01-01 00:00:00.000000' WHERE tag = ?", (tag,)
         )
