@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -12,7 +13,6 @@ from pathlib import Path
 import pytest
 from lab import manager, tones
 from lab.exchange import Exchange
-from lab.pbx import View
 from lab.phones import Lines, Phone
 from lab.postgresql import free_port
 from lab.proxy import Proxy
@@ -45,7 +45,7 @@ WRITE_INTO_THE_LIST = (
     "4%0d%0a%0d%0aEvent%3a Status",
 )
 REFUSED_WITHIN_SECONDS = 3.0
-ATTEMPTS = 3
+ATTEMPTS = 6
 START = "AGI(start_record.py,{},other,Fred)"
 
 
@@ -97,7 +97,8 @@ def test_a_third_party_records_the_call_of_two_telephones_by_feature_codes(excha
     supervisor.wait_idle()
 
     assert (leg["owner"], leg["extension"], leg["channel"]) == ("Ann", "410", exchange.channel("410"))
-    assert exchange.channels().keys() == channels  # the call goes on
+    # The call goes on; a telephone is idle before its channel has gone.
+    wait_until(lambda: exchange.channels().keys() == channels, 20, "that call alone", exchange.channels)
     recording = Path(ended["file"])
     assert tones.duration(recording) > 1.9
     assert min(tones.share(recording, TONES["410"]), tones.share(recording, TONES["411"])) > 0.3
@@ -154,7 +155,12 @@ def test_a_recording_of_another_call_ends_with_that_call(exchange: Exchange[Phon
 
     leg = exchange.pbx.leg(view)
     assert leg["bytes"] == Path(view.file).stat().st_size
-    assert json.loads(Path(view.file).with_suffix(".json").read_text())["status"] == "completed"
+    side_car = Path(view.file).with_suffix(".json")  # is written after the commit
+    wait_until(
+        lambda: side_car.exists() and json.loads(side_car.read_text())["status"] == "completed",
+        20,
+        "the side-car",
+    )
 
 
 def test_who_is_not_there_is_404(exchange: Exchange[Phone]) -> None:
@@ -224,7 +230,7 @@ def test_a_parked_call_comes_after_one_that_talks(exchange: Exchange[Phone]) -> 
 
 def test_a_call_that_only_is_parked_is_recorded(exchange: Exchange[Phone]) -> None:
     exchange.connect("411", "park")
-    wait_until(lambda: "Park" in exchange.asterisk.rx("core show channels"), 10, "the call to be parked")
+    wait_until(lambda: "Park" in exchange.asterisk.rx("core show channels"), 30, "the call to be parked")
 
     view = exchange.ask(START.format("at/411"))
 
@@ -250,7 +256,7 @@ def test_callers_who_write_into_the_list_of_channels_hide_and_move_nobody(exchan
     for number in WRITE_INTO_THE_LIST:
         dialplan = f"Set(CALLERID(num)=${{URIDECODE({number})}})\nNoOp(SET {number})\nWait(600)"
         exchange.pbx.start_call(dialplan, seconds=None)
-        wait_until(lambda: f'"SET {number}"' in exchange.asterisk.log(), 10, "the caller")  # noqa: B023
+        wait_until(lambda: f'"SET {number}"' in exchange.asterisk.log(), 30, "the caller")  # noqa: B023
     exchange.connect("411", "410")
     shown = exchange.asterisk.rx("core show channels concise")
     uniqueids = set(re.findall(r"!([\w-]*\d+\.\d+)$", shown, re.MULTILINE))
@@ -506,7 +512,8 @@ def test_a_right_that_is_missing_is_found_by_check(exchange: Exchange[Phone]) ->
 def test_an_answer_that_never_comes_is_503_within_three_seconds(
     exchange: Exchange[Phone], tell: Callable[[str], None], at: bytes
 ) -> None:
-    """Asterisk never hears of it. What a call that names itself takes in the same run comes on top.
+    """Asterisk never hears of it. The program's own beginning, of which a busy machine makes seconds, is over
+    when it asks.
 
     Other work on the machine may spoil a try; what waits longer does so in all of them.
     """
@@ -515,17 +522,21 @@ def test_an_answer_that_never_comes_is_503_within_three_seconds(
         with Proxy(exchange.port) as proxy:
             exchange.configure(port=proxy.port)
             proxy.freeze_at(at)
-            held, view = _held(exchange, START.format("at/410"))
-        own = _held(exchange, START.format(""))[0]
+            begun = len(exchange.asterisk.log())
+            line = "NoOp(GOES ON ${STRFTIME(,,%s.%6q)})"
+            exchange.pbx.start_call(f"{START.format('at/410')}\n{line}", seconds=None)
+            wait_until(lambda: proxy.is_frozen, 60, "the question")
+            asked, view = time.time(), exchange.pbx.view()
+        held = _went_on(exchange, begun) - asked
 
-        tell(f"no answer to {at.decode()}: 503 after {held:.2f} s, a call that names itself {own:.2f} s")
+        tell(f"no answer to {at.decode()}: 503 after {held:.2f} s")
         assert (view.status, view.file) == ("503", "")
         assert "no answer in time" in view.message
         assert_nothing_is_left(exchange)
-        if held < REFUSED_WITHIN_SECONDS + own:
+        if held < REFUSED_WITHIN_SECONDS:
             break
         exchange.end()
-    assert held < REFUSED_WITHIN_SECONDS + own
+    assert held < REFUSED_WITHIN_SECONDS
 
 
 def test_an_answer_that_is_lost_is_200_when_the_file_is_there(exchange: Exchange[Phone]) -> None:
@@ -545,19 +556,24 @@ def test_an_answer_that_is_lost_is_200_when_the_file_is_there(exchange: Exchange
 def test_a_call_that_ends_between_finding_and_starting_is_404_and_nothing_is_left(
     exchange: Exchange[Phone],
 ) -> None:
-    exchange.connect()
-    with Proxy(exchange.port) as proxy:
-        exchange.configure(port=proxy.port)
-        proxy.freeze_at(b"Action: MixMonitor")
-        exchange.pbx.start_call(START.format("at/410"), seconds=None)
-        wait_until(lambda: proxy.is_frozen, 10, "the start")
-        exchange.phones["410"].hang_up()
-        wait_until(lambda: not exchange.channels(), 5, "the end of the call")
-        proxy.thaw()
-        view = exchange.pbx.view()
+    """The program waits for 2.5 s, in which a busy machine may not have ended the call."""
+    for _ in range(ATTEMPTS):
+        exchange.connect()
+        with Proxy(exchange.port) as proxy:
+            exchange.configure(port=proxy.port)
+            proxy.freeze_at(b"Action: MixMonitor")
+            exchange.pbx.start_call(START.format("at/410"), seconds=None)
+            wait_until(lambda: proxy.is_frozen, 30, "the start")
+            exchange.phones["410"].hang_up()
+            wait_until(lambda: not exchange.channels(), 30, "the end of the call")
+            proxy.thaw()
+            view = exchange.pbx.view()
 
+        assert_nothing_is_left(exchange)
+        if "no answer in time" not in view.message:
+            break
+        exchange.end()
     assert (view.status, view.message) == ("404", "that call has just ended")
-    assert_nothing_is_left(exchange)
 
 
 def assert_nothing_is_left(exchange: Exchange[Phone]) -> None:
@@ -575,14 +591,10 @@ def assert_nothing_is_left(exchange: Exchange[Phone]) -> None:
     wait_until(lambda: not exchange.site.legs("--status", "recording"), 20, "no open leg")
 
 
-def _held(exchange: Exchange[Phone], application: str) -> tuple[float, View]:
-    """How many seconds an application kept the dialplan, and what that saw."""
-    clock = "${STRFTIME(,,%s.%6q)}"
-    begun = len(exchange.asterisk.log())
-    view = exchange.ask(f"Set(before={clock})\n{application}\nNoOp(HELD ${{before}} {clock})")
+def _went_on(exchange: Exchange[Phone], begun: int) -> float:
+    """When the dialplan did, of time.time(), by what is in Asterisk's log behind so much."""
 
-    def logged() -> list[tuple[str, str]]:
-        return re.findall(r'"HELD (\S+) (\S+)"', exchange.asterisk.log()[begun:])
+    def logged() -> list[str]:
+        return re.findall(r'"GOES ON (\S+)"', exchange.asterisk.log()[begun:])
 
-    before, after = wait_until(logged, 10, "Asterisk's log")[-1]
-    return float(after) - float(before), view
+    return float(wait_until(logged, 20, "Asterisk's log")[-1])
