@@ -225,6 +225,6 @@ def hang_up(at: Office) -> None:
     """All, and they are as they were."""
     for extension, phone in at.phones.items():
         phone.hang_up()
-        phone.answers = True
+        phone.answers = phone.sends = True
         phone.say(TONES[extension])
     at.exchange.asterisk.wait_quiet(LIMIT_SECONDS)

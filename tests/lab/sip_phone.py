@@ -35,7 +35,8 @@ def let_talk(phones: Iterable[SipPhone], seconds: float) -> None:
 
 
 class SipPhone:
-    """The telephone of one line; a context manager. It answers by itself, unless answers is False.
+    """The telephone of one line; a context manager. It answers by itself, unless answers is False, and sends
+    audio, unless sends is.
 
     first_sequence: the sequence number of the first RTP packet that it sends in each of its calls, to be
     changed only while it has none; frames: how many of 20 ms it puts into each.
@@ -45,7 +46,7 @@ class SipPhone:
         self, extension: str, port: int, frequency: int, first_sequence: int, frames: int = 1
     ) -> None:
         self.extension = extension
-        self.answers = True
+        self.answers = self.sends = True
         self.first_sequence = first_sequence
         self._port = port
         self._frames = frames
@@ -180,7 +181,7 @@ class SipPhone:
         """A packet for each call whenever its frames are due."""
         next_at = time.monotonic()
         while not self._is_over.is_set():
-            for call in list(self._calls.values()):
+            for call in list(self._calls.values()) if self.sends else ():
                 with contextlib.suppress(OSError):  # it has just ended
                     call.send(self._tones, self.first_sequence, self._frames)
             next_at += FRAME_SECONDS * self._frames
@@ -188,8 +189,11 @@ class SipPhone:
 
     def _listen(self) -> None:
         while not self._is_over.is_set():
-            with contextlib.suppress(TimeoutError):
-                self._take(Message(self._socket.recv(65535).decode()))
+            with contextlib.suppress(OSError):  # nothing has come, or its call has just ended
+                packet = self._socket.recv(65535)
+                # Reports on audio go to the port after it (RFC 3550, 11), which may be this one.
+                if packet[:1].isalpha():
+                    self._take(Message(packet.decode()))
 
     def _take(self, message: Message) -> None:
         if message.status:
