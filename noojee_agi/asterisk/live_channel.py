@@ -16,8 +16,9 @@ _ZOMBIE = "<ZOMBIE>"  # channel.c: what a masquerade leaves behind
 _HOLDERS = ("AsyncGoto/", "Parked/", "Surrogate/", "Bridge/")
 # Asterisk's own, at which nobody sits.
 _INTERNAL = ("announcer", "cbann", "cbrec", "message", "multicastrtp", "recorder", "snoop", "unicastrtp")
-# Applications whose bridge holds all who wait, and those in which everybody talks with all.
-_WAITING_IN = ("park", "bridgewait")
+# Whose bridge holds all who wait, and those in which everybody talks with all. Not Park: who is fetched talks
+# on in it (res_parking).
+_WAITING_IN = "bridgewait"
 _CONFERENCES = ("confbridge", "meetme")
 _AGENTS = "agentlogin"
 
@@ -60,7 +61,7 @@ class LiveChannel(NamedTuple):
     @property
     def is_waiting(self) -> bool:
         """Whether it is parked, say: up, but with nobody to talk to."""
-        return self.is_parked or self.application.casefold() in _WAITING_IN
+        return self.is_parked or self.application.casefold() == _WAITING_IN
 
     @property
     def talks_with_one(self) -> bool:

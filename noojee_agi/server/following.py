@@ -98,7 +98,9 @@ class Following(NamedTuple):
         if is_paused(board, talking):
             return Decision(Step.END)
         if not self.persons:
-            return Decision(Step.FORMED, recorded, talking) if talking else Decision(Step.NOTHING)
+            if talking:
+                return Decision(Step.FORMED, recorded, talking)
+            return Decision(Step.END if recorded.is_waiting else Step.NOTHING)
         if talking:
             is_anybody_gone = not self.persons.keys() <= talking.keys()
             if not is_anybody_gone or talking.keys() <= self.persons.keys():

@@ -9,7 +9,7 @@ from functools import partial
 
 import pytest
 from lab import manager, office, transitions
-from lab.heard import FRAME_MS, LOUD, assert_legs, frames_of_both, late_frames, levels
+from lab.heard import FAINT, FRAME_MS, LOUD, assert_heard, assert_legs, frames_of_both, late_frames, levels
 from lab.office import ANN, CARL, CUSTOMER, PLACES, TONES, Office, Played
 from lab.served import Served
 from lab.transitions import TRANSITIONS, legs_of
@@ -48,6 +48,15 @@ def test_each_conversation_has_its_leg(at: Office, name: str, place: str) -> Non
     played = office.play(at, TRANSITIONS[name], place)
 
     assert_legs(played, "OUT" if name == "outbound" else "IN", legs_of(name, place))
+
+
+def test_who_is_parked_by_the_dialplan_is_recorded_when_somebody_fetches_him(at: Office) -> None:
+    played = office.play(at, transitions.parked_by_the_dialplan, "customer")
+
+    of_nobody, of_carl = played.legs
+    assert (of_nobody["owner"], of_carl["owner"], of_carl["tag"]) == (None, "Carl", "IN")
+    assert max(levels(of_nobody, transitions.ALONE), default=0.0) < FAINT
+    assert_heard(of_carl, frozenset({CARL, CUSTOMER}))
 
 
 def test_without_following_there_is_one_leg(at: Office) -> None:

@@ -135,6 +135,15 @@ def _park(at: Office, place: str) -> None:
     talk(at, CUSTOMER, CARL, leg=2)
 
 
+def parked_by_the_dialplan(at: Office, place: str) -> None:
+    """The customer, before he has talked with anybody."""
+    at.phones[CUSTOMER].dial("parked")
+    (parked,) = wait_until(lambda: at.listener.seen("ParkedCall"), LIMIT_SECONDS, "the parking")
+    be_alone(at, "customer")
+    at.phones[CARL].dial(parked["ParkingSpace"])
+    talk(at, CUSTOMER, CARL, leg=2)
+
+
 def _park_too_long(at: Office, place: str) -> None:
     """Nobody fetches him, and Asterisk calls Ann again."""
     reach_ann(at, f"in-{place}")

@@ -98,6 +98,15 @@ def test_a_parked_caller_is_not_recorded() -> None:
     assert decided(waiting, left(CALLER, "b"), channel(OTHER, "b")) == (Step.NEXT, CALLER, {OTHER})
 
 
+def test_a_caller_who_is_parked_before_anybody_has_talked_with_him_is_not_recorded_there() -> None:
+    """The dialplan parks him, or he was sent on before we knew with whom he talked."""
+    waiting = followed(CALLER, "")
+
+    assert decided(followed(CALLER, OURS), channel(CALLER, "parking", OURS, is_parked=True)) == END
+    assert decided(waiting, left(CALLER, "parking", is_parked=True)) == NOTHING
+    assert decided(waiting, left(CALLER, "b"), channel(OTHER, "b")) == (Step.NEXT, CALLER, {OTHER})
+
+
 @pytest.mark.parametrize("mark", ["", Mark(LEG, FILE, is_paused=True)], ids=["stopped", "paused"])
 def test_a_call_that_was_stopped_or_paused_while_it_was_parked_does_not_begin_again(mark: object) -> None:
     waiting, talk = followed(CALLER, "", AGENT), [channel(CALLER, "b", mark=mark), channel(OTHER, "b")]

@@ -98,9 +98,9 @@ def test_a_uniqueid_that_is_written_like_an_extension_comes_first() -> None:
     [
         pytest.param({"seconds": 90}, {"seconds": 1, "state": RINGING}, id="up before ringing"),
         pytest.param({"seconds": 1}, {"seconds": 90}, id="the newest"),
-        pytest.param({"seconds": 90}, {"seconds": 1, "application": "Park"}, id="talking before parked"),
+        pytest.param({"seconds": 90}, {"seconds": 1, "is_parked": True}, id="talking before parked"),
         pytest.param({"state": RINGING, "seconds": 1}, {"state": RINGING, "seconds": 9}, id="newest ringing"),
-        pytest.param({"application": "Park"}, {"state": RINGING}, id="parked before ringing"),
+        pytest.param({"is_parked": True}, {"state": RINGING}, id="parked before ringing"),
     ],
 )
 def test_of_two_calls_on_one_handset(meant: dict[str, object], other: dict[str, object]) -> None:
@@ -214,10 +214,17 @@ def test_who_sits_in_a_conference_is_recorded_alone() -> None:
 def test_the_callers_of_a_parking_lot_are_in_no_conversation() -> None:
     recorded = {variables.MIXMONITOR_ID: OUR_MIXMONITOR}
     lot = [
-        channel("PJSIP/410-00000001", "1.1", bridge="lot", application="Park"),
-        channel("PJSIP/411-00000002", "1.2", bridge="lot", application="Park", values=recorded),
+        channel("PJSIP/410-00000001", "1.1", bridge="lot", is_parked=True),
+        channel("PJSIP/411-00000002", "1.2", bridge="lot", is_parked=True, values=recorded),
     ]
     assert found("410", *lot) == "PJSIP/410-00000001"
+
+
+def test_who_was_parked_by_the_dialplan_and_is_fetched_talks_with_who_has_fetched_him() -> None:
+    """The application is still Park."""
+    recorded = {variables.MIXMONITOR_ID: OUR_MIXMONITOR}
+    fetched = channel("PJSIP/trunk-00000001", "1.1", bridge="b", application="Park", values=recorded)
+    assert found("412", fetched, channel("PJSIP/412-00000002", "1.2", bridge="b")) == fetched.name
 
 
 @pytest.mark.parametrize(
