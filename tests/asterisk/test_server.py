@@ -237,11 +237,7 @@ def test_hanging_up_at_any_moment_loses_nothing_and_harms_no_server(
     assert pbx.dial(f"AGI({at(served, way)},,after,Fred)").status == "200"
     pbx.wait_until_idle()
 
-    def all_closed() -> bool:
-        pbx.site.cli("sync")
-        return not pbx.site.legs("--status", "recording")
-
-    wait_until(all_closed, 60, "all legs to be closed")
+    audit.sync_until_all_is_closed(pbx.site)
     legs = [leg for leg in pbx.site.legs() if leg["id"] not in before and leg["tag"] in ("hung-up", "after")]
     files = set(pbx.site.audio_files()) - files_before
     assert {leg["status"] for leg in legs} <= {"completed", "empty", "failed"}

@@ -24,7 +24,8 @@ def sync_until_all_is_closed(site: Site) -> None:
 
     def all_is_closed() -> bool:
         site.cli("sync")
-        return not site.legs("--status", "recording") and spooled.is_empty(site.recordings_directory)
+        # In this order: a drain of the server's may bring in a leg between the two looks.
+        return spooled.is_empty(site.recordings_directory) and not site.legs("--status", "recording")
 
     wait_until(all_is_closed, SYNC_SECONDS, "all legs to be closed", pause=PAUSE_SECONDS)
 
