@@ -7,7 +7,7 @@ import fcntl
 import os
 from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import hypothesis
 import pytest
@@ -44,10 +44,11 @@ FOLDERS = ("install", "asterisk", "integration", "unit", "bench")
 UNIT_SECONDS = 60.0  # for one test; the longest takes ten, alone
 LONG_FACTOR = 20.0
 
-# On a busy machine any example may take longer than hypothesis's 200 ms.
-hypothesis.settings.register_profile("without deadline", deadline=None)
-hypothesis.settings.register_profile("few", deadline=None, max_examples=10)
-hypothesis.settings.load_profile("without deadline")
+# On a busy machine any example may take longer than hypothesis's 200 ms, and many of them than its second.
+_ANY_SPEED: dict[str, Any] = {"deadline": None, "suppress_health_check": [hypothesis.HealthCheck.too_slow]}
+hypothesis.settings.register_profile("any speed", **_ANY_SPEED)
+hypothesis.settings.register_profile("few", **_ANY_SPEED, max_examples=10)
+hypothesis.settings.load_profile("any speed")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

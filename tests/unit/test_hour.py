@@ -19,7 +19,9 @@ ZONES = (
 )
 DAYS = st.dates(date(1990, 1, 1), date(2037, 12, 30))
 MOMENTS = st.datetimes(datetime(1990, 1, 1), datetime(2037, 12, 30), timezones=st.just(timezone.utc))
-_GIVEN_ONCE = settings(max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture])
+_GIVEN_ONCE = settings(
+    max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import configparser
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from noojee_agi import ini, paths
@@ -73,7 +73,6 @@ def conf(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @given(text=ini_texts())
-@settings(suppress_health_check=[HealthCheck.too_slow])
 @example(text="[server]\nsocket = /run/one.sock\n")
 @example(text="[state]\ndirectory = /srv/state\n")
 @example(text="[manager]\nsecret = x\n  [server]\n  socket = /no\n")
@@ -92,7 +91,6 @@ def test_the_socket_is_the_one_that_the_full_parser_finds(conf: Path, text: str)
 
 
 @given(text=ini_texts())
-@settings(suppress_health_check=[HealthCheck.too_slow])
 @example(text="[server]\nsocket =\n  /run/agi.sock\n[state]\ndirectory:\n\n /srv/state\n")
 def test_an_ini_file_is_read_as_configparser_does(text: str) -> None:
     """Which takes 3 ms to import; but blank lines are no part of a value."""
