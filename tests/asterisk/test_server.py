@@ -322,6 +322,8 @@ def test_sighup_reads_the_configuration_anew(pbx: Pbx, served: Served) -> None:
 
 
 def test_a_broken_configuration_at_sighup_leaves_the_old_one(pbx: Pbx, served: Served) -> None:
+    served.stop()
+    served.start()  # else a worker that has not read it anew since the last test would have the broken one
     served.configure({"recordings.fromat": "gsm"})
 
     served.reload()

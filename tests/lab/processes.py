@@ -15,6 +15,7 @@ from lab.waiting import wait_until
 ALONE_SECONDS = 2.0
 KILLED_SECONDS = 30.0
 _BYTES = 1 << 16  # of a command line
+_THREADS = 17  # where their number is, after the process's name
 
 
 def dies_with_us() -> list[str]:
@@ -91,8 +92,11 @@ def _read(path: str) -> bytes:
 
 
 def _living() -> Iterator[tuple[int, tuple[int, int]]]:
-    """Each process with its parent and session; not those that only wait for their parent to ask."""
+    """Each process with its parent and session; not those that only wait for their parent to ask.
+
+    One whose first thread has ended has its files open for as long as it has others (proc(5), num_threads).
+    """
     for process, stat in told("stat"):
-        state, parent, _, session = stat.rpartition(b")")[2].split(None, 4)[:4]
-        if state not in b"ZX":
-            yield process, (int(parent), int(session))
+        fields = stat.rpartition(b")")[2].split(None, _THREADS + 1)
+        if fields[0] not in b"ZX" or int(fields[_THREADS]) > 1:
+            yield process, (int(fields[1]), int(fields[3]))
