@@ -7,9 +7,11 @@ server (lab.served).
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -41,6 +43,7 @@ class LoadedCommand:
 
     def __init__(self, program: Path) -> None:
         folder = tempfile.mkdtemp(prefix="lab-command-", dir="/tmp")
+        atexit.register(_remove, folder, os.getpid())
         self._socket = os.path.join(folder, "socket")
         python = program.with_name("python")
         self._process = subprocess.Popen(
@@ -108,6 +111,12 @@ class LoadedCommand:
             asked.close()
             raise
         return asked
+
+
+def _remove(folder: str, owner: int) -> None:
+    """At the end of the process that has made it, not of one that it has forked."""
+    if os.getpid() == owner:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 class LoadedProcess:
