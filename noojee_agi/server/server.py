@@ -147,9 +147,12 @@ class Server:
         logger.info("SIGHUP: the configuration was read anew")
 
     def _end(self) -> None:
-        """First the sessions, then the last drain."""
+        """First the sessions, then the last drain, by a new process when the former one has just died."""
         self._listeners.close()
         self._counters.set_sees_ends(False)
+        self._buried()
+        if self._drain_process not in self._children.values():
+            self._start(self._drain_process)
         for stage, seconds in (
             (_FOLLOWER, _FINISH_SECONDS),
             (_SESSIONS, _FINISH_SECONDS),
