@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from lab import manager, scenes
+from lab import asterisk, manager, scenes
 from lab.exchange import LIMIT_SECONDS, Exchange
 from lab.scenes import EXAMPLES, SCENES, Leg
 from lab.served import Served
@@ -58,6 +58,7 @@ def exchange(exchange_of_module: Exchange[SipPhone]) -> Iterator[Exchange[SipPho
 
 def test_run_shows_steps_legs_and_who_is_heard() -> None:
     """As dialplan-examples/run does, which makes the virtual environment first."""
+    asterisk.find(None)  # who downloads it says so
     words = [sys.executable, "-m", "lab.live_example", "inbound-direct"]
     shown = subprocess.run(words, cwd=EXAMPLES.parent / "tests", capture_output=True, text=True, check=False)
 

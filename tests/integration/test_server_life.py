@@ -222,7 +222,7 @@ def test_all_processes_killed_again_and_again_lose_no_call_that_was_told_200(
 
 @pytest.mark.usefixtures("first")
 def test_who_ends_while_its_drain_process_is_dead_still_drains(served: Served, site: Site) -> None:
-    """The server knows of the dead worker, rests for a second, and is told to end before it knows of the other."""
+    """It rests for a second since a worker has died, and is told to end before it knows of the other."""
     drain_process, worker = served.drain_process, served.workers()[0]
     kill(worker)
     wait_until(lambda: "started again" in site.log(), 20, "the server to know of the dead worker")

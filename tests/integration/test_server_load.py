@@ -72,6 +72,7 @@ def started(folder: Path, **options: str) -> Iterator[Served]:
         assert call.status == "200"
         running.wait_for("sees_ends", 1)
         running.wait_for("sessions", 1)
+        running.wait_for_workers()
         wait_until(lambda: call.leg_id in running.site.log(), 20, "the first call's line")  # its last trace
         yield running
 

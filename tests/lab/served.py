@@ -183,6 +183,14 @@ class Served:
         found = [child for child in processes.children(self.pid) if child != self.drain_process]
         return [child for child in found if not listening.isdisjoint(_open_files(child))]
 
+    def wait_for_workers(self) -> None:
+        """One of them answers a moment before the others have their event loops."""
+        wait_until(
+            lambda: all("anon_inode:[eventpoll]" in _open_files(worker) for worker in self.workers()),
+            START_SECONDS,
+            "all workers",
+        )
+
     @property
     def drain_process(self) -> int:
         """Its process for the database: the one that has made itself nicest."""
