@@ -333,6 +333,8 @@ def test_a_configuration_that_is_wrong_leaves_all_as_it_was(served: Served, site
 def test_sighup_again_and_again_disturbs_no_call_and_leaks_nothing(served: Served, site: Site) -> None:
     everybody = [served.pid, *processes.children(served.pid)]
     network_call.place(served.port, site.key)
+    served.wait_for("sees_ends", 1)
+    served.wait_for_workers()
     before = footprint.countable(everybody)
     statuses = []
     for _ in range(100):
@@ -342,7 +344,12 @@ def test_sighup_again_and_again_disturbs_no_call_and_leaks_nothing(served: Serve
     served.reload()
 
     assert statuses == ["200"] * 100
-    wait_until(lambda: footprint.hold_no_more(everybody, before), 20, "the descriptors of before")
+    wait_until(
+        lambda: footprint.hold_no_more(everybody, before),
+        20,
+        f"{before}, the descriptors and threads of before",
+        lambda: str(footprint.countable(everybody)),
+    )
     assert processes.children(served.pid) == everybody[1:]
     legs: list[str] = []
 
