@@ -19,24 +19,26 @@ if TYPE_CHECKING:
     from xdist.scheduler import LoadFileScheduling
 
 ALONE = "alone"
-# What takes minutes begins first, or one worker would be busy with it when all others are done.
+# What takes long begins first, or one worker would be busy with it when all others are done. One of three
+# waits more than it works, so that a processor has work meanwhile.
 LONGEST = (
-    *("install/test_readme_commands.py", "integration/test_pythons.py", "integration/test_rebuild.py"),
-    *("asterisk/test_examples.py", "asterisk/test_pause.py", "asterisk/test_following.py"),
-    *("asterisk/test_server.py", "asterisk/test_other_call.py", "asterisk/test_check_asterisk.py"),
-    *("asterisk/test_recording.py", "asterisk/test_chaos_kills.py", "integration/test_server_load.py"),
-    *("integration/test_cli.py", "integration/test_handoff.py", "asterisk/test_right_call.py"),
-    *("asterisk/test_following_troubles.py", "asterisk/test_following_nobody.py", "asterisk/test_http.py"),
-    *("asterisk/test_chaos_database.py", "integration/test_server_life.py", "asterisk/test_refusals.py"),
-    *("asterisk/test_mid_call.py", "asterisk/test_hostile_text.py", "integration/test_http_schema.py"),
-    *(
-        "integration/test_kill_drain.py",
-        "integration/test_server_strangers.py",
-        "asterisk/test_other_host.py",
-    ),
-    *("integration/test_http_server.py", "integration/test_long_list.py", "integration/test_purge.py"),
-    *("asterisk/test_chaos_server.py", "bench/test_listening.py", "bench/test_memory.py"),
-    *("integration/test_journal.py", "asterisk/test_many_calls.py", "bench/test_load.py"),
+    *("integration/test_server_load.py", "asterisk/test_other_call.py", "install/test_readme_commands.py"),
+    *("asterisk/test_following.py", "asterisk/test_check_asterisk.py", "asterisk/test_server.py"),
+    *("integration/test_rebuild.py", "asterisk/test_chaos_database.py", "asterisk/test_pause.py"),
+    *("asterisk/test_chaos_kills.py", "asterisk/test_recording.py", "asterisk/test_examples.py"),
+    *("integration/test_handoff.py", "asterisk/test_other_host.py", "integration/test_pythons.py"),
+    *("asterisk/test_hostile_text.py", "asterisk/test_right_call.py", "asterisk/test_following_nobody.py"),
+    *("integration/test_purge.py", "integration/test_cli.py", "integration/test_kill_drain.py"),
+    *("integration/test_pgbouncer.py", "asterisk/test_chaos_server.py", "integration/test_drain.py"),
+    *("integration/test_identity.py", "asterisk/test_following_troubles.py", "integration/test_long_list.py"),
+    *("integration/test_moved.py", "asterisk/test_refusals.py", "integration/test_schema.py"),
+    *("integration/test_http_schema.py", "asterisk/test_http.py", "integration/test_metadata.py"),
+    *("integration/test_teams.py", "integration/test_server_life.py", "integration/test_journal.py"),
+    *("integration/test_check.py", "integration/test_silence.py", "bench/test_listening.py"),
+    *("integration/test_check_programs.py", "integration/test_check_faults.py"),
+    *("integration/test_two_hosts.py", "integration/test_concurrency.py"),
+    *("integration/test_server_strangers.py", "asterisk/test_many_calls.py", "bench/test_memory.py"),
+    *("integration/test_two_versions.py", "asterisk/test_secrets.py"),
 )
 # Each of their parameters is a piece of work: a machine or a Python of its own.
 PIECEMEAL = ("tests/install/test_readme_commands.py", "tests/integration/test_pythons.py")
