@@ -42,7 +42,7 @@ LONGEST = (
 )
 # Each of their parameters is a piece of work: a machine or a Python of its own.
 PIECEMEAL = ("tests/install/test_readme_commands.py", "tests/integration/test_pythons.py")
-FOLDERS = ("install", "asterisk", "integration", "unit", "bench")
+FOLDERS = ("install", "asterisk", "integration", "bench", "unit")
 UNIT_SECONDS = 60.0  # for one test; the longest takes ten, alone
 LONG_FACTOR = 20.0
 

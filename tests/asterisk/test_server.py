@@ -342,6 +342,9 @@ def test_a_broken_configuration_at_sighup_leaves_the_old_one(pbx: Pbx, served: S
 
 def test_an_open_recording_outlives_the_server(pbx: Pbx, served: Served) -> None:
     """Nobody sees its end; the next server closes it by what the file says."""
+    pbx.dial(f"AGI({at(served, FASTAGI)},,before,Fred)")
+    pbx.site.wait_for_legs("--tag", "before", status="completed")
+    served.wait_for("sees_ends", 1)  # a recording that began earlier after SIGHUP starts a program at its end
     pbx.start_call(f"AGI({at(served, FASTAGI)},,outlived,Fred)", seconds=None)
     (leg,) = pbx.site.wait_for_legs("--tag", "outlived")
 
