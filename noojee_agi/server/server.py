@@ -150,24 +150,21 @@ class Server:
         """First the sessions, then the last drain, by a new process when the former one has just died."""
         self._listeners.close()
         self._counters.set_sees_ends(False)
+        self._finish(_FOLLOWER, _FINISH_SECONDS)
+        self._finish(_SESSIONS, _FINISH_SECONDS)
         self._buried()
         if self._drain_process not in self._children.values():
             self._start(self._drain_process)
-        for stage, seconds in (
-            (_FOLLOWER, _FINISH_SECONDS),
-            (_SESSIONS, _FINISH_SECONDS),
-            (_DRAIN, _LAST_DRAIN_SECONDS),
-        ):
-            os.close(self._lifelines.pop(stage)[1])
-            self._bury(stage, seconds)
+        self._finish(_DRAIN, _LAST_DRAIN_SECONDS)
         logger.info("ended")
 
     def _stage(self, process: Process) -> int:
         of_others = {id(self._follower): _FOLLOWER, id(self._drain_process): _DRAIN}
         return of_others.get(id(process), _SESSIONS)
 
-    def _bury(self, stage: int, seconds: float) -> None:
+    def _finish(self, stage: int, seconds: float) -> None:
         """Wait for the end of these; what takes too long is killed, and the spool has what it was about."""
+        os.close(self._lifelines.pop(stage)[1])
         deadline = time.monotonic() + seconds
         while left := [child for child, process in self._children.items() if self._stage(process) == stage]:
             rest = deadline - time.monotonic()
