@@ -36,7 +36,8 @@ def _have_it_done(module: str, *words: str) -> None:
         except OSError:
             return  # we are another user, or it has ended
         for descriptor in lock:
-            os.close(descriptor)  # the drain alone has it now
+            os.close(descriptor)
+        asked.send(b"begin")  # the drain alone has the lock now: what it has let go, it finds free
         asked.recv(16)  # its process id
         code = int(asked.recv(16) or -signal.SIGKILL)
     if code < 0:
