@@ -12,16 +12,35 @@ logger = logging.getLogger(__name__)
 
 
 def on_sighup(load_config: Callable[[], Config], use: Callable[[Config], None]) -> None:
-    """Have `use` called with each new configuration; one that is wrong is none."""
+    """Have `use` called with each new configuration, the last one last; one that is wrong is none."""
+    is_asked = is_reading = False
 
     def reload(number: int, frame: object) -> None:
-        try:
-            config = load_config()
-        except NoojeeError as exc:
-            logger.error("the configuration stays as it was: %s", exc)
+        """Python runs it in the middle of itself when SIGHUP comes again (manual, module signal).
+
+        The inner one has the outer read once more, or what that has read before would be used last.
+        """
+        nonlocal is_asked, is_reading
+        is_asked = True
+        if is_reading:
             return
-        log.to_file(config)  # also after the file was rotated
-        use(config)
+        while is_asked:
+            is_reading = True
+            try:
+                is_asked = False
+                _reload(load_config, use)
+            finally:
+                is_reading = False
 
     signal.signal(signal.SIGHUP, reload)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+
+
+def _reload(load_config: Callable[[], Config], use: Callable[[Config], None]) -> None:
+    try:
+        config = load_config()
+    except NoojeeError as exc:
+        logger.error("the configuration stays as it was: %s", exc)
+        return
+    log.to_file(config)  # also after the file was rotated
+    use(config)
