@@ -234,6 +234,7 @@ def test_get_starts_and_stops_where_it_is_allowed_with_its_tag_that_is_none(aske
 
     with configured(asked, allow_get="yes"):
         started = wait_until(lambda: done(asked.ask(f"{CALLS}/start", written, request="GET")), 30, "a GET")
+        talk(asked)
         stopped = asked.ask(f"{CALLS}/stop", f"extenOrUniqueId={ANN}", request="GET")
         others = [asked.ask(f"{CALLS}/{what}", request="GET") for what in ("pause", "resume")]
 

@@ -396,7 +396,7 @@ def test_the_server_reaches_other_calls_as_the_program_does(exchange: Exchange[P
     exchange.connect()
     with Served(exchange.site, manager.options(exchange.port)) as served:
         start = way.format(port=served.port)
-        started = exchange.ask(f"AGI({start},at/410,served)")
+        started = exchange.ask(f"AGI({start},at/410,served)\nWait(0.5)")
         stopped = exchange.ask(f"AGI({start.replace('start', 'stop')},at/410)")
         served.wait_for("sessions", 2)
 

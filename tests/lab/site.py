@@ -142,7 +142,8 @@ class Site:
             is_right = len(legs) == count and all(status in (None, leg["status"]) for leg in legs)
             return legs if is_right else None
 
-        return wait_until(all_there, 60.0, f"{count} legs {' '.join(words)} of status {status}")
+        what = f"{count} legs {' '.join(words)} of status {status}"
+        return wait_until(all_there, 60.0, what, lambda: self.legs(*words))
 
     def audio_files(self) -> list[Path]:
         return [path for path in self.recordings_directory.rglob("*.wav") if path.is_file()]
