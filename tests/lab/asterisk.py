@@ -181,14 +181,15 @@ class PrivateAsterisk:
             raise AsteriskFailed("this Asterisk is not started")
         return self._process.pid
 
-    def start(self) -> None:
+    def start(self, changed: Mapping[str, str] | None = None) -> None:
         """Write the configuration, start, and return when all modules are loaded.
 
         May be called again after kill() or stop(): folder, database and recordings are as they were left.
+        changed: files of its configuration that this start finds otherwise.
         """
         if self._process is not None:
             raise AsteriskFailed("this Asterisk is started already")
-        self._write_folder()
+        self._write_folder(changed or {})
         command = [*self._as_user(), *self._command(), "-f"]
         with (self.folder / "log/console").open("ab") as console:
             self._process = subprocess.Popen(
@@ -314,7 +315,7 @@ class PrivateAsterisk:
         ours = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
         return {**ours, **self._environment}
 
-    def _write_folder(self) -> None:
+    def _write_folder(self, changed: Mapping[str, str]) -> None:
         for name in ("etc", "db", "log", "run", "spool/monitor", "var/keys", "agi-bin"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         if len(os.fsencode(self._run_dir / "asterisk.ctl")) > SOCKET_PATH_BYTES:
@@ -323,7 +324,7 @@ class PrivateAsterisk:
         files["asterisk.conf"] = self._asterisk_conf()
         files["modules.conf"] = self._modules_conf()
         files["logger.conf"] = LOGGER_CONF
-        for name, text in {**files, **self._files}.items():
+        for name, text in {**files, **self._files, **changed}.items():
             (self.folder / "etc" / name).write_text(text)
         if self._user is not None:
             for folder in [*(self.folder / name for name in ("db", "log", "spool", "var")), self._run_dir]:
