@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 import time
@@ -85,9 +86,10 @@ class Listener:
 
     def _listen(self) -> None:
         received = b""
-        while read := self._socket.recv(65536):
-            *events, received = (received + read).split(_END)
-            self._events += [_fields(event.decode(errors="replace")) for event in events]
+        with contextlib.suppress(ConnectionResetError):  # we close while Asterisk still sends
+            while read := self._socket.recv(65536):
+                *events, received = (received + read).split(_END)
+                self._events += [_fields(event.decode(errors="replace")) for event in events]
 
 
 def _joined(talks: list[Talk]) -> list[Talk]:
