@@ -28,7 +28,7 @@ _ROWS = {program: _PROGRAMS + number * _PER_PROGRAM for number, program in enume
 _COLUMNS = {status: column for column, status in enumerate(STATUSES)}
 _OTHER_ROW, _FAILURE_COLUMN = _ROWS[OTHER], _COLUMNS[_FAILURE]
 # Of the drain process: times in seconds of time.time(), 0 is never.
-_DRAINED_AT, _TROUBLE_SINCE, _TROUBLES, _SNAPSHOT_TROUBLE_SINCE, _SEES_ENDS, _DRAINS = range(6)
+_DRAINED_AT, _TROUBLE_SINCE, _TROUBLES, _SNAPSHOT_TROUBLE_SINCE, _SEES_ENDS, _ENDING, _DRAINS = range(7)
 _DRAIN_SUM = _DRAINS + len(DRAIN_SECONDS) + 1
 _OF_DRAIN = _DRAIN_SUM + 1
 _DOUBLE = 8
@@ -87,8 +87,12 @@ class Counters:
         """Whether the drain process sees the end of each recording that begins from now on."""
         self._cells[_SEES_ENDS] = does
 
+    def end(self) -> None:
+        """From now on it does not: the server ends, and the drain process with it."""
+        self._cells[_ENDING] = True
+
     def sees_ends(self) -> bool:
-        return bool(self._cells[_SEES_ENDS])
+        return bool(self._cells[_SEES_ENDS] and not self._cells[_ENDING])
 
     def report(self) -> dict[str, float]:
         """All of it, for `noojee-agi check`; times in seconds of time.time()."""
@@ -101,7 +105,7 @@ class Counters:
             "trouble_since": self._cells[_TROUBLE_SINCE],
             "troubles": self._cells[_TROUBLES],
             "snapshot_trouble_since": self._cells[_SNAPSHOT_TROUBLE_SINCE],
-            "sees_ends": self._cells[_SEES_ENDS],
+            "sees_ends": float(self.sees_ends()),
         }
 
     def counted(self) -> Counted:

@@ -149,7 +149,7 @@ class Server:
     def _end(self) -> None:
         """First the sessions, then the last drain, by a new process when the former one has just died."""
         self._listeners.close()
-        self._counters.set_sees_ends(False)
+        self._counters.end()
         self._finish(_FOLLOWER, _FINISH_SECONDS)
         self._finish(_SESSIONS, _FINISH_SECONDS)
         self._buried()

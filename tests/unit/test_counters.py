@@ -93,6 +93,17 @@ def test_the_counts_of_a_worker_leave_the_others_and_the_drain_process_alone() -
     assert set(numbers.counted().sessions.values()) == {1}
 
 
+def test_a_server_that_ends_sees_no_end_whatever_its_drain_process_says() -> None:
+    numbers = Counters(WORKERS)
+    numbers.set_sees_ends(True)
+    assert (numbers.sees_ends(), numbers.report()["sees_ends"]) == (True, 1)
+
+    numbers.end()
+    numbers.set_sees_ends(True)
+
+    assert (numbers.sees_ends(), numbers.report()["sees_ends"]) == (False, 0)
+
+
 def test_a_report_is_counted_by_its_program_status_and_seconds() -> None:
     numbers = Counters(2)
     reading, events = os.pipe()
