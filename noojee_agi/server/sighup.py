@@ -18,7 +18,8 @@ def on_sighup(load_config: Callable[[], Config], use: Callable[[Config], None]) 
     def reload(number: int, frame: object) -> None:
         """Python runs it in the middle of itself when SIGHUP comes again (manual, module signal).
 
-        The inner one has the outer read once more, or what that has read before would be used last.
+        The inner one only asks the outer one to read once more, or what that has read before would be used
+        last. The outer one looks for that once it no longer reads, or one that comes between would be lost.
         """
         nonlocal is_asked, is_reading
         is_asked = True
