@@ -72,26 +72,15 @@ class CommandServer:
             connection.close()
             return
         request = json.loads(data)
-        if "module" in request:
-            self._when_readable(connection, lambda: self._begin_drain(connection, request, received))
-        else:
-            self._fork(connection, request, received)
-
-    def _begin_drain(self, connection: socket.socket, request: Any, received: list[int]) -> None:
-        """Whoever asks has closed his copy of the lock, or has ended."""
-        self._selector.unregister(connection)
-        connection.recv(16)
-        self._fork(connection, request, received)
-
-    def _fork(self, connection: socket.socket, request: Any, received: list[int]) -> None:
         hears, tells = os.pipe()
         pid = os.fork()
         if pid == 0:
             _PRCTL(_PR_SET_PDEATHSIG, signal.SIGKILL)
             self._close_all(connection)
             os.close(tells)
-            os.read(hears, 1)  # until its descriptors are nobody else's
-            os.close(hears)
+            _wait_for_end(hears)  # until we have closed our copies of its descriptors
+            if "module" in request:
+                _wait_for_end(received.pop())  # until who asks has closed his copies, the lock among them
             _become(request, received)
             os._exit(_exit_code(lambda: _run(self._program, request)))
         for descriptor in (*received, hears, tells):
@@ -129,6 +118,11 @@ class CommandServer:
 def _tell(connection: socket.socket, number: int) -> None:
     with contextlib.suppress(OSError):
         connection.send(str(number).encode())
+
+
+def _wait_for_end(pipe: int) -> None:
+    os.read(pipe, 1)
+    os.close(pipe)
 
 
 def _become(request: Any, received: list[int]) -> None:
