@@ -313,6 +313,7 @@ def test_a_call_that_records_itself_at_its_other_end_has_one_recording_at_a_time
 
 def test_whatever_records_a_call_is_stopped_by_either_end(exchange: Exchange[Phone]) -> None:
     exchange.connect("411", "510")
+    exchange.wait_for_audio(exchange.running("by-itself")["file"], 0.2)
     view = exchange.ask("AGI(stop_record.py,at/410)")
     assert view.status == "200"
     assert exchange.pbx.leg(view)["tag"] == "by-itself"

@@ -89,6 +89,7 @@ def playground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Playground]
         network_call.place(served.port, site.key)
         served.wait_for("sees_ends", 1)
         served.wait_for("sessions", 1)  # or it holds more than it does at rest
+        served.wait_for_workers()
         found = Playground(served)
         yield found
         wait_until(lambda: {*found.good} <= {leg["id"] for leg in site.legs()}, 60, "all good calls")

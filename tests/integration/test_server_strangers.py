@@ -42,6 +42,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     with Served(site, {"log.level": "info"}) as running:
         assert network_call.place(running.port, site.key).status == "200"
         running.wait_for("sees_ends", 1)
+        running.wait_for_workers()
         yield running
 
 
