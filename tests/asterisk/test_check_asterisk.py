@@ -462,9 +462,7 @@ def test_an_asterisk_that_has_begun_without_res_agi(pbx: Pbx) -> None:
     """It cannot be unloaded. A restart takes seconds, so one Asterisk must do."""
     conf = pbx.kept[pbx.etc / "modules.conf"]
     pbx.asterisk.stop()
-    pbx.asterisk._files["modules.conf"] = f"{conf}noload = res_agi.so\n"
-    pbx.asterisk.start()
-    del pbx.asterisk._files["modules.conf"]
+    pbx.asterisk.start({"modules.conf": f"{conf}noload = res_agi.so\n"})
 
     said = cured(
         pbx, lambda pbx: None, "modules", "res_agi.so is not loaded, so no program of ours is started"

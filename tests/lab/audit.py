@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import wave
 from collections.abc import Sequence
@@ -33,7 +34,8 @@ def sync_until_all_is_closed(site: Site) -> None:
 def assert_nothing_is_lost_or_twice(site: Site) -> list[dict[str, Any]]:
     """Every file has its one leg, each leg tells the truth of its file, and nothing was set aside."""
     # Asterisk starts finish_record.py after it has closed the file, which a server has seen before.
-    wait_until(lambda: spooled.is_empty(site.recordings_directory), SYNC_SECONDS, "the spool to be empty")
+    waiting = functools.partial(spooled.events, site.recordings_directory)
+    wait_until(lambda: spooled.is_empty(site.recordings_directory), SYNC_SECONDS, "an empty spool", waiting)
     legs = site.legs()
     assert spooled.set_aside(site.recordings_directory) == []
     _assert_each_once(legs)
