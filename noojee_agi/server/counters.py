@@ -27,7 +27,7 @@ _PER_WORKER = _PROGRAMS + len(PROGRAMS) * _PER_PROGRAM
 _ROWS = {program: _PROGRAMS + number * _PER_PROGRAM for number, program in enumerate(PROGRAMS)}
 _COLUMNS = {status: column for column, status in enumerate(STATUSES)}
 _OTHER_ROW, _FAILURE_COLUMN = _ROWS[OTHER], _COLUMNS[_FAILURE]
-# Of the drain process: times in seconds of time.time(), 0 is never.
+# Of the drain process, and whether the server ends; times in seconds of time.time(), 0 is never.
 _DRAINED_AT, _TROUBLE_SINCE, _TROUBLES, _SNAPSHOT_TROUBLE_SINCE, _SEES_ENDS, _ENDING, _DRAINS = range(7)
 _DRAIN_SUM = _DRAINS + len(DRAIN_SECONDS) + 1
 _OF_DRAIN = _DRAIN_SUM + 1
