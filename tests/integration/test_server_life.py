@@ -157,22 +157,6 @@ def test_the_next_server_may_begin_while_the_sessions_of_the_last_one_finish(
     assert {first.uniqueid, *(call.uniqueid for call in calls)} < {*stored}
 
 
-def test_the_end_of_a_recording_that_begins_while_the_server_ends_is_told_by_a_program(
-    served: Served, site: Site
-) -> None:
-    """Until the sessions have ended the drain process drains, and watches what they begin."""
-    with begun_calls(served, 2) as (former, latter):
-        served.terminate()
-        wait_until(lambda: refuses(served.port), 10, "a port that is given back")
-        assert former.finish() == "200"
-        wait_until(lambda: former.uniqueid in uniqueids(site), 20, "its leg")
-        assert latter.finish() == "200"
-        assert served.stop() == 0
-
-    (mixmonitor,) = [command for command in latter.commands if command.startswith(b'EXEC "MixMonitor"')]
-    assert b"finish_record.py" in mixmonitor
-
-
 def test_when_the_server_is_killed_its_processes_finish_what_they_began_and_end(
     served: Served, site: Site, first: NetworkCall
 ) -> None:
